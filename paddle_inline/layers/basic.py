@@ -1,0 +1,76 @@
+"""The layers every model is made of, with the initialisation of the papers' models.
+
+Linear weights: truncated normal, std 0.02; convolutions: PyTorch's default, uniform within
+1 / sqrt(fan_in), weight and bias alike (Paddle's own default differs); norms: 1 and 0.
+"""
+
+from __future__ import annotations
+
+import math
+
+import paddle
+from paddle import nn
+
+Module, ModuleList, Sequential, Identity = nn.Layer, nn.LayerList, nn.Sequential, nn.Identity
+Dropout, GELU = nn.Dropout, nn.GELU
+
+# Cut at an absolute 2, a hundred standard deviations away: timm's trunc_normal_, which the authors used.
+TRUNCATED_NORMAL = nn.initializer.TruncatedNormal(std=0.02, a=-2.0, b=2.0)
+
+
+def token_parameter(*shape):
+    """A learned token, position embedding or bias table: truncated normal, std 0.02."""
+    return paddle.create_parameter(
+        list(shape), paddle.get_default_dtype(), default_initializer=TRUNCATED_NORMAL
+    )
+
+
+class Linear(nn.Linear):
+    """x W + b over the last dimension; Paddle stores W as [in, out], PyTorch as [out, in]."""
+
+    def __init__(self, in_features, out_features, bias=True):
+        super().__init__(
+            in_features,
+            out_features,
+            weight_attr=paddle.ParamAttr(initializer=TRUNCATED_NORMAL),
+            bias_attr=None if bias else False,
+        )
+
+
+class Conv1d(nn.Conv1D):
+    """1-d convolution over [B, C, N]."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, groups=1):
+        attr = _uniform(in_channels // groups * kernel_size)
+        super().__init__(
+            in_channels, out_channels, kernel_size, groups=groups, weight_attr=attr, bias_attr=attr
+        )
+
+
+class Conv2d(nn.Conv2D):
+    """2-d convolution over [B, C, H, W]."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, groups=1, bias=True):
+        attr = _uniform(in_channels // groups * kernel_size**2)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            groups=groups,
+            weight_attr=attr,
+            bias_attr=attr if bias else False,
+        )
+
+
+class LayerNorm(nn.LayerNorm):
+    """Normalises the last dimension. Paddle rounds `eps` to float32 even in float64."""
+
+    def __init__(self, dim, eps=1e-6):
+        super().__init__(dim, epsilon=eps)
+
+
+def _uniform(fan_in):
+    bound = 1 / math.sqrt(fan_in)
+    return paddle.ParamAttr(initializer=nn.initializer.Uniform(-bound, bound))

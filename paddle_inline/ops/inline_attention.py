@@ -1,0 +1,99 @@
+"""Injective linear attention and its local residual (InLine, NeurIPS 2024, sections 4.1 and 4.2).
+
+B batch, h heads, N tokens, d head width, C = h * d channels, H x W token grid.
+
+    weight_ij = scale / N * q_i . (k_j - k_mean) + 1 / N          rows sum to 1: subtraction, not division
+    out_i     = sum_j weight_ij v_j
+"""
+
+from __future__ import annotations
+
+import paddle
+import paddle.nn.functional as F
+
+FEATURE_MAPS = {
+    "identity": lambda x: x,
+    "relu": F.relu,
+    "leaky_relu": lambda x: F.leaky_relu(x, 0.01),
+    "exp": lambda x: paddle.exp(0.2 * x),
+}
+
+
+def inline_attention(q, k, v, scale):
+    """Injective linear attention in O(N d^2).
+
+    Centring the keys and the values leaves one d x d product. The scale goes in before the sum over
+    tokens, so that half precision does not overflow there.
+
+    Args:
+        q, k, v: [B, h, N, d]; `scale`: usually d ** -0.5.
+    Returns:
+        [B, h, N, d]
+    """
+    v_mean = v.mean(axis=2, keepdim=True)  # [B, h, 1, d]
+    k_centred = (k - k.mean(axis=2, keepdim=True)) * (scale / k.shape[2])
+    kv = paddle.matmul(k_centred, v - v_mean, transpose_x=True)  # [B, h, d, d]
+    return paddle.matmul(q, kv) + v_mean
+
+
+def inline_attention_weights(q, k, scale):
+    """The same attention's weights [B, h, N, N], each row summing to 1: the definition, O(N^2)."""
+    num_tokens = k.shape[2]
+    k_centred = k - k.mean(axis=2, keepdim=True)
+    return paddle.matmul(q, k_centred, transpose_y=True) * (scale / num_tokens) + 1 / num_tokens
+
+
+def quadratic_inline_attention(q, k, v, scale):
+    """`inline_attention` straight from its definition: the truth that the linear form is tested against."""
+    return paddle.matmul(inline_attention_weights(q, k, scale), v)
+
+
+def softmax_attention(q, k, v, scale, bias=None):
+    """softmax(scale * q k^T + bias) v: [B, h, N, d] and [B, h, M, d] twice -> [B, h, N, d].
+
+    `bias` broadcasts to [B, h, N, M].
+    """
+    logits = paddle.matmul(q * scale, k, transpose_y=True)
+    if bias is not None:
+        logits = logits + bias
+    return paddle.matmul(F.softmax(logits, axis=-1), v)
+
+
+def local_residual(v, kernel):
+    """Filter each image and channel with its own 3x3 kernel, zero padding 1.
+
+    Args:
+        v: [B, C, H, W]; kernel: [B, C, 3, 3] (cross-correlation).
+    Returns:
+        [B, C, H, W]
+    """
+    if paddle.in_dynamic_mode():
+        return _filter_grouped(v, kernel)
+    return _filter_shifted(v, kernel)
+
+
+def _filter_grouped(v, kernel):
+    """One convolution with a group per image and channel: the fastest eagerly, but it fixes the batch."""
+    batch, channels, height, width = v.shape
+    out = F.conv2d(
+        v.reshape([1, batch * channels, height, width]),
+        kernel.reshape([batch * channels, 1, 3, 3]),
+        padding=1,
+        groups=batch * channels,
+    )
+    return out.reshape([batch, channels, height, width])
+
+
+def _filter_shifted(v, kernel):
+    """Nine shifted multiply-adds, for traced programs: any batch, and no `pad` operator, which
+    paddle2onnx 2.1 exports with an undefined fill value."""
+    height, width = v.shape[2], v.shape[3]
+    row = paddle.zeros_like(v[:, :, :1])
+    v = paddle.concat([row, v, row], axis=2)
+    column = paddle.zeros_like(v[:, :, :, :1])
+    v = paddle.concat([column, v, column], axis=3)
+    out = 0
+    for y in range(3):
+        for x in range(3):
+            out = out + v[:, :, y : y + height, x : x + width] * kernel[:, :, y : y + 1, x : x + 1]
+    return out

@@ -1,0 +1,8 @@
+"""The PyTorch reference of paddle_inline: the same models, file for file, to be believed."""
+
+from . import models
+from .models import create_model, list_models
+from .weights import load_weights
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "create_model", "list_models", "load_weights", "models"]

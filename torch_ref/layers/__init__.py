@@ -1,0 +1,1 @@
+"""Small parts with parameters, each initialised as the papers' models are."""

@@ -1,0 +1,57 @@
+"""The layers every model is made of, with the initialisation of the papers' models.
+
+Linear weights: truncated normal, std 0.02; convolutions: PyTorch's default, uniform within
+1 / sqrt(fan_in), weight and bias alike; norms: 1 and 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+Module, ModuleList, Sequential, Identity = nn.Module, nn.ModuleList, nn.Sequential, nn.Identity
+Dropout, GELU = nn.Dropout, nn.GELU
+
+
+def token_parameter(*shape):
+    """A learned token, position embedding or bias table: truncated normal, std 0.02."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=0.02))
+
+
+class Linear(nn.Linear):
+    """x W^T + b over the last dimension; PyTorch stores W as [out, in], Paddle as [in, out]."""
+
+    def __init__(self, in_features, out_features, bias=True):
+        super().__init__(in_features, out_features, bias=bias)
+        nn.init.trunc_normal_(self.weight, std=0.02)
+        if bias:
+            nn.init.zeros_(self.bias)
+
+
+class Conv1d(nn.Conv1d):
+    """1-d convolution over [B, C, N]."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, groups=1):
+        super().__init__(in_channels, out_channels, kernel_size, groups=groups)
+
+
+class Conv2d(nn.Conv2d):
+    """2-d convolution over [B, C, H, W]."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, groups=1, bias=True):
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            groups=groups,
+            bias=bias,
+        )
+
+
+class LayerNorm(nn.LayerNorm):
+    """Normalises the last dimension."""
+
+    def __init__(self, dim, eps=1e-6):
+        super().__init__(dim, eps=eps)

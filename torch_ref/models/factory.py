@@ -1,0 +1,68 @@
+"""Every model by name: the families' VARIANTS tables in one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..errors import unknown
+from ..weights import load_weights
+from . import inline_deit
+
+# model class -> its variants, in the order in which they are listed
+FAMILIES = {
+    inline_deit.InLineDeiT: inline_deit.VARIANTS,
+}
+
+
+def merge_variants(families):
+    """{name: (model class, spec)} of all families; ValueError if two use the same name."""
+    merged = {}
+    for model, variants in families.items():
+        for name, spec in variants.items():
+            if name in merged:
+                raise ValueError(f"{merged[name][0].__name__} and {model.__name__} both define {name!r}")
+            merged[name] = (model, spec)
+    return merged
+
+
+_MODELS = merge_variants(FAMILIES)
+
+
+def list_models():
+    """The names that `create_model` knows."""
+    return list(_MODELS)
+
+
+def model_spec(name, **overrides):
+    """The spec row of `name` with the overrides put in; ValueError for an unknown name or override."""
+    if name not in _MODELS:
+        raise unknown("model", name, _MODELS)
+    spec = _MODELS[name][1]
+    fields = [field.name for field in dataclasses.fields(spec) if field.name != "published"]
+    for key in overrides:
+        if key not in fields:
+            raise unknown(f"override of {name}", key, fields)
+    return dataclasses.replace(spec, **overrides)
+
+
+def create_model(name, weights=None, **overrides):
+    """Build a model.
+
+    Args:
+        name: one of `list_models()`.
+        weights: a file of weights for exactly this model (see `load_weights`), or None: fresh ones.
+        overrides: fields of the family's spec, e.g. img_size (int or (H, W)), in_chans, num_classes (0: no
+            head), drop_rate, drop_path_rate, attn_type, kernel_function, recompute.
+    Returns:
+        A model from images [B, in_chans, H, W] to logits [B, num_classes], in train mode.
+    Raises:
+        ValueError: an unknown name or override, a value that the family cannot build, weights that do
+            not fit (with a difference of names and shapes).
+        FileNotFoundError: no such weights file.
+    """
+    spec = model_spec(name, **overrides)
+    model = _MODELS[name][0](spec)
+    model.name = name
+    if weights is not None:
+        load_weights(model, weights)
+    return model

@@ -1,0 +1,77 @@
+"""Injective linear attention and its local residual (InLine, NeurIPS 2024, sections 4.1 and 4.2).
+
+B batch, h heads, N tokens, d head width, C = h * d channels, H x W token grid.
+
+    weight_ij = scale / N * q_i . (k_j - k_mean) + 1 / N          rows sum to 1: subtraction, not division
+    out_i     = sum_j weight_ij v_j
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+FEATURE_MAPS = {
+    "identity": lambda x: x,
+    "relu": F.relu,
+    "leaky_relu": lambda x: F.leaky_relu(x, 0.01),
+    "exp": lambda x: torch.exp(0.2 * x),
+}
+
+
+def inline_attention(q, k, v, scale):
+    """Injective linear attention in O(N d^2).
+
+    Centring the keys and the values leaves one d x d product. The scale goes in before the sum over
+    tokens, so that half precision does not overflow there.
+
+    Args:
+        q, k, v: [B, h, N, d]; `scale`: usually d ** -0.5.
+    Returns:
+        [B, h, N, d]
+    """
+    v_mean = v.mean(dim=2, keepdim=True)  # [B, h, 1, d]
+    k_centred = (k - k.mean(dim=2, keepdim=True)) * (scale / k.shape[2])
+    kv = torch.matmul(k_centred.transpose(2, 3), v - v_mean)  # [B, h, d, d]
+    return torch.matmul(q, kv) + v_mean
+
+
+def inline_attention_weights(q, k, scale):
+    """The same attention's weights [B, h, N, N], each row summing to 1: the definition, O(N^2)."""
+    num_tokens = k.shape[2]
+    k_centred = k - k.mean(dim=2, keepdim=True)
+    return torch.matmul(q, k_centred.transpose(2, 3)) * (scale / num_tokens) + 1 / num_tokens
+
+
+def quadratic_inline_attention(q, k, v, scale):
+    """`inline_attention` straight from its definition: the truth that the linear form is tested against."""
+    return torch.matmul(inline_attention_weights(q, k, scale), v)
+
+
+def softmax_attention(q, k, v, scale, bias=None):
+    """softmax(scale * q k^T + bias) v: [B, h, N, d] and [B, h, M, d] twice -> [B, h, N, d].
+
+    `bias` broadcasts to [B, h, N, M].
+    """
+    logits = torch.matmul(q * scale, k.transpose(2, 3))
+    if bias is not None:
+        logits = logits + bias
+    return torch.matmul(F.softmax(logits, dim=-1), v)
+
+
+def local_residual(v, kernel):
+    """Filter each image and channel with its own 3x3 kernel, zero padding 1.
+
+    Args:
+        v: [B, C, H, W]; kernel: [B, C, 3, 3] (cross-correlation).
+    Returns:
+        [B, C, H, W]
+    """
+    batch, channels, height, width = v.shape
+    out = F.conv2d(
+        v.reshape([1, batch * channels, height, width]),
+        kernel.reshape([batch * channels, 1, 3, 3]),
+        padding=1,
+        groups=batch * channels,
+    )
+    return out.reshape([batch, channels, height, width])

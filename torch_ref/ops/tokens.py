@@ -1,0 +1,52 @@
+"""Moving between token lists, heads and feature maps.
+
+B batch, N tokens, C channels, h heads, d = C / h head width, H x W token grid (N = H * W).
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def split_heads(x, num_heads, parts=1):
+    """[B, N, parts * C], each part head-major -> a list of `parts` tensors [B, h, N, d]."""
+    num_tokens, width = x.shape[1], x.shape[2]
+    x = x.reshape([-1, num_tokens, parts, num_heads, width // (parts * num_heads)])
+    return torch.unbind(x.permute([2, 0, 3, 1, 4]), dim=0)
+
+
+def merge_heads(x):
+    """[B, h, N, d] -> [B, N, C]."""
+    _, num_heads, num_tokens, head_dim = x.shape
+    return x.permute([0, 2, 1, 3]).reshape([-1, num_tokens, num_heads * head_dim])
+
+
+def heads_to_map(x, size):
+    """[B, h, N, d] -> [B, C, H, W], channel = head * d + i."""
+    _, num_heads, _, head_dim = x.shape
+    return x.permute([0, 1, 3, 2]).reshape([-1, num_heads * head_dim, size[0], size[1]])
+
+
+def tokens_to_map(x, size):
+    """[B, N, C] -> [B, C, H, W]."""
+    return x.permute([0, 2, 1]).reshape([-1, x.shape[2], size[0], size[1]])
+
+
+def map_to_tokens(x):
+    """[B, C, H, W] -> [B, N, C]."""
+    return x.flatten(2).permute([0, 2, 1])
+
+
+def concat_tokens(first, second):
+    """[B, N1, C], [B, N2, C] -> [B, N1 + N2, C]."""
+    return torch.cat([first, second], dim=1)
+
+
+def prepend_token(token, x):
+    """A learned token [1, 1, C] in front of every image's tokens [B, N, C] -> [B, N + 1, C]."""
+    return concat_tokens(token.expand(x.shape[0], -1, -1), x)
+
+
+def mean_tokens(x):
+    """[B, N, C] -> [B, C]."""
+    return x.mean(dim=1)

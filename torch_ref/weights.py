@@ -1,0 +1,60 @@
+"""Weight files of PyTorch, read without running what they name, and strict loading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+
+class WeightsFileError(ValueError):
+    """A weight file that cannot be read."""
+
+
+def read_weights(path):
+    """The tensors of a torch file (`weights_only`) or a `.safetensors` file, {name: tensor}.
+
+    The `model` or `state_dict` entry of a training checkpoint is taken where there is one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can fail in any way
+        raise WeightsFileError(f"{path} is not read: {type(error).__name__}: {error}") from None
+    if isinstance(state, Mapping):
+        for key in ("model", "state_dict"):
+            if isinstance(state.get(key), Mapping):
+                return dict(state[key])
+        return dict(state)
+    raise WeightsFileError(f"{path} holds a {type(state).__name__}, not named weights")
+
+
+def load_weights(model, source, skip=()):
+    """Put named weights into a model: all of them, or none.
+
+    Args:
+        model: a torch.nn.Module.
+        source: a torch or `.safetensors` file, or {name: tensor or array}.
+        skip: name prefixes that keep what the model has, e.g. ("head",) to train a new head.
+    Raises:
+        FileNotFoundError: no such file.
+        WeightsFileError: a file that cannot be read.
+        ValueError: names or shapes differ, with PyTorch's list of them.
+    """
+    state = source if isinstance(source, Mapping) else read_weights(source)
+    state = {name: torch.as_tensor(value) for name, value in state.items()}
+    own = model.state_dict()
+    for name in own:
+        if any(name == prefix or name.startswith(f"{prefix}.") for prefix in skip):
+            state[name] = own[name]
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
