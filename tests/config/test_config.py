@@ -1,0 +1,254 @@
+"""Settings: inheritance, coercion, every kind of mistake, and the upper-case files."""
+
+import dataclasses
+
+import pytest
+
+from paddle_inline import config as module
+from paddle_inline.config import Config, ConfigError, load_config, model_name, to_dict, to_yaml
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_defaults_are_the_imagenet_recipe():
+    config = load_config()
+    train, aug = config.train, config.aug
+    assert (train.epochs, train.warmup_epochs, train.cooldown_epochs) == (300, 20, 0)
+    assert (train.base_lr, train.warmup_lr, train.min_lr) == (5e-4, 5e-7, 5e-6)
+    assert (train.weight_decay, train.clip_grad, train.lr_batch) == (0.05, 5.0, 512)
+    assert (train.optimizer.name, train.optimizer.betas) == ("adamw", [0.9, 0.999])
+    assert (aug.mixup, aug.cutmix, aug.reprob, aug.remode) == (0.8, 1.0, 0.25, "pixel")
+    assert aug.auto_augment == "rand-m9-mstd0.5-inc1"
+    assert config.model.label_smoothing == 0.1
+
+
+def test_a_file_inherits_and_the_command_line_wins(tmp_path):
+    write(tmp_path / "a.yaml", "train: {epochs: 30, base_lr: 5e-4}\nseed: 1\n")
+    write(tmp_path / "b.yaml", "base: a.yaml\ntrain: {epochs: 40}\nseed: 2\ntag: b\n")
+    path = write(tmp_path / "c.yaml", "base: b.yaml\nseed: 3\n")
+    config = load_config(path, ["train.epochs", "50", "tag", "opts"], ["tag=flag"])
+    assert (config.train.epochs, config.seed, config.tag) == (50, 3, "flag")
+    assert config.train.base_lr == 5e-4 and isinstance(config.train.base_lr, float)
+
+
+def test_bases_in_a_circle_are_an_error(tmp_path):
+    write(tmp_path / "a.yaml", "base: b.yaml\n")
+    path = write(tmp_path / "b.yaml", "base: a.yaml\n")
+    with pytest.raises(ConfigError, match="circle"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("value", ["5e-4", "5.0e-4", "0.0005", "'5e-4'"])
+def test_every_spelling_of_a_float_is_a_float(tmp_path, value):
+    from_file = load_config(write(tmp_path / "a.yaml", f"train: {{base_lr: {value}}}\n"))
+    from_flag = load_config(assignments=[f"train.base_lr={value}"])
+    assert from_file.train.base_lr == from_flag.train.base_lr == 5e-4
+
+
+def test_values_from_the_command_line():
+    config = load_config(
+        opts=["train.clip_grad", "None", "train.optimizer.betas", "(0.9, 0.95)"],
+        assignments=["data.data_path=/a=b/c", "aug.scale=[0.6, 1]", "train.sync_bn=yes"],
+    )
+    assert config.train.clip_grad is None
+    assert config.train.optimizer.betas == [0.9, 0.95]
+    assert config.data.data_path == "/a=b/c"
+    assert config.aug.scale == [0.6, 1.0]
+    assert config.train.sync_bn is True
+
+
+def test_nothing_is_evaluated(tmp_path):
+    config = load_config(assignments=["tag=__import__('os').getcwd()"])
+    assert config.tag == "__import__('os').getcwd()"
+    with pytest.raises(ConfigError, match="not looked up"):
+        load_config(write(tmp_path / "a.yaml", "data: {data_path: '${oc.env:HOME}'}\n"))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("train.epoch=3", "unknown key 'train.epoch'; did you mean 'train.epochs'"),
+        ("train.learning_rate=3", "unknown key 'train.learning_rate'"),
+        ("base_lr=3", "did you mean 'train.base_lr'"),
+        ("zzz=3", "sections are amp, aug, data"),
+        ("train=3", "train is a section"),
+        ("train.epochs=many", "train.epochs is 'many'; it takes a whole number"),
+        ("train.epochs=1.5", "train.epochs is 1.5; it takes a whole number"),
+        ("train.base_lr=fast", "train.base_lr is 'fast'; it takes a number"),
+        ("train.base_lr=null", "train.base_lr is None; it takes a number"),
+        ("train.clip_grad=x", "train.clip_grad is 'x'; it takes a number, or null"),
+        ("train.sync_bn=3", "train.sync_bn is 3; it takes true or false"),
+        ("aug.scale=3", "aug.scale is 3; it takes a list of numbers"),
+        ("aug.scale=[3]", "two numbers"),
+        ("data.dataset=mnist", "it is one of imagenet, cifar10"),
+        ("data.batch_size=0", "data.batch_size is 0; it must be at least 1"),
+        ("model.drop_path_rate=1", "at least 0 and below 1"),
+        ("aug.reprob=2", "from 0 to 1"),
+        ("train.clip_grad=0", "above 0, or null"),
+        ("train.warmup_epochs=300", "warm-up must end"),
+        ("tag=../x", "holds no path"),
+        ("seed", "write KEY=VALUE"),
+    ],
+)
+def test_mistakes_name_the_key_the_value_and_the_rule(assignment, message):
+    with pytest.raises(ConfigError) as error:
+        load_config(assignments=[assignment])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_opts_without_a_value_is_an_error():
+    with pytest.raises(ConfigError, match="'seed' has no value"):
+        load_config(opts=["tag", "x", "seed"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: [1", "not valid YAML"),
+        ("- 1\n- 2\n", "holds a list"),
+        ("train: {epoch: 3}", "did you mean 'train.epochs'"),
+        ("train: {epochs: x}", "a.yaml: train.epochs is 'x'"),
+        ("base: none.yaml", "no such configuration file"),
+    ],
+)
+def test_mistakes_in_a_file_name_the_file(tmp_path, text, message):
+    path = write(tmp_path / "a.yaml", text)
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert message in str(error.value)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_a_missing_file_suggests_its_neighbour(tmp_path):
+    write(tmp_path / "quickstart.yaml", "seed: 1\n")
+    with pytest.raises(ConfigError, match=r"did you mean .*quickstart\.yaml"):
+        load_config(str(tmp_path / "quickstrat.yaml"))
+
+
+def test_yaml_reads_back_to_the_same_settings(tmp_path):
+    config = load_config(assignments=["model.overrides.attn_type=S", "train.clip_grad=null"])
+    again = load_config(write(tmp_path / "a.yaml", to_yaml(config)))
+    assert again == config
+    assert module.differences(to_dict(config), to_dict(again)) == []
+    other = dataclasses.replace(again, seed=7)
+    assert module.differences(to_dict(config), to_dict(other)) == ["seed: 0 -> 7"]
+
+
+def test_every_rule_names_a_known_key():
+    known = module._known()
+    for key in [
+        *module.CHOICES,
+        *module.AT_LEAST,
+        *module.FRACTIONS,
+        *module.BELOW_ONE,
+        *module.PAIRS,
+    ]:
+        assert key in known, key
+    assert is_config(load_config())
+
+
+def is_config(value):
+    return type(value) is Config and dataclasses.is_dataclass(value.train)
+
+
+UPPER = """
+BASE: ['']
+MODEL:
+  TYPE: inline_swin
+  NAME: inline_swin_b_384
+  DROP_PATH_RATE: 0.5
+  NUM_CLASSES: 1000
+  LABEL_SMOOTHING: 0.1
+  SWIN:
+    EMBED_DIM: 128
+    DEPTHS: [2, 2, 18, 2]
+    NUM_HEADS: [4, 8, 16, 32]
+    WINDOW_SIZE: 96
+  LA:
+    ATTN_TYPE: IIMS2
+DATA:
+  IMG_SIZE: 384
+  BATCH_SIZE: 32
+  PIN_MEMORY: True
+  ZIP_MODE: False
+  CACHE_MODE: part
+TRAIN:
+  EPOCHS: 30
+  WARMUP_EPOCHS: 5
+  WEIGHT_DECAY: 1e-8
+  BASE_LR: 2e-05
+  WARMUP_LR: 2e-08
+  MIN_LR: 2e-07
+  CLIP_GRAD: None
+  LR_SCHEDULER:
+    NAME: 'cosine'
+    DECAY_EPOCHS: 30
+  OPTIMIZER:
+    NAME: 'AdamW'
+    EPS: 1e-8
+    BETAS: (0.9, 0.999)
+    MOMENTUM: 0.9
+AUG:
+  COLOR_JITTER: 0.4
+  AUTO_AUGMENT: rand-m9-mstd0.5-inc1
+  CUTMIX_MINMAX: None
+TEST:
+  CROP: False
+AMP_OPT_LEVEL: O1
+SAVE_FREQ: 1
+"""
+
+
+def test_upper_case_files_are_accepted_unchanged(tmp_path):
+    config = load_config(write(tmp_path / "a.yaml", UPPER), ["TRAIN.EPOCHS", "31"])
+    assert config.model.name == "inline_swin_base_384"
+    assert config.model.drop_path_rate == 0.5
+    assert config.model.overrides == {"window_size": 96, "attn_type": "IIMS2"}
+    assert (config.data.img_size, config.data.batch_size) == (384, 32)
+    assert config.train.weight_decay == 1e-8
+    assert config.train.base_lr == 2e-5
+    assert config.train.clip_grad is None
+    assert config.train.epochs == 31
+    assert config.train.optimizer.name == "adamw"
+    assert config.train.optimizer.betas == [0.9, 0.999]
+    assert config.aug.cutmix_minmax is None
+    assert config.test.crop is False
+    assert config.amp.level == "O1"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("TRAIN: {EPOCH: 3}", "did you mean 'train.epochs'"),
+        ("MODEL: {DROP_PATH_RAET: 0.3}", "did you mean 'model.drop_path_rate'"),
+        ("TRAIN: {EPOCHS: x}", "train.epochs is 'x'"),
+    ],
+)
+def test_typos_in_upper_case_files_are_errors_too(tmp_path, text, message):
+    with pytest.raises(ConfigError) as error:
+        load_config(write(tmp_path / "a.yaml", text))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("inline_deit_t", "inline_deit_tiny"),
+        ("inline_deit_s", "inline_deit_small"),
+        ("InLine_DeiT_B", "inline_deit_base"),
+        ("inline_pvt_m", "inline_pvt_medium"),
+        ("inline_pvt_l", "inline_pvt_large"),
+        ("inline_pvt_b", "inline_pvt_large"),
+        ("inline_swin_b_384", "inline_swin_base_384"),
+        ("inline_cswin_s", "inline_cswin_small"),
+        ("inline_deit_tiny", "inline_deit_tiny"),
+        ("soft_tiny", "soft_tiny"),
+        ("resnet50", "resnet50"),
+    ],
+)
+def test_model_names(theirs, ours):
+    assert model_name(theirs) == ours
