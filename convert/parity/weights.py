@@ -1,0 +1,46 @@
+"""Test weights without files: each tensor is a function of its name, its PyTorch shape and a seed.
+
+Every tensor gets values that matter (no zeros, no ones), so that a swapped, missing or transposed one
+cannot hide, and both frameworks draw the same numbers on any machine.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import numpy as np
+
+
+def rule_tensor(name, shape, seed=0):
+    """The float64 values of the tensor with this PyTorch name and shape."""
+    random = np.random.RandomState((zlib.crc32(name.encode()) + seed) % 2**32)
+    z = random.standard_normal(math.prod(shape)).reshape(shape)
+    own_name = name.rsplit(".", 1)[-1]
+    if own_name == "running_var":
+        return 1 + 0.1 * np.abs(z)
+    if own_name == "running_mean":
+        return 0.1 * z
+    if len(shape) < 2:
+        return 1 + 0.1 * z if own_name == "weight" else 0.1 * z
+    return z / math.sqrt(math.prod(shape[1:])) if own_name == "weight" else 0.1 * z
+
+
+def rule_weights(template, seed=0):
+    """{PyTorch name: array} for a {PyTorch name: array} template.
+
+    Integer tensors and `attn_mask`, which follow from the model's sizes, keep the template's values.
+    """
+    return {
+        name: np.array(value)
+        if value.dtype.kind in "iu" or name.rsplit(".", 1)[-1] == "attn_mask"
+        else rule_tensor(name, value.shape, seed)
+        for name, value in template.items()
+    }
+
+
+def rule_batch(spec, batch, seed=0, size=None):
+    """Images [batch, in_chans, H, W] and labels [batch] for a model's spec, float64 and int64."""
+    size = size or ((spec.img_size, spec.img_size) if isinstance(spec.img_size, int) else spec.img_size)
+    images = np.random.RandomState(1000 + seed).standard_normal((batch, spec.in_chans, *size))
+    return images, (7 * np.arange(batch) + 3) % max(spec.num_classes, 1)
