@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from ..ops.tokens import map_to_tokens
-from .basic import Conv2d, Module
+from .basic import Conv2d, Identity, LayerNorm, Module
 
 
 class PatchEmbed(Module):
-    """Cut an image into patches and project each: [B, in_chans, H * p, W * p] -> [B, H * W, C]."""
+    """Cut an image into patches and project each: [B, in_chans, H * p, W * p] -> [B, H * W, C].
 
-    def __init__(self, patch_size, in_chans, dim):
+    `norm_eps`: the epsilon of a LayerNorm over C behind the projection; None: no norm.
+    """
+
+    def __init__(self, patch_size, in_chans, dim, norm_eps=None):
         super().__init__()
         self.proj = Conv2d(in_chans, dim, patch_size, stride=patch_size)
+        self.norm = LayerNorm(dim, norm_eps) if norm_eps else Identity()
 
     def forward(self, x):
-        return map_to_tokens(self.proj(x))
+        return self.norm(map_to_tokens(self.proj(x)))

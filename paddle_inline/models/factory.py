@@ -6,11 +6,12 @@ import dataclasses
 
 from ..errors import unknown
 from ..weights import load_weights
-from . import inline_deit
+from . import inline_deit, inline_pvt
 
 # model class -> its variants, in the order in which they are listed
 FAMILIES = {
     inline_deit.InLineDeiT: inline_deit.VARIANTS,
+    inline_pvt.InLinePVT: inline_pvt.VARIANTS,
 }
 
 

@@ -51,6 +51,20 @@ def check_heads(dim, num_heads):
         )
 
 
+def check_stages(spec, names):
+    """Refuse tuples of sizes, one per stage, that do not agree: all named ones need four entries."""
+    for name in names:
+        values = getattr(spec, name)
+        if not isinstance(values, (tuple, list)) or len(values) != 4 or any(value < 1 for value in values):
+            raise ValueError(f"{name} {values!r} must be four positive numbers, one per stage")
+
+
+def stage_parts(values, depths):
+    """A list with one value per block -> a list of lists, one per stage of `depths` blocks."""
+    values = iter(values)
+    return [[next(values) for _ in range(depth)] for depth in depths]
+
+
 def check_image(x, shape):
     """Refuse a batch [B, C, H, W] whose images are not of the (C, H, W) that a model was built for."""
     if tuple(x.shape[1:]) != tuple(shape):
@@ -60,14 +74,27 @@ def check_image(x, shape):
         )
 
 
-def chosen_blocks(indices, depth):
+def check_divisible_image(x, in_chans, divisor):
+    """Refuse a batch [B, C, H, W] of other channels, or whose sides do not divide by `divisor`."""
+    channels, *sides = x.shape[1:]
+    if channels != in_chans:
+        raise ValueError(
+            f"images of {channels} channels for a model built for {in_chans}; build one with "
+            f"create_model(name, in_chans={channels})"
+        )
+    if any(side < divisor or side % divisor for side in sides):
+        near = tuple(max(1, round(side / divisor)) * divisor for side in sides)
+        raise ValueError(f"images of {tuple(sides)} must divide by {divisor} on both sides; try {near}")
+
+
+def chosen_blocks(indices, depth, kind="block"):
     """Block numbers in 0 .. depth - 1 for `indices` (negative ones count from the end); by default four
     evenly spaced blocks, the last among them. ValueError for a block that does not exist."""
     if indices is None:
         indices = sorted({depth * (i + 1) // 4 - 1 for i in range(4)} - {-1})
     for i in indices:
         if not -depth <= i < depth:
-            raise ValueError(f"block {i} does not exist; indices lie in {-depth} .. {depth - 1}")
+            raise ValueError(f"{kind} {i} does not exist; indices lie in {-depth} .. {depth - 1}")
     return [i % depth for i in indices]
 
 

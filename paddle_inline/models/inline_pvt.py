@@ -1,0 +1,177 @@
+"""InLine-PVT: a pyramid vision transformer with injective linear attention (InLine, section 5.1).
+
+B batch, N tokens, C channels, H x W the image; stage s has a token grid of H / 4s x W / 4s, s = 1, 2, 4, 8.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..layers.basic import (
+    Dropout,
+    Identity,
+    LayerNorm,
+    Linear,
+    Module,
+    ModuleList,
+    token_parameter,
+)
+from ..layers.drop_path import DropPath, depth_rates
+from ..layers.mlp import Mlp
+from ..layers.patch_embed import PatchEmbed
+from ..layers.pvt_attention import PVTInLineAttention, PVTSoftmaxAttention
+from ..layers.recompute import run_block
+from ..ops.resize import resize_tokens
+from ..ops.tokens import map_to_tokens, mean_tokens, tokens_to_map
+from .spec import (
+    Published,
+    attention_types,
+    check_divisible_image,
+    check_heads,
+    check_spec,
+    check_stages,
+    chosen_blocks,
+    image_size,
+    stage_parts,
+)
+
+PATCH_SIZES = (4, 2, 2, 2)  # of one stage's map
+STRIDES = (4, 8, 16, 32)  # of the image
+
+
+@dataclass(frozen=True)
+class PVTSpec:
+    """A row of sizes, one per stage in tuples; all but `published` can be overridden in `create_model`."""
+
+    depths: tuple[int, ...]
+    embed_dims: tuple[int, ...] = (64, 128, 320, 512)
+    num_heads: tuple[int, ...] = (2, 4, 10, 16)
+    mlp_ratios: tuple[float, ...] = (8, 8, 4, 4)
+    sr_ratios: tuple[int, ...] = (8, 4, 2, 1)  # of softmax blocks
+    la_sr_ratios: tuple[int, ...] = (1, 1, 1, 1)  # of InLine blocks: 1 alone is defined
+    img_size: int | tuple[int, int] = 224  # pixels, what the position embeddings are stored for
+    in_chans: int = 3
+    num_classes: int = 1000  # 0: no head
+    attn_type: str = "IIII"  # one letter per stage, I or S
+    kernel_function: str = "identity"
+    drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    recompute: bool = False
+    published: Published = field(default_factory=Published)
+
+
+VARIANTS = {
+    "inline_pvt_tiny": PVTSpec((2, 2, 2, 2), published=Published(12.0, 12.032, 2.0, 1.976, 78.2)),
+    "inline_pvt_small": PVTSpec((3, 4, 6, 3), published=Published(21.6, 21.556, 3.9, 3.915, 82.0)),
+    "inline_pvt_medium": PVTSpec((3, 4, 18, 3), published=Published(37.6, 37.619, 6.9, 6.862, 83.2)),
+    "inline_pvt_large": PVTSpec((3, 8, 27, 3), published=Published(50.2, 51.154, 10.2, 10.130, 83.6)),
+}
+
+
+class Block(Module):
+    """Pre-norm transformer block: tokens [B, N, C] and the grid (H, W) -> tokens."""
+
+    def __init__(
+        self,
+        dim,
+        num_heads,
+        mlp_ratio,
+        attn_type,
+        kernel_function="identity",
+        sr_ratio=1,
+        drop_rate=0.0,
+        drop_path_rate=0.0,
+    ):
+        super().__init__()
+        self.norm1 = LayerNorm(dim)
+        if attn_type == "I":
+            self.attn = PVTInLineAttention(dim, num_heads, drop_rate, kernel_function)
+        else:
+            self.attn = PVTSoftmaxAttention(dim, num_heads, drop_rate, sr_ratio)
+        self.drop_path = DropPath(drop_path_rate)
+        self.norm2 = LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop_rate)
+
+    def forward(self, x, size):
+        x = x + self.drop_path(self.attn(self.norm1(x), size))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class InLinePVT(Module):
+    """Images [B, in_chans, H, W] of any sides that divide by 32 -> logits [B, num_classes].
+
+    The position embeddings are stored for `img_size` and resized to other grids.
+    """
+
+    NO_DECAY = ("cls_token",)  # it has none: the authors' rule lets the position embeddings decay
+
+    def __init__(self, spec):
+        super().__init__()
+        check_spec(spec)
+        check_stages(spec, ("depths", "embed_dims", "num_heads", "mlp_ratios", "sr_ratios", "la_sr_ratios"))
+        if any(ratio != 1 for ratio in spec.la_sr_ratios):
+            raise ValueError(
+                f"la_sr_ratios {spec.la_sr_ratios!r}: InLine attention is defined for unreduced keys and "
+                "values alone; use (1, 1, 1, 1), or attn_type S with sr_ratios in that stage"
+            )
+        for dim, num_heads in zip(spec.embed_dims, spec.num_heads):
+            check_heads(dim, num_heads)
+        self.spec = spec
+        self.img_size = image_size(spec.img_size, STRIDES[-1])
+        self.grids = [(self.img_size[0] // stride, self.img_size[1] // stride) for stride in STRIDES]
+        letters = attention_types(spec.attn_type, spec.depths, mixed=False)
+        rates = stage_parts(depth_rates(spec.drop_path_rate, sum(spec.depths)), spec.depths)
+        in_chans = (spec.in_chans, *spec.embed_dims)
+        self.pos_drop = Dropout(spec.drop_rate)
+        for i, dim in enumerate(spec.embed_dims):
+            pos_embed = token_parameter(1, self.grids[i][0] * self.grids[i][1], dim)
+            blocks = [
+                Block(
+                    dim,
+                    spec.num_heads[i],
+                    spec.mlp_ratios[i],
+                    letter,
+                    spec.kernel_function,
+                    spec.sr_ratios[i],
+                    spec.drop_rate,
+                    rate,
+                )
+                for letter, rate in zip(letters[i], rates[i])
+            ]
+            setattr(self, f"pos_embed{i + 1}", pos_embed)
+            setattr(self, f"patch_embed{i + 1}", PatchEmbed(PATCH_SIZES[i], in_chans[i], dim, norm_eps=1e-5))
+            setattr(self, f"block{i + 1}", ModuleList(blocks))
+        self.head = Linear(dim, spec.num_classes) if spec.num_classes else Identity()
+
+    def run_stage(self, i, x):
+        """Stage i of 0 .. 3: its input map (the image in stage 0) -> its output map [B, C, H, W]."""
+        size = (x.shape[2] // PATCH_SIZES[i], x.shape[3] // PATCH_SIZES[i])
+        x = getattr(self, f"patch_embed{i + 1}")(x)
+        x = self.pos_drop(x + resize_tokens(getattr(self, f"pos_embed{i + 1}"), self.grids[i], size))
+        for block in getattr(self, f"block{i + 1}"):
+            x = run_block(block, x, size, recompute=self.spec.recompute)
+        return tokens_to_map(x, size)
+
+    def forward_features(self, x):
+        """Images -> the last stage's map, [B, C, H / 32, W / 32]; there is no final norm."""
+        return self.forward_intermediates(x, (3,))[0]
+
+    def forward_head(self, x):
+        """Map of `forward_features` -> logits, [B, num_classes] (without a head: [B, C])."""
+        return self.head(mean_tokens(map_to_tokens(x)))
+
+    def forward_intermediates(self, x, indices=None):
+        """Images -> the maps [B, C, H, W] after the chosen stages of 0 .. 3, of strides 4, 8, 16, 32.
+
+        `indices` defaults to all four. Stages behind the last chosen one are not run.
+        """
+        check_divisible_image(x, self.spec.in_chans, STRIDES[-1])
+        indices = chosen_blocks(indices, len(STRIDES), "stage")
+        maps = []
+        for i in range(max(indices, default=-1) + 1):
+            x = self.run_stage(i, x)
+            maps.append(x)
+        return [maps[i] for i in indices]
+
+    def forward(self, x):
+        return self.forward_head(self.forward_features(x))

@@ -1,0 +1,43 @@
+"""Resizing of learned position embeddings."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import paddle
+
+from .tokens import map_to_tokens, tokens_to_map
+
+
+@lru_cache(maxsize=None)
+def bilinear_matrix(source, target):
+    """The float64 matrix [target, source] that resamples a line of `source` points to `target` points.
+
+    Linear interpolation between pixel centres (align_corners=False), the border repeated outside.
+    """
+    centres = (np.arange(target) + 0.5) * (source / target) - 0.5
+    centres = np.clip(centres, 0, source - 1)
+    left = np.floor(centres).astype(int)
+    matrix = np.zeros((target, source))
+    rows = np.arange(target)
+    matrix[rows, left] = 1 - (centres - left)
+    matrix[rows, np.minimum(left + 1, source - 1)] += centres - left
+    return matrix
+
+
+def resize_map(x, size):
+    """[B, C, H, W] -> [B, C, *size], bilinear, align_corners=False.
+
+    Two small matrix products: Paddle's own resize rounds its ratios to float32, and this exports well.
+    """
+    rows = paddle.to_tensor(bilinear_matrix(x.shape[2], size[0]), dtype=x.dtype)
+    columns = paddle.to_tensor(bilinear_matrix(x.shape[3], size[1]), dtype=x.dtype)
+    return paddle.matmul(paddle.matmul(rows, x), columns, transpose_y=True)
+
+
+def resize_tokens(x, grid, size):
+    """Tokens [B, N, C] of a grid (H, W) -> tokens [B, N', C] of the grid `size`."""
+    if tuple(grid) == tuple(size):
+        return x
+    return map_to_tokens(resize_map(tokens_to_map(x, grid), size))
