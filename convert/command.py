@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
+import paddle
+import torch
+
+import paddle_inline
+from paddle_inline.weights import read_weights as read_paddle
+from torch_ref.weights import read_weights as read_torch
+
+from .translate import paddle_to_torch, torch_to_paddle
+
 
 def add_commands(subparsers):
     """Add to-paddle and to-torch to the parser of `python -m convert`."""
