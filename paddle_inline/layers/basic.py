@@ -11,11 +11,23 @@ import math
 import paddle
 from paddle import nn
 
-Module, ModuleList, Sequential, Identity = nn.Layer, nn.LayerList, nn.Sequential, nn.Identity
+ModuleList, Sequential, Identity = nn.LayerList, nn.Sequential, nn.Identity
 Dropout, GELU = nn.Dropout, nn.GELU
 
-# Cut at an absolute 2, a hundred standard deviations away: timm's trunc_normal_, which the authors used.
-TRUNCATED_NORMAL = nn.initializer.TruncatedNormal(std=0.02, a=-2.0, b=2.0)
+# The authors' trunc_normal_ cuts at an absolute 2: a hundred standard deviations away, where there is
+# nothing to cut. (Paddle 2.6's TruncatedNormal can only cut at two standard deviations.)
+TRUNCATED_NORMAL = nn.initializer.Normal(std=0.02)
+
+
+class Module(nn.Layer):
+    """The base of every layer and model. `to(dtype=...)` casts floating tensors alone, as in PyTorch:
+    Paddle's own would turn an index into floats, and into wrong ones in bfloat16."""
+
+    def _apply(self, func, *args, **kwargs):
+        def cast_floating(tensor, device, dtype, blocking):
+            return func(tensor, device, dtype if tensor.is_floating_point() else None, blocking)
+
+        return super()._apply(cast_floating, *args, **kwargs)
 
 
 def token_parameter(*shape):

@@ -32,7 +32,7 @@ class LocalFilter(Sequential):
         )
 
     def forward(self, context):
-        kernel = super().forward(context.unsqueeze(-1))
+        kernel = Sequential.forward(self, context.unsqueeze(-1))  # Paddle 2.6 traces no super()
         return kernel.reshape([-1, context.shape[1], 3, 3])
 
 
@@ -78,7 +78,10 @@ class InLineAttention(Module):
 
 
 class SoftmaxAttention(Module):
-    """Plain multi-head softmax attention, the baseline: [B, N, C] -> [B, N, C]."""
+    """Plain multi-head softmax attention, the baseline: [B, N, C] -> [B, N, C].
+
+    `bias` is added to the logits, see `softmax_attention`.
+    """
 
     def __init__(self, dim, num_heads, qkv_bias=True, drop_rate=0.0):
         super().__init__()
@@ -88,6 +91,6 @@ class SoftmaxAttention(Module):
         self.proj = Linear(dim, dim)
         self.proj_drop = Dropout(drop_rate)
 
-    def forward(self, x, size):
+    def forward(self, x, size, bias=None):
         q, k, v = split_heads(self.qkv(x), self.num_heads, parts=3)
-        return self.proj_drop(self.proj(merge_heads(softmax_attention(q, k, v, self.scale))))
+        return self.proj_drop(self.proj(merge_heads(softmax_attention(q, k, v, self.scale, bias))))

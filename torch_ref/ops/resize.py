@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ import torch
 from .tokens import map_to_tokens, tokens_to_map
 
 
-@lru_cache(maxsize=None)
+@cache
 def bilinear_matrix(source, target):
     """The float64 matrix [target, source] that resamples a line of `source` points to `target` points.
 
