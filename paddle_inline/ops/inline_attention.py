@@ -22,17 +22,19 @@ FEATURE_MAPS = {
 def inline_attention(q, k, v, scale):
     """Injective linear attention in O(N d^2).
 
-    Centring the keys and the values leaves one d x d product. The scale goes in before the sum over
-    tokens, so that half precision does not overflow there.
+    Centring the keys and the values leaves one d x d product. Its factor scale / N goes in before the sum
+    over tokens, half of it on either side, so that float16 neither overflows nor underflows there.
 
     Args:
         q, k, v: [B, h, N, d]; `scale`: usually d ** -0.5.
     Returns:
         [B, h, N, d]
     """
+    root = (scale / k.shape[2]) ** 0.5
     v_mean = v.mean(axis=2, keepdim=True)  # [B, h, 1, d]
-    k_centred = (k - k.mean(axis=2, keepdim=True)) * (scale / k.shape[2])
-    kv = paddle.matmul(k_centred, v - v_mean, transpose_x=True)  # [B, h, d, d]
+    k_centred = (k - k.mean(axis=2, keepdim=True)) * root
+    v_centred = (v - v_mean) * root
+    kv = paddle.matmul(k_centred, v_centred, transpose_x=True)  # [B, h, d, d]
     return paddle.matmul(q, kv) + v_mean
 
 
@@ -51,11 +53,11 @@ def quadratic_inline_attention(q, k, v, scale):
 def softmax_attention(q, k, v, scale, bias=None):
     """softmax(scale * q k^T + bias) v: [B, h, N, d] and [B, h, M, d] twice -> [B, h, N, d].
 
-    `bias` broadcasts to [B, h, N, M].
+    `bias`: [h, N, M], or [G, h, N, M] for each G batch entries in turn (the G windows of one image).
     """
     logits = paddle.matmul(q * scale, k, transpose_y=True)
     if bias is not None:
-        logits = logits + bias
+        logits = (logits.reshape([-1, *bias.shape]) + bias).reshape([-1, *bias.shape[-3:]])
     return paddle.matmul(F.softmax(logits, axis=-1), v)
 
 

@@ -22,17 +22,19 @@ FEATURE_MAPS = {
 def inline_attention(q, k, v, scale):
     """Injective linear attention in O(N d^2).
 
-    Centring the keys and the values leaves one d x d product. The scale goes in before the sum over
-    tokens, so that half precision does not overflow there.
+    Centring the keys and the values leaves one d x d product. Its factor scale / N goes in before the sum
+    over tokens, half of it on either side, so that float16 neither overflows nor underflows there.
 
     Args:
         q, k, v: [B, h, N, d]; `scale`: usually d ** -0.5.
     Returns:
         [B, h, N, d]
     """
+    root = (scale / k.shape[2]) ** 0.5
     v_mean = v.mean(dim=2, keepdim=True)  # [B, h, 1, d]
-    k_centred = (k - k.mean(dim=2, keepdim=True)) * (scale / k.shape[2])
-    kv = torch.matmul(k_centred.transpose(2, 3), v - v_mean)  # [B, h, d, d]
+    k_centred = (k - k.mean(dim=2, keepdim=True)) * root
+    v_centred = (v - v_mean) * root
+    kv = torch.matmul(k_centred.transpose(2, 3), v_centred)  # [B, h, d, d]
     return torch.matmul(q, kv) + v_mean
 
 
@@ -51,11 +53,11 @@ def quadratic_inline_attention(q, k, v, scale):
 def softmax_attention(q, k, v, scale, bias=None):
     """softmax(scale * q k^T + bias) v: [B, h, N, d] and [B, h, M, d] twice -> [B, h, N, d].
 
-    `bias` broadcasts to [B, h, N, M].
+    `bias`: [h, N, M], or [G, h, N, M] for each G batch entries in turn (the G windows of one image).
     """
     logits = torch.matmul(q * scale, k.transpose(2, 3))
     if bias is not None:
-        logits = logits + bias
+        logits = (logits.reshape([-1, *bias.shape]) + bias).reshape([-1, *bias.shape[-3:]])
     return torch.matmul(F.softmax(logits, dim=-1), v)
 
 

@@ -1,0 +1,78 @@
+"""Models by name: both factories know the same, and what a user gets wrong is said clearly."""
+
+import dataclasses
+
+import pytest
+
+import paddle_inline
+import torch_ref
+from paddle_inline.models import factory
+
+PACKAGES = [paddle_inline, torch_ref]
+
+
+def test_both_packages_list_the_same_models():
+    names = paddle_inline.list_models()
+    assert names == torch_ref.list_models()
+    assert names[:4] == [
+        "inline_deit_tiny",
+        "inline_deit_small",
+        "inline_deit_base",
+        "inline_deit_digits",
+    ]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.__name__)
+class TestCreateModel:
+    def test_every_variant_is_a_function(self, package):
+        model = package.models.inline_deit_digits(num_classes=3)
+        assert (model.name, model.spec.num_classes) == ("inline_deit_digits", 3)
+        for name in package.list_models():
+            assert callable(getattr(package.models, name))
+
+    def test_unknown_name_suggests_the_nearest(self, package):
+        with pytest.raises(
+            ValueError, match=r"unknown model 'inline_diet_tiny'; did you mean 'inline_deit_tiny'"
+        ):
+            package.create_model("inline_diet_tiny")
+
+    def test_unknown_override_lists_the_known(self, package):
+        with pytest.raises(
+            ValueError, match=r"'img_sise'; did you mean 'img_size'\? Known: embed_dim, .*drop_rate"
+        ):
+            package.create_model("inline_deit_digits", img_sise=32)
+        with pytest.raises(ValueError, match="unknown override"):
+            package.create_model("inline_deit_digits", published=None)
+
+    @pytest.mark.parametrize(
+        ("overrides", "message"),
+        [
+            ({"img_size": 30}, r"img_size 30 must divide by 4 on both sides; try \(32, 32\)"),
+            ({"img_size": "32"}, "img_size '32' must be a positive int or a pair"),
+            ({"img_size": (32, 32, 32)}, "must be a positive int or a pair"),
+            ({"img_size": 0}, "must be a positive int"),
+            ({"in_chans": 0}, "in_chans 0 must be an int of at least 1"),
+            ({"num_classes": -1}, "num_classes -1 must be an int of at least 0"),
+            ({"drop_rate": 1.0}, r"drop_rate 1.0 must lie in \[0, 1\)"),
+            ({"drop_path_rate": -0.1}, "drop_path_rate -0.1 must lie in"),
+            ({"attn_type": "X"}, "attn_type 'X' must be 'I' .* or 'S'"),
+            ({"attn_type": "IISS"}, "attn_type 'IISS' must be"),
+            ({"kernel_function": "gelu"}, "unknown kernel_function 'gelu'.*identity, relu, leaky_relu, exp"),
+            ({"num_heads": 5}, "width 64 does not divide into 5 heads"),
+        ],
+        ids=str,
+    )
+    def test_what_cannot_be_built_is_refused(self, package, overrides, message):
+        with pytest.raises(ValueError, match=message):
+            package.create_model("inline_deit_digits", **overrides)
+
+
+def test_a_name_that_two_families_use_is_refused():
+    with pytest.raises(ValueError, match="A and B both define 'x'"):
+        factory.merge_variants({type("A", (), {}): {"x": 1}, type("B", (), {}): {"x": 2}})
+
+
+def test_published_figures_are_no_override():
+    for name in paddle_inline.list_models():
+        fields = {field.name for field in dataclasses.fields(factory.model_spec(name))}
+        assert "published" in fields
