@@ -6,12 +6,14 @@ import dataclasses
 
 from ..errors import unknown
 from ..weights import load_weights
-from . import inline_deit, inline_pvt
+from . import inline_cswin, inline_deit, inline_pvt, inline_swin
 
 # model class -> its variants, in the order in which they are listed
 FAMILIES = {
     inline_deit.InLineDeiT: inline_deit.VARIANTS,
     inline_pvt.InLinePVT: inline_pvt.VARIANTS,
+    inline_swin.InLineSwin: inline_swin.VARIANTS,
+    inline_cswin.InLineCSwin: inline_cswin.VARIANTS,
 }
 
 

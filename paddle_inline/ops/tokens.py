@@ -43,6 +43,16 @@ def concat_tokens(first, second):
     return paddle.concat([first, second], axis=1)
 
 
+def split_channels(x, parts):
+    """[B, N, parts * C] -> a list of `parts` tensors [B, N, C]."""
+    return paddle.split(x, parts, axis=-1)
+
+
+def concat_channels(parts):
+    """Tensors [B, N, C_i] -> [B, N, sum of C_i]."""
+    return paddle.concat(parts, axis=-1)
+
+
 def prepend_token(token, x):
     """A learned token [1, 1, C] in front of every image's tokens [B, N, C] -> [B, N + 1, C]."""
     return concat_tokens(token + paddle.zeros_like(x[:, :1]), x)

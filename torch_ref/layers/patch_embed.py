@@ -19,3 +19,10 @@ class PatchEmbed(Module):
 
     def forward(self, x):
         return self.norm(map_to_tokens(self.proj(x)))
+
+
+class MapToTokens(Module):
+    """`map_to_tokens` as a layer, for a Sequential: [B, C, H, W] -> [B, H * W, C]."""
+
+    def forward(self, x):
+        return map_to_tokens(x)

@@ -42,6 +42,16 @@ def concat_tokens(first, second):
     return torch.cat([first, second], dim=1)
 
 
+def split_channels(x, parts):
+    """[B, N, parts * C] -> a list of `parts` tensors [B, N, C]."""
+    return torch.chunk(x, parts, dim=-1)
+
+
+def concat_channels(parts):
+    """Tensors [B, N, C_i] -> [B, N, sum of C_i]."""
+    return torch.cat(parts, dim=-1)
+
+
 def prepend_token(token, x):
     """A learned token [1, 1, C] in front of every image's tokens [B, N, C] -> [B, N + 1, C]."""
     return concat_tokens(token.expand(x.shape[0], -1, -1), x)

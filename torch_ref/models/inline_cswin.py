@@ -1,0 +1,264 @@
+"""InLine-CSwin: a CSWin transformer whose early stages use injective linear attention (InLine, section 5.1).
+
+B batch, N tokens, C channels, H x W token grid: in stage s of 0 .. 3 the image's size / STRIDES[s].
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from ..layers.basic import (
+    Conv2d,
+    Dropout,
+    Identity,
+    LayerNorm,
+    Linear,
+    Module,
+    ModuleList,
+    Sequential,
+)
+from ..layers.drop_path import DropPath, depth_rates
+from ..layers.mlp import Mlp
+from ..layers.patch_embed import MapToTokens
+from ..layers.recompute import run_block
+from ..layers.window_attention import GridInLineAttention, StripeSoftmaxAttention
+from ..ops.tokens import concat_channels, map_to_tokens, mean_tokens, split_channels, tokens_to_map
+from .spec import (
+    Published,
+    attention_types,
+    check_heads,
+    check_image,
+    check_spec,
+    check_stages,
+    chosen_blocks,
+    image_size,
+    stage_parts,
+)
+
+STRIDES = (4, 8, 16, 32)  # of the image
+EPS = 1e-5  # of every LayerNorm
+
+
+@dataclass(frozen=True)
+class CSwinSpec:
+    """A row of sizes, one per stage in tuples; all but `published` can be overridden in `create_model`."""
+
+    embed_dim: int  # of the first stage; it doubles at each next one
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    attn_type: str = "IISS"  # one letter per stage, I, S or M, and M's number of InLine blocks
+    img_size: int | tuple[int, int] = 224  # pixels; (height, width) if not square
+    softmax_split: tuple[int, ...] | None = None  # stripes' width in tokens; None: 1, 2, img_size / 32 twice
+    inline_split: tuple[int, ...] | None = None  # None: the whole grids, which alone are defined
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    in_chans: int = 3
+    num_classes: int = 1000  # 0: no head
+    kernel_function: str = "identity"
+    drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    recompute: bool = False
+    published: Published = field(default_factory=Published)
+
+
+_SMALL, _BASE = (2, 4, 8, 16), (4, 8, 16, 32)  # heads
+
+VARIANTS = {
+    "inline_cswin_tiny": CSwinSpec(
+        64, (2, 4, 18, 1), _SMALL, published=Published(25.0, 20.605, 4.3, 4.312, 83.2)
+    ),
+    "inline_cswin_small": CSwinSpec(
+        64, (3, 6, 29, 2), _SMALL, published=Published(43.0, 33.033, 6.8, 6.773, 83.8)
+    ),
+    "inline_cswin_base": CSwinSpec(
+        96, (3, 6, 29, 2), _BASE, published=Published(96.0, 73.414, 14.9, 14.885, 84.5)
+    ),
+    "inline_cswin_base_384": CSwinSpec(
+        96, (3, 6, 29, 2), _BASE, img_size=384, published=Published(None, 73.414, None, 46.220)
+    ),
+}
+
+
+def branch_windows(grid, split):
+    """The windows of a block's branches: the whole grid, or vertical and horizontal stripes of `split`."""
+    if split is None or grid == (split, split):
+        return [grid]
+    return [(grid[0], split), (split, grid[1])]
+
+
+def stage_windows(spec, stage, grid, letter):
+    """The windows of the branches of a stage's I or S blocks; ValueError for those that are undefined."""
+    name = "inline_split" if letter == "I" else "softmax_split"
+    splits = getattr(spec, name)
+    if stage == len(STRIDES) - 1:  # whatever the split
+        return branch_windows(grid, None)
+    if splits is None and letter == "I":
+        return branch_windows(grid, None)
+    if splits is None:
+        # image sides of 32 a and 32 b; the largest number that divides both, so it fits grids of any shape
+        common = math.gcd(*image_size(spec.img_size, STRIDES[-1])) // STRIDES[-1]
+        splits = (1, 2, common, common)
+    split = splits[stage]
+    windows = branch_windows(grid, split)
+    where = f"{name} {split} of stage {stage + 1}, whose grid is {grid[0]} x {grid[1]}"
+    if letter == "I" and len(windows) > 1:
+        raise ValueError(
+            f"{where}, makes stripes, on which InLine attention is undefined: it needs the whole grid; leave "
+            f"inline_split out, or give the stage softmax attention (attn_type S)"
+        )
+    if grid[0] % split or grid[1] % split:
+        fits = [n for n in range(1, min(grid) + 1) if not (grid[0] % n or grid[1] % n)]
+        raise ValueError(f"{where}, does not divide it; splits that work there: {', '.join(map(str, fits))}")
+    return windows
+
+
+class Block(Module):
+    """Pre-norm transformer block of one branch over the whole grid, or of two, each with half the channels
+    and heads, over vertical and horizontal stripes.
+
+    Args:
+        size: the grid (H, W); windows: one window (height, width) per branch.
+    Input and output: [B, H * W, C].
+    """
+
+    def __init__(
+        self,
+        dim,
+        num_heads,
+        size,
+        windows,
+        attn_type,
+        mlp_ratio=4.0,
+        qkv_bias=True,
+        kernel_function="identity",
+        drop_rate=0.0,
+        drop_path_rate=0.0,
+    ):
+        super().__init__()
+        branches = len(windows)
+        if num_heads % branches:
+            raise ValueError(f"{num_heads} heads do not divide between the two directions of stripes")
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
+        self.norm1 = LayerNorm(dim, EPS)
+        self.proj = Linear(dim, dim)
+        self.proj_drop = Dropout(drop_rate)
+        self.attns = ModuleList(
+            [
+                GridInLineAttention(dim // branches, num_heads // branches, size, kernel_function)
+                if attn_type == "I"
+                else StripeSoftmaxAttention(dim // branches, num_heads // branches, size, window)
+                for window in windows
+            ]
+        )
+        self.drop_path = DropPath(drop_path_rate)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop_rate)
+        self.norm2 = LayerNorm(dim, EPS)
+
+    def attend(self, x):
+        """Tokens through the branches' attention, [B, N, C] -> [B, N, C]."""
+        branches = len(self.attns)
+        parts = split_channels(self.qkv(self.norm1(x)), 3 * branches)  # q's of all branches, k's, v's
+        contexts = split_channels(mean_tokens(x), branches)  # before norm1, unlike the other families'
+        outs = [attn(*parts[i::branches], contexts[i]) for i, attn in enumerate(self.attns)]
+        return self.proj_drop(self.proj(concat_channels(outs)))
+
+    def forward(self, x):
+        x = x + self.drop_path(self.attend(x))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class ConvMerging(Module):
+    """Halves both sides of the grid by a convolution: [B, H * W, C] -> [B, H / 2 * W / 2, out_dim]."""
+
+    def __init__(self, dim, out_dim, size):
+        super().__init__()
+        self.size = size
+        self.conv = Conv2d(dim, out_dim, 3, stride=2, padding=1)
+        self.norm = LayerNorm(out_dim, EPS)
+
+    def forward(self, x):
+        return self.norm(map_to_tokens(self.conv(tokens_to_map(x, self.size))))
+
+
+class InLineCSwin(Module):
+    """Images [B, in_chans, *img_size] -> logits [B, num_classes].
+
+    Raises ValueError for an image of another size than it was built for.
+    """
+
+    NO_DECAY = ("pos_embed", "cls_token")  # the authors' rule; it has neither
+
+    def __init__(self, spec):
+        super().__init__()
+        check_spec(spec)
+        check_stages(spec, ("depths", "num_heads"))
+        check_stages(spec, [name for name in ("softmax_split", "inline_split") if getattr(spec, name)])
+        self.spec = spec
+        self.img_size = image_size(spec.img_size, STRIDES[-1])
+        self.grids = [(self.img_size[0] // stride, self.img_size[1] // stride) for stride in STRIDES]
+        letters = attention_types(spec.attn_type, spec.depths)
+        rates = stage_parts(depth_rates(spec.drop_path_rate, sum(spec.depths)), spec.depths)
+        self.stage1_conv_embed = Sequential(
+            Conv2d(spec.in_chans, spec.embed_dim, 7, stride=4, padding=2),
+            MapToTokens(),
+            LayerNorm(spec.embed_dim, EPS),
+        )
+        for i, grid in enumerate(self.grids):
+            dim = spec.embed_dim * 2**i
+            check_heads(dim, spec.num_heads[i])
+            if i:
+                setattr(self, f"merge{i}", ConvMerging(dim // 2, dim, self.grids[i - 1]))
+            blocks = [
+                Block(
+                    dim,
+                    spec.num_heads[i],
+                    grid,
+                    stage_windows(spec, i, grid, letter),
+                    letter,
+                    spec.mlp_ratio,
+                    spec.qkv_bias,
+                    spec.kernel_function,
+                    spec.drop_rate,
+                    rate,
+                )
+                for letter, rate in zip(letters[i], rates[i])
+            ]
+            setattr(self, f"stage{i + 1}", ModuleList(blocks))
+        self.norm = LayerNorm(dim, EPS)
+        self.head = Linear(dim, spec.num_classes) if spec.num_classes else Identity()
+
+    def run_stage(self, i, x):
+        """Stage i of 0 .. 3: the image (stage 0) or the last stage's tokens -> tokens [B, N, C]."""
+        x = getattr(self, f"merge{i}")(x) if i else self.stage1_conv_embed(x)
+        for block in getattr(self, f"stage{i + 1}"):
+            x = run_block(block, x, recompute=self.spec.recompute)
+        return x
+
+    def forward_features(self, x):
+        """Images -> the last stage's normed tokens, [B, H / 32 * W / 32, C]."""
+        check_image(x, (self.spec.in_chans, *self.img_size))
+        for i in range(len(STRIDES)):
+            x = self.run_stage(i, x)
+        return self.norm(x)
+
+    def forward_head(self, x):
+        """Tokens of `forward_features` -> logits, [B, num_classes] (without a head: [B, C])."""
+        return self.head(mean_tokens(x))
+
+    def forward_intermediates(self, x, indices=None):
+        """Images -> the maps [B, C, H, W] after the chosen stages of 0 .. 3, of strides 4, 8, 16, 32.
+
+        `indices` defaults to all four; stages behind the last chosen one are not run. The maps are not
+        normed.
+        """
+        check_image(x, (self.spec.in_chans, *self.img_size))
+        indices = chosen_blocks(indices, len(STRIDES), "stage")
+        maps = []
+        for i in range(max(indices, default=-1) + 1):
+            x = self.run_stage(i, x)
+            maps.append(tokens_to_map(x, self.grids[i]))
+        return [maps[i] for i in indices]
+
+    def forward(self, x):
+        return self.forward_head(self.forward_features(x))
