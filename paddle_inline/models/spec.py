@@ -54,9 +54,14 @@ def check_heads(dim, num_heads):
 def check_stages(spec, names):
     """Refuse tuples of sizes, one per stage, that do not agree: all named ones need four entries."""
     for name in names:
-        values = getattr(spec, name)
-        if not isinstance(values, (tuple, list)) or len(values) != 4 or any(value < 1 for value in values):
-            raise ValueError(f"{name} {values!r} must be four positive numbers, one per stage")
+        values, kind = getattr(spec, name), (int, float) if name == "mlp_ratios" else int
+        if (
+            not isinstance(values, (tuple, list))
+            or len(values) != 4
+            or not all(isinstance(value, kind) and value > 0 for value in values)
+        ):
+            what = "ints" if kind is int else "numbers"
+            raise ValueError(f"{name} {values!r} must be four positive {what}, one per stage")
 
 
 def stage_parts(values, depths):

@@ -37,7 +37,9 @@ class WindowSoftmaxAttention(SoftmaxAttention):
 
     def forward(self, x, size, mask=None):
         bias = relative_position_bias(self.relative_position_bias_table, self.relative_position_index)
-        return super().forward(x, size, bias if mask is None else bias + mask.unsqueeze(1))
+        if mask is not None:
+            bias = bias + mask.unsqueeze(1)
+        return SoftmaxAttention.forward(self, x, size, bias)  # Paddle 2.6 traces no super()
 
 
 class StripeSoftmaxAttention(Module):

@@ -138,7 +138,10 @@ class Block(Module):
         super().__init__()
         branches = len(windows)
         if num_heads % branches:
-            raise ValueError(f"{num_heads} heads do not divide between the two directions of stripes")
+            raise ValueError(
+                f"num_heads {num_heads} is odd, and stripes in two directions take half of the heads each; "
+                f"use an even number, or a split of the whole grid {size}"
+            )
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
         self.norm1 = LayerNorm(dim, EPS)
         self.proj = Linear(dim, dim)
@@ -193,7 +196,8 @@ class InLineCSwin(Module):
         super().__init__()
         check_spec(spec)
         check_stages(spec, ("depths", "num_heads"))
-        check_stages(spec, [name for name in ("softmax_split", "inline_split") if getattr(spec, name)])
+        splits = ("softmax_split", "inline_split")
+        check_stages(spec, [name for name in splits if getattr(spec, name) is not None])
         self.spec = spec
         self.img_size = image_size(spec.img_size, STRIDES[-1])
         self.grids = [(self.img_size[0] // stride, self.img_size[1] // stride) for stride in STRIDES]
