@@ -12,7 +12,7 @@ import paddle
 from paddle import nn
 
 ModuleList, Sequential, Identity = nn.LayerList, nn.Sequential, nn.Identity
-Dropout, GELU = nn.Dropout, nn.GELU
+Dropout, GELU, ReLU = nn.Dropout, nn.GELU, nn.ReLU
 
 # The authors' trunc_normal_ cuts at an absolute 2: a hundred standard deviations away, where there is
 # nothing to cut. (Paddle 2.6's TruncatedNormal can only cut at two standard deviations.)
@@ -35,6 +35,13 @@ def token_parameter(*shape):
     return paddle.create_parameter(
         list(shape), paddle.get_default_dtype(), default_initializer=TRUNCATED_NORMAL
     )
+
+
+class TanhGELU(nn.GELU):
+    """GELU by its tanh approximation."""
+
+    def __init__(self):
+        super().__init__(approximate=True)
 
 
 class Linear(nn.Linear):

@@ -6,7 +6,7 @@ import dataclasses
 
 from ..errors import unknown
 from ..weights import load_weights
-from . import inline_cswin, inline_deit, inline_pvt, inline_swin
+from . import inline_cswin, inline_deit, inline_pvt, inline_swin, soft
 
 # model class -> its variants, in the order in which they are listed
 FAMILIES = {
@@ -14,6 +14,7 @@ FAMILIES = {
     inline_pvt.InLinePVT: inline_pvt.VARIANTS,
     inline_swin.InLineSwin: inline_swin.VARIANTS,
     inline_cswin.InLineCSwin: inline_cswin.VARIANTS,
+    soft.Soft: soft.VARIANTS,
 }
 
 

@@ -10,12 +10,19 @@ import torch
 from torch import nn
 
 Module, ModuleList, Sequential, Identity = nn.Module, nn.ModuleList, nn.Sequential, nn.Identity
-Dropout, GELU = nn.Dropout, nn.GELU
+Dropout, GELU, ReLU = nn.Dropout, nn.GELU, nn.ReLU
 
 
 def token_parameter(*shape):
     """A learned token, position embedding or bias table: truncated normal, std 0.02."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=0.02))
+
+
+class TanhGELU(nn.GELU):
+    """GELU by its tanh approximation."""
+
+    def __init__(self):
+        super().__init__(approximate="tanh")
 
 
 class Linear(nn.Linear):

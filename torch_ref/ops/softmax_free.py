@@ -1,0 +1,148 @@
+"""Softmax-free attention with a Gaussian kernel and landmarks (SOFT, NeurIPS 2021; SOFT-Norm, IJCV 2024).
+
+B batch, h heads, N tokens, m landmarks, d head width.
+
+    K1 = kappa(q, l)  [N, m]     K2 = kappa(l, l)  [m, m]     kappa(a, b) = exp(-|a - b|^2 / 2)
+    out = K1 inv(K2) K1^T v                                    O(N m d), linear in N for a fixed m
+
+`inv` is twenty steps of Newton's iteration V <- 2 V - V P V, which need not have converged then:
+`inverse_residual` measures how far it came. All of it runs in float32 at least, whatever autocasting says.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.autograd import Function
+
+NEWTON_STEPS = 20
+MAX_HALVINGS = 10
+
+
+def head_images(x, size):
+    """[B, h, N, d] -> [B * h, d, H, W]: each head as an image of d channels."""
+    return x.permute([0, 1, 3, 2]).reshape([-1, x.shape[3], size[0], size[1]])
+
+
+def heads_of_images(x, num_heads):
+    """Tokens [B * h, m, d] of `head_images` -> [B, h, m, d]."""
+    return x.reshape([-1, num_heads, x.shape[1], x.shape[2]])
+
+
+def filter_heads(filter, x, size):
+    """Run `filter` over [B, h, N, d] seen as images whose channels are the heads, one for each of the d."""
+    _, num_heads, num_tokens, head_dim = x.shape
+    images = x.permute([0, 3, 1, 2]).reshape([-1, num_heads, size[0], size[1]])  # [B * d, h, H, W]
+    return filter(images).reshape([-1, head_dim, num_heads, num_tokens]).permute([0, 2, 3, 1])
+
+
+def gaussian_kernel(a, b):
+    """exp(-|a_i - b_j|^2 / 2): [B, h, N, d], [B, h, m, d] -> [B, h, N, m], every entry in (0, 1].
+
+    One matrix product; no N x m x d tensor exists. Only differences matter, so both sides are first
+    moved to where b lies: |a|^2 + |b|^2 - 2 a.b would otherwise lose the digits that a common offset
+    takes up. What rounding leaves below a squared distance of 0 is put back to 0.
+    """
+    centre = b.mean(dim=2, keepdim=True).detach()
+    a, b = a - centre, b - centre
+    half_norms_a = 0.5 * (a * a).sum(dim=3, keepdim=True)  # [B, h, N, 1]
+    half_norms_b = 0.5 * (b * b).sum(dim=3).unsqueeze(2)  # [B, h, 1, m]
+    exponent = torch.matmul(a, b.transpose(2, 3)) - half_norms_a - half_norms_b
+    return torch.exp(torch.clamp(exponent, max=0.0))
+
+
+def newton_inverse(kernel):
+    """SOFT's inverse of P = kernel + 0.01 I: [B, h, m, m] -> [B, h, m, m].
+
+    The iteration starts at V = alpha P, alpha = 1.8 / (the kernel's largest row sum)^2 for each matrix.
+    Its gradient is the true inverse's, -V^T G V^T, taken at the V that was reached.
+    """
+    return _NewtonInverse.apply(kernel)
+
+
+def _newton_inverse(kernel):
+    matrix = kernel + 0.01 * torch.eye(kernel.shape[3], dtype=kernel.dtype, device=kernel.device)
+    largest = kernel.sum(dim=3).amax(dim=2, keepdim=True).unsqueeze(3)  # [B, h, 1, 1]
+    return _newton(matrix, 1.8 / largest**2 * matrix)
+
+
+class _NewtonInverse(Function):
+    @staticmethod
+    def forward(ctx, kernel):
+        inverse = _newton_inverse(kernel)
+        ctx.save_for_backward(inverse)
+        return inverse
+
+    @staticmethod
+    def backward(ctx, grad):
+        (inverse,) = ctx.saved_tensors
+        transposed = inverse.transpose(2, 3)
+        return -torch.matmul(torch.matmul(transposed, grad), transposed)
+
+
+def normalised_newton_inverse(kernel, per_matrix_alpha=False):
+    """SOFT-Norm's inverse of the kernel, symmetrically normalised: [B, h, m, m] -> [B, h, m, m].
+
+    The iteration starts at V = alpha kernel, alpha = 2 / (largest row sum)^2, halved while the largest column
+    sum of |I - kernel V| exceeds 1.01, at most ten times. Both maxima are taken over the whole tensor, so
+    a sample's result depends slightly on its batch; with `per_matrix_alpha` over each matrix, so it does
+    not. Entry ij of the result is divided by sqrt(row sum i * row sum j) of the kernel. The gradient
+    is the unrolled one; only the number of halvings is a constant.
+    """
+    row_sums = kernel.sum(dim=3, keepdim=True)  # [B, h, m, 1]
+    over = [2, 3] if per_matrix_alpha else [0, 1, 2, 3]
+    alpha = 2.0 / torch.amax(row_sums, dim=over, keepdim=True) ** 2
+    alpha = alpha * _halvings(kernel.detach(), alpha.detach(), over)
+    inverse = _newton(kernel, alpha * kernel)
+    scale = torch.rsqrt(row_sums)
+    return inverse * scale * scale.transpose(2, 3)
+
+
+def _halvings(kernel, alpha, over):
+    """The power of 1/2 that `alpha` needs, as a tensor of alpha's shape.
+
+    A loop of fixed length that stops changing: it waits for no number from the device.
+    Halving is exact, so the product is taken once.
+    """
+    square = torch.matmul(kernel, kernel)
+    eye = torch.eye(kernel.shape[3], dtype=kernel.dtype, device=kernel.device)
+    factor = torch.ones_like(alpha)
+    for _ in range(MAX_HALVINGS):
+        column_sums = (eye - factor * alpha * square).abs().sum(dim=2, keepdim=True)
+        too_large = torch.amax(column_sums, dim=over, keepdim=True) > 1.01
+        factor = torch.where(too_large, 0.5 * factor, factor)
+    return factor
+
+
+def _newton(matrix, inverse):
+    for _ in range(NEWTON_STEPS):
+        inverse = 2 * inverse - torch.matmul(inverse, torch.matmul(matrix, inverse))
+    return inverse
+
+
+def inverse_residual(matrix, inverse):
+    """The largest column sum of |I - matrix inverse|, [B, h]: below 1 Newton's iteration converges, and
+    near 0 it has; about 1 where a direction of the matrix is still to be inverted."""
+    eye = torch.eye(matrix.shape[3], dtype=matrix.dtype, device=matrix.device)
+    return (eye - torch.matmul(matrix, inverse)).abs().sum(dim=2).amax(dim=2)
+
+
+def softmax_free_attention(q, landmarks, v, invert):
+    """Attention through the landmarks.
+
+    Args:
+        q, v: [B, h, N, d], landmarks: [B, h, m, d]; keys are the queries.
+        invert: `newton_inverse` or `normalised_newton_inverse`.
+    Returns:
+        [B, h, N, d] in v's dtype.
+    """
+    dtype = v.dtype
+    with torch.autocast(v.device.type, enabled=False):
+        q, landmarks, v = _full(q), _full(landmarks), _full(v)
+        to_landmarks = gaussian_kernel(q, landmarks)  # [B, h, N, m]
+        gathered = torch.matmul(to_landmarks.transpose(2, 3), v)  # [B, h, m, d]
+        inverse = invert(gaussian_kernel(landmarks, landmarks))  # [B, h, m, m]
+        return torch.matmul(to_landmarks, torch.matmul(inverse, gathered)).to(dtype)
+
+
+def _full(x):
+    return x if x.dtype == torch.float64 else x.float()
