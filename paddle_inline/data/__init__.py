@@ -1,0 +1,1 @@
+"""Images with labels: sources, transforms, samplers and loaders."""

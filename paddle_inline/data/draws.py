@@ -1,0 +1,29 @@
+"""Random draws that depend on what they are for, never on who makes them or when."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+
+class Draws:
+    """Two generators, made from a key of whole numbers such as (seed, epoch, image).
+
+    The same key gives the same draws in any process, with any number of workers, before and after
+    a resume.
+
+    Attributes:
+        py: a `random.Random`, for what the reference draws from Python's module.
+        np: a `numpy.random.RandomState`, for what it draws from numpy's.
+    """
+
+    def __init__(self, *key: int):
+        for_py, for_np = np.random.SeedSequence(key).generate_state(2)
+        self.py = random.Random(int(for_py))
+        self.np = np.random.RandomState(for_np)
+
+
+def seed_of(*key: int) -> int:
+    """A 32-bit seed for a framework's own generator, made from a key of whole numbers."""
+    return int(np.random.SeedSequence(key).generate_state(1)[0])

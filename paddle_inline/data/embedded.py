@@ -1,0 +1,46 @@
+"""Real images that need no download: the handwritten digits inside scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+
+class Digits:
+    """1,797 handwritten digits of 8x8 pixels (Alpaydin and Kaynak, 1998), as RGB images.
+
+    Every fifth image of each class, in the order of the collection, is held out.
+
+    Args:
+        train: the four fifths for training, or the held-out fifth.
+
+    Raises:
+        ImportError: if scikit-learn is missing; it says how to install it.
+    """
+
+    classes = tuple(str(digit) for digit in range(10))
+
+    def __init__(self, train: bool):
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError:
+            raise ImportError(
+                "the digits come with scikit-learn, which is not installed: pip install scikit-learn"
+            ) from None
+        data = load_digits()
+        held_out = np.zeros(len(data.target), bool)
+        for digit in range(10):
+            held_out[np.flatnonzero(data.target == digit)[::5]] = True
+        chosen = ~held_out if train else held_out
+        self.pixels = np.round(data.images[chosen] * (255 / 16)).astype(np.uint8)
+        self.labels = data.target[chosen]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        """(PIL image in RGB, class number)."""
+        return Image.fromarray(self.pixels[index]).convert("RGB"), int(self.labels[index])
+
+    def name(self, index) -> str:
+        return f"digit {index}"

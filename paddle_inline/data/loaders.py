@@ -1,0 +1,110 @@
+"""From a source of images to batches of tensors, by any number of worker processes."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import numpy as np
+from paddle.io import BatchSampler, DataLoader, Dataset
+
+from .draws import Draws
+
+BAD = -1  # the label of an image that could not be read, where it is not replaced
+
+
+class BadImage(OSError):
+    """An image that cannot be read; the message names it and the way out."""
+
+
+class Samples(Dataset):
+    """(epoch, image) -> (array [C, H, W], label), a function of its arguments and the seed alone.
+
+    Args:
+        source: `len(source)`, `source[i]` -> (PIL image in RGB, label), `source.name(i)`.
+        transform: PIL image, Draws -> array.
+        seed: of all draws.
+        on_bad_image: `fail`; or `skip`, which puts the next image of the source in its place when
+            `replace` is set and labels it BAD, not to be counted, when it is not.
+    """
+
+    def __init__(self, source, transform, *, seed=0, on_bad_image="fail", replace=True):
+        self.source, self.transform, self.seed = source, transform, seed
+        self.on_bad_image, self.replace = on_bad_image, replace
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, key):
+        epoch, first = key
+        for step in range(len(self.source)):
+            index = (first + step) % len(self.source)
+            try:
+                image, label = self.source[index]
+            except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for broken files
+                self._report(self.source.name(index), error)
+                continue
+            pixels = self.transform(image, Draws(self.seed, epoch, first))
+            return pixels, np.int64(BAD if step and not self.replace else label)
+        raise BadImage("no image of the data set can be read")
+
+    def _report(self, name, error):
+        if self.on_bad_image == "fail":
+            raise BadImage(
+                f"{name} cannot be read ({error}); repair or remove it, or set data.on_bad_image=skip"
+            ) from error
+        print(f"warning: {name} cannot be read ({error}): skipped", file=sys.stderr, flush=True)
+
+
+class _Fixed(BatchSampler):
+    """The batches it was given."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return iter(self.batches)
+
+    def __len__(self):
+        return len(self.batches)
+
+
+def make_loader(samples, batches, *, num_workers=0) -> DataLoader:
+    """Loads the given batches, in order: images [B, C, H, W] float32, labels [B] int64."""
+    return DataLoader(
+        samples,
+        batch_sampler=_Fixed(batches),
+        num_workers=num_workers if len(batches) > 1 else 0,
+        collate_fn=collate,
+        use_shared_memory=num_workers > 0 and shared_memory_suffices(samples, batches, num_workers),
+    )
+
+
+def collate(samples):
+    """[(array, label), ...] -> (arrays [B, ...], labels [B])."""
+    pixels, labels = zip(*samples)
+    return np.stack(pixels), np.stack(labels)
+
+
+def shared_memory_suffices(samples, batches, num_workers, folder="/dev/shm") -> bool:
+    """Whether the loader's shared memory holds what the workers fetch ahead; warns if it does not.
+
+    A container's default of 64 MiB ends a run with a bus error in the middle of an epoch.
+    """
+    if not batches:
+        return False
+    one = samples[batches[0][0]][0].nbytes * max(len(batch) for batch in batches)
+    needed = 2 * num_workers * one  # two batches a worker are on their way
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return False
+    if free >= needed:
+        return True
+    print(
+        f"warning: {folder} has {free >> 20} MiB free, the loader's workers want {needed >> 20}: "
+        "batches go through pipes instead, which is slower (docker run --shm-size=8g ... gives more)",
+        file=sys.stderr,
+        flush=True,
+    )
+    return False

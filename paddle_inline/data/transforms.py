@@ -1,0 +1,262 @@
+"""From a PIL image to the model's input, drawn as timm's transforms draw.
+
+Every step is called with an image and `Draws`; the last step of a recipe makes the array
+[C, H, W], float32. H and W are pixels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from paddle.vision.transforms import functional as F
+from PIL import Image
+
+from .randaugment import rand_augment
+
+INTERPOLATIONS = {
+    "bilinear": Image.BILINEAR,
+    "bicubic": Image.BICUBIC,
+    "random": (Image.BILINEAR, Image.BICUBIC),  # drawn for each image
+}
+SMALL = 32  # inputs up to this many pixels are shifted, not cropped and resized
+
+
+class Compose:
+    """Applies steps in order."""
+
+    def __init__(self, steps):
+        self.steps = list(steps)
+
+    def __call__(self, image, draws):
+        for step in self.steps:
+            image = step(image, draws)
+        return image
+
+
+class Resize:
+    """To size x size, whatever the shape before."""
+
+    def __init__(self, size, interpolation="bicubic"):
+        self.size = size
+        self.resample = INTERPOLATIONS[interpolation]
+
+    def __call__(self, image, draws):
+        if image.size == (self.size, self.size):
+            return image
+        return image.resize((self.size, self.size), _choose(self.resample, draws))
+
+
+class CenterCrop:
+    """The size x size pixels in the middle."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __call__(self, image, draws):
+        return F.center_crop(image, self.size)
+
+
+class RandomResizedCrop:
+    """A box of random area and shape, resized to size x size (timm's draws, in its order).
+
+    Args:
+        size: pixels of the result's sides.
+        scale: range of the box's share of the area.
+        ratio: range of its width / height, drawn evenly in the logarithm.
+        interpolation: a key of INTERPOLATIONS.
+    """
+
+    def __init__(self, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="bicubic"):
+        self.size, self.scale, self.ratio = size, tuple(scale), tuple(ratio)
+        self.resample = INTERPOLATIONS[interpolation]
+
+    def box(self, width, height, draws):
+        """(top, left, height, width) of the box."""
+        logs = (math.log(self.ratio[0]), math.log(self.ratio[1]))
+        for _ in range(10):
+            area = draws.py.uniform(*self.scale) * width * height
+            aspect = math.exp(draws.py.uniform(*logs))
+            w = round(math.sqrt(area * aspect))
+            h = round(math.sqrt(area / aspect))
+            if w <= width and h <= height:
+                top = draws.py.randint(0, height - h)
+                return top, draws.py.randint(0, width - w), h, w
+        w, h = width, height  # none fitted: the largest centred box of an allowed shape
+        if width / height < self.ratio[0]:
+            h = round(width / self.ratio[0])
+        elif width / height > self.ratio[1]:
+            w = round(height * self.ratio[1])
+        return (height - h) // 2, (width - w) // 2, h, w
+
+    def __call__(self, image, draws):
+        top, left, h, w = self.box(*image.size, draws)
+        image = image.crop((left, top, left + w, top + h))
+        return image.resize((self.size, self.size), _choose(self.resample, draws))
+
+
+class RandomShift:
+    """`padding` black pixels around, then a random box of the former size."""
+
+    def __init__(self, padding=4):
+        self.padding = padding
+
+    def __call__(self, image, draws):
+        left = draws.py.randint(0, 2 * self.padding) - self.padding
+        top = draws.py.randint(0, 2 * self.padding) - self.padding
+        return image.crop((left, top, left + image.width, top + image.height))
+
+
+class RandomFlip:
+    """Left to right, with probability p."""
+
+    def __init__(self, p):
+        self.p = p
+
+    def __call__(self, image, draws):
+        return F.hflip(image) if draws.py.random() < self.p else image
+
+
+class RandomRotation:
+    """By up to `degrees` to either side, nearest pixel, black outside."""
+
+    def __init__(self, degrees):
+        self.degrees = degrees
+
+    def __call__(self, image, draws):
+        return image.rotate(draws.py.uniform(-self.degrees, self.degrees), Image.NEAREST)
+
+
+class ColorJitter:
+    """Brightness, contrast and saturation, each by a factor in 1 +- strength, in random order."""
+
+    ADJUST = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
+
+    def __init__(self, strength):
+        self.low, self.high = max(0.0, 1 - strength), 1 + strength
+
+    def __call__(self, image, draws):
+        for i in draws.np.permutation(len(self.ADJUST)):
+            image = self.ADJUST[i](image, draws.py.uniform(self.low, self.high))
+        return image
+
+
+class ToArray:
+    """A PIL image -> [C, H, W] float32: 0..1, less the mean, over the deviation, per channel."""
+
+    def __init__(self, mean, std):
+        self.mean = np.asarray(mean, np.float32)
+        self.std = np.asarray(std, np.float32)
+
+    def __call__(self, image, draws):
+        pixels = np.asarray(image, np.uint8).astype(np.float32)
+        pixels /= 255
+        pixels -= self.mean
+        pixels /= self.std
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+class RandomErasing:
+    """Fills boxes of an array [C, H, W] with noise (Zhong et al., 2017; timm's draws of the box).
+
+    Args:
+        p: probability that an image is touched.
+        mode: `pixel` (normal noise for each value), `rand` (one normal colour), `const` (zeros).
+        count: at most this many boxes, each a share of the area.
+    """
+
+    AREA = (0.02, 1 / 3)
+    LOG_ASPECT = (math.log(0.3), math.log(1 / 0.3))
+
+    def __init__(self, p, mode="pixel", count=1):
+        if mode not in ("pixel", "rand", "const"):
+            raise ValueError(f"random erasing mode {mode!r}; it is one of pixel, rand, const")
+        self.p, self.mode, self.count = p, mode, count
+
+    def boxes(self, height, width, draws):
+        """[(top, left, height, width), ...] for one image; empty when it is left alone."""
+        if draws.py.random() > self.p:
+            return []
+        found = []
+        count = 1 if self.count == 1 else draws.py.randint(1, self.count)
+        for _ in range(count):
+            for _ in range(10):
+                area = draws.py.uniform(*self.AREA) * height * width / count
+                aspect = math.exp(draws.py.uniform(*self.LOG_ASPECT))
+                h = round(math.sqrt(area * aspect))
+                w = round(math.sqrt(area / aspect))
+                if w < width and h < height:
+                    top = draws.py.randint(0, height - h)
+                    found.append((top, draws.py.randint(0, width - w), h, w))
+                    break
+        return found
+
+    def __call__(self, pixels, draws):
+        for top, left, h, w in self.boxes(*pixels.shape[1:], draws):
+            shape = (len(pixels), h, w) if self.mode == "pixel" else (len(pixels), 1, 1)
+            noise = draws.np.standard_normal(shape) if self.mode != "const" else 0
+            pixels[:, top : top + h, left : left + w] = noise
+        return pixels
+
+
+def train_transform(
+    img_size,
+    *,
+    mean,
+    std,
+    interpolation="bicubic",
+    scale=(0.08, 1.0),
+    ratio=(3 / 4, 4 / 3),
+    hflip=0.5,
+    rotation=0.0,
+    color_jitter=0.4,
+    auto_augment="rand-m9-mstd0.5-inc1",
+    reprob=0.25,
+    remode="pixel",
+    recount=1,
+):
+    """The training recipe: PIL image, Draws -> [3, img_size, img_size] float32.
+
+    Inputs of 32 pixels or less are shifted by up to 4 pixels in place of the resized crop; colour
+    jitter is for runs without `auto_augment`, as in timm's `create_transform`.
+
+    Raises:
+        ValueError: for an `auto_augment` policy that cannot be read, or an erasing mode.
+    """
+    if img_size <= SMALL:
+        steps = [Resize(img_size, interpolation), RandomShift(4)]
+    else:
+        steps = [RandomResizedCrop(img_size, scale, ratio, interpolation)]
+    if hflip:
+        steps.append(RandomFlip(hflip))
+    if rotation:
+        steps.append(RandomRotation(rotation))
+    if auto_augment not in ("", "none"):
+        fill = tuple(min(255, round(255 * value)) for value in mean)
+        resample = INTERPOLATIONS[interpolation]
+        steps.append(rand_augment(auto_augment, fill, resample))
+    elif color_jitter:
+        steps.append(ColorJitter(color_jitter))
+    steps.append(ToArray(mean, std))
+    if reprob:
+        steps.append(RandomErasing(reprob, remode, recount))
+    return Compose(steps)
+
+
+def eval_transform(img_size, *, mean, std, interpolation="bicubic", crop=True):
+    """The evaluation recipe: PIL image -> [3, img_size, img_size] float32.
+
+    With `crop`, to int(256 / 224 * img_size) on BOTH sides, then the centre; without it, or at 32
+    pixels and below, straight to img_size.
+    """
+    if interpolation == "random":
+        interpolation = "bicubic"
+    if crop and img_size > SMALL:
+        resize = [Resize(int(256 / 224 * img_size), interpolation), CenterCrop(img_size)]
+    else:
+        resize = [Resize(img_size, interpolation)]
+    return Compose([*resize, ToArray(mean, std)])
+
+
+def _choose(resample, draws):
+    return draws.py.choice(resample) if isinstance(resample, tuple) else resample
