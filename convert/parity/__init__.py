@@ -1,5 +1,19 @@
 """The proof that a model is one function in both frameworks: capture, compare, report."""
 
-from .compare import Report, Row, compare
+import importlib
 
-__all__ = ["Report", "Row", "compare"]
+__all__ = ["Report", "Row", "compare", "compare_recordings"]
+
+_HOME = {
+    "Report": ".comparison",
+    "Row": ".comparison",
+    "compare_recordings": ".comparison",
+    "compare": ".run",
+}
+
+
+def __getattr__(name):
+    # Lazy, so that one framework, or numpy alone, is enough for what needs no more.
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,61 +1,71 @@
 """Run a model of either framework and keep what every named sublayer took, gave, and was told backwards.
 
-A recording is plain numpy in PyTorch's layout, so that two recordings compare without either framework.
+bfloat16 has one meaning on every machine, because Paddle has no bfloat16 kernels on a CPU (not even of a
+matrix product): weights, images, the output of every sublayer and the gradients that pass there are rounded
+to bfloat16, and what happens inside a sublayer is computed in float32.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..rules import tensor_rules
+from .recording import MODEL, Call, Recording, Value
 
-MODEL = "(model)"  # the name of the whole model among its sublayers
-
-
-@dataclass
-class Call:
-    """One call of one sublayer, in the order in which calls end: the innermost first."""
-
-    name: str  # the sublayer's; from its second call on, with "#2", "#3", ...
-    inputs: list[np.ndarray]
-    output: np.ndarray
-    gradient: np.ndarray | None = None  # of the loss by `output`
+DTYPES = ("float64", "float32", "bfloat16")
 
 
-@dataclass
-class Recording:
-    """What one framework computed for one batch."""
-
-    framework: str
-    version: str
-    calls: list[Call] = field(default_factory=list)
-    loss: np.ndarray | None = None
-    input_gradient: np.ndarray | None = None
-    parameter_gradients: dict[str, np.ndarray] = field(default_factory=dict)  # by PyTorch name
+def check_dtype(dtype):
+    """ValueError unless `dtype` is one that models are compared in."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} must be one of {', '.join(DTYPES)}")
 
 
-def record_torch(model, images, labels, dtype, backward=True):
-    """Record a torch.nn.Module on images [B, C, H, W] and labels [B] (numpy), in `dtype`."""
+def record_torch(model, images, labels, dtype="float64", backward=True):
+    """Record a torch.nn.Module.
+
+    Args:
+        model: in the mode that is wanted; its numbers are put into `dtype` and stay there.
+        images, labels: numpy, [B, C, H, W] and [B].
+        dtype: "float64", "float32" or "bfloat16" (see above).
+        backward: record the gradients of the mean cross-entropy as well.
+    Returns:
+        A Recording.
+    Raises:
+        ValueError: an unknown dtype.
+    """
     import torch
 
-    model = model.to(getattr(torch, dtype))
-    recording = Recording("torch", torch.__version__)
-    images = torch.tensor(images, dtype=getattr(torch, dtype), requires_grad=backward)
+    check_dtype(dtype)
+    rounded = dtype == "bfloat16"
+    kind = torch.float32 if rounded else getattr(torch, dtype)
+
+    def round_off(tensor):
+        return tensor.to(torch.bfloat16).to(kind) if tensor.is_floating_point() else tensor
+
+    model.to(kind)
+    images = torch.tensor(np.asarray(images)).to(kind)
+    if rounded:
+        images = round_off(images)
+        for tensor in [*model.parameters(), *model.buffers()]:
+            tensor.data = round_off(tensor.data)
+    images.requires_grad_(backward)
 
     def numpy(tensor):
-        tensor = tensor.detach()
-        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        return tensor.detach().cpu().numpy()
 
-    def listen(tensor, call):
-        tensor.register_hook(lambda gradient: setattr(call, "gradient", numpy(gradient)))
-
-    hooks = _Hooks(recording, torch.Tensor, numpy, listen if backward else None)
+    recording = Recording("torch", torch.__version__, getattr(model, "name", type(model).__name__), dtype)
+    hooks = _Hooks(
+        recording,
+        torch.Tensor,
+        numpy,
+        (lambda tensor: tensor.requires_grad) if backward else None,
+        round_off if rounded else None,
+    )
     handles = [module.register_forward_hook(hooks.of(name)) for name, module in model.named_modules()]
     with _removed_after(handles), torch.set_grad_enabled(backward):
-        loss = torch.nn.functional.cross_entropy(model(images), torch.tensor(labels))
+        loss = torch.nn.functional.cross_entropy(model(images), torch.tensor(labels, device=images.device))
         recording.loss = numpy(loss)
         if backward:
             model.zero_grad()
@@ -65,25 +75,42 @@ def record_torch(model, images, labels, dtype, backward=True):
                 name: numpy(torch.zeros_like(p) if p.grad is None else p.grad)
                 for name, p in model.named_parameters()
             }
+            model.zero_grad()
     return recording
 
 
-def record_paddle(model, images, labels, dtype, backward=True):
-    """Record a paddle.nn.Layer on images [B, C, H, W] and labels [B] (numpy), in `dtype`."""
+def record_paddle(model, images, labels, dtype="float64", backward=True):
+    """Record a paddle.nn.Layer; arguments, result and errors as for `record_torch`."""
     import paddle
 
-    model.to(dtype=dtype)
-    recording = Recording("paddle", paddle.__version__)
-    images = paddle.to_tensor(images).astype(dtype)
+    from ..rules import tensor_rules
+
+    check_dtype(dtype)
+    rounded = dtype == "bfloat16"
+    kind = "float32" if rounded else dtype
+
+    def round_off(tensor):
+        return tensor.astype("bfloat16").astype(kind) if tensor.is_floating_point() else tensor
+
+    model.to(dtype=kind)
+    images = paddle.to_tensor(np.asarray(images)).astype(kind)
+    if rounded:
+        images = round_off(images)
+        for tensor in [*model.parameters(), *model.buffers()]:
+            tensor.set_value(round_off(tensor.detach()))
     images.stop_gradient = not backward
 
     def numpy(tensor):
-        return (tensor.astype("float32") if tensor.dtype == paddle.bfloat16 else tensor).numpy()
+        return tensor.numpy()
 
-    def listen(tensor, call):
-        tensor.register_hook(lambda gradient: setattr(call, "gradient", numpy(gradient)))
-
-    hooks = _Hooks(recording, paddle.Tensor, numpy, listen if backward else None)
+    recording = Recording("paddle", paddle.__version__, getattr(model, "name", type(model).__name__), dtype)
+    hooks = _Hooks(
+        recording,
+        paddle.Tensor,
+        numpy,
+        (lambda tensor: not tensor.stop_gradient) if backward else None,
+        round_off if rounded else None,
+    )
     handles = [
         layer.register_forward_post_hook(hooks.of(name))
         for name, layer in model.named_sublayers(include_self=True)
@@ -101,21 +128,25 @@ def record_paddle(model, images, labels, dtype, backward=True):
                     p = parameters[name]
                     gradient = numpy(paddle.zeros_like(p) if p.grad is None else p.grad)
                     recording.parameter_gradients[torch_name] = gradient.T if rule.transpose else gradient
+            model.clear_gradients()
     return recording
 
 
 class _Hooks:
-    """Forward hooks that fill a recording; a tensor seen twice is copied once."""
+    """Forward hooks that fill a recording; a tensor that is seen twice is kept once."""
 
-    def __init__(self, recording, tensor_class, numpy, listen):
+    def __init__(self, recording, tensor_class, numpy, wants_gradient, round_off):
         self.recording, self.tensor_class = recording, tensor_class
-        self.numpy, self.listen = numpy, listen
-        self.seen = {}  # id -> (tensor, array); holding the tensor keeps its id its own
+        self.numpy, self.wants_gradient, self.round_off = numpy, wants_gradient, round_off
+        self.seen = {}  # id -> (tensor, value); holding the tensor keeps its id its own
         self.counts = {}
 
-    def array(self, tensor):
+    def value(self, tensor):
         if id(tensor) not in self.seen:
-            self.seen[id(tensor)] = (tensor, self.numpy(tensor))
+            value = Value(self.numpy(tensor))
+            self.seen[id(tensor)] = (tensor, value)
+            if self.wants_gradient and self.wants_gradient(tensor):
+                tensor.register_hook(lambda gradient: setattr(value, "gradient", self.numpy(gradient)))
         return self.seen[id(tensor)][1]
 
     def of(self, name):
@@ -123,22 +154,24 @@ class _Hooks:
 
         def hook(layer, inputs, output):
             if not isinstance(output, self.tensor_class):
-                return
+                return None
+            if self.round_off:
+                output = self.round_off(output)
             count = self.counts[name] = self.counts.get(name, 0) + 1
-            call = Call(
-                name if count == 1 else f"{name}#{count}",
-                [self.array(x) for x in inputs if isinstance(x, self.tensor_class)],
-                self.array(output),
-            )
-            self.recording.calls.append(call)
-            if self.listen and self._differentiable(output):
-                self.listen(output, call)
+            values = [self.value(x) for x in _flat(inputs) if isinstance(x, self.tensor_class)]
+            label = name if count == 1 else f"{name}#{count}"
+            self.recording.calls.append(Call(label, type(layer).__name__, values, self.value(output)))
+            return output if self.round_off else None
 
         return hook
 
-    @staticmethod
-    def _differentiable(tensor):
-        return tensor.requires_grad if hasattr(tensor, "requires_grad") else not tensor.stop_gradient
+
+def _flat(items):
+    for item in items:
+        if isinstance(item, (list, tuple)):
+            yield from _flat(item)
+        else:
+            yield item
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from .compare import compare
+from .run import compare
 
 
 def add_commands(subparsers):

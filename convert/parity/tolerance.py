@@ -1,5 +1,5 @@
-"""The one tolerance table. Errors are relative, by the measures of compare.py; nothing in the environment
-changes these numbers.
+"""The one tolerance table. Errors are relative, by the measures of comparison.py and golden.py; nothing in
+the environment changes these numbers.
 
 float64: Paddle rounds its norms' epsilon to float32 even here; with epsilon 1e-5 that alone is worth 3e-10
     on outputs and ten times that on gradients. Anything wrong (an epsilon off by ten, the other GELU) is
@@ -14,3 +14,15 @@ GRADIENT = {"float64": 1e-8, "float32": 1e-3, "bfloat16": 1.0}
 # A gradient that is zero by mathematics (a key's bias: subtracting the mean of the keys removes it) holds
 # rounding noise; below this share of the network's largest gradient, size is not compared.
 GRADIENT_FLOOR = 1e-6
+
+# Training steps in float64: of each loss, and of each weight's difference by the weight's norm.
+STEP_LOSS, STEP_WEIGHT = 1e-8, 1e-7
+
+# The arbiter: Paddle may stand this many times as far from the float64 truth as PyTorch, plus some ulp.
+ARBITER_FACTOR, ARBITER_ULP = 2.0, 4
+ULP = {"float32": 2.0**-23, "bfloat16": 2.0**-7}
+
+# Recorded numbers, float64: (outputs, gradients). PyTorch repeats the arithmetic that was recorded; Paddle
+# has its rounded epsilons. In float32 the logits alone are compared.
+GOLDEN = {"torch": (1e-10, 1e-10), "paddle": (1e-9, 1e-8)}
+GOLDEN_FLOAT32_LOGITS = 5e-6

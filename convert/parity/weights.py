@@ -39,8 +39,17 @@ def rule_weights(template, seed=0):
     }
 
 
+def draw_images(shape, seed=0):
+    """Standard normal images of this shape, float64."""
+    return np.random.RandomState(1000 + seed).standard_normal(tuple(shape))
+
+
+def draw_labels(batch, num_classes):
+    """Labels [batch], int64, spread over the classes."""
+    return (7 * np.arange(batch) + 3) % max(num_classes, 1)
+
+
 def rule_batch(spec, batch, seed=0, size=None):
-    """Images [batch, in_chans, H, W] and labels [batch] for a model's spec, float64 and int64."""
+    """Images [batch, in_chans, H, W] and labels [batch] for a model's spec, of `size` or its own img_size."""
     size = size or ((spec.img_size, spec.img_size) if isinstance(spec.img_size, int) else spec.img_size)
-    images = np.random.RandomState(1000 + seed).standard_normal((batch, spec.in_chans, *size))
-    return images, (7 * np.arange(batch) + 3) % max(spec.num_classes, 1)
+    return draw_images((batch, spec.in_chans, *size), seed), draw_labels(batch, spec.num_classes)
