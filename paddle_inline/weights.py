@@ -1,99 +1,61 @@
 """Weight files of Paddle, read without trusting them, and strict loading.
 
-`.pdparams` is a pickle. It is read here by an unpickler that makes numbers, strings, plain containers and
-numpy arrays of numbers only: a file from a stranger runs no code and claims no memory it does not bring.
+`.pdparams` is a pickle. It is read here as numbers, text, plain containers and numpy arrays of numbers only
+(pickles.py): a file from a stranger runs no code and claims no memory it does not bring.
 """
 
 from __future__ import annotations
 
-import math
-import pickle
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from . import pickles
+from .stored import WeightsFileError, check_file, nonfinite, open_safetensors
 
-class WeightsFileError(ValueError):
-    """A weight file that cannot be read: empty, cut short, damaged, or asking for more than arrays."""
-
-
-class _Dtype:
-    """A numpy dtype of numbers, its byte order set by the pickle afterwards."""
-
-    def __init__(self, name, *_):
-        self.value = np.dtype(str(name))
-        if self.value.kind not in "biufc":
-            raise WeightsFileError(f"it holds an array of {self.value}, not of numbers")
-
-    def __setstate__(self, state):
-        if state[1] in ("<", ">"):
-            self.value = self.value.newbyteorder(state[1])
-
-
-class _Array:
-    """A pickled numpy array; made from its own bytes alone, once they are all there (`_finish`)."""
-
-    def __init__(self, *_):
-        self.array = None
-
-    def __setstate__(self, state):
-        _, shape, dtype, fortran_order, data = state
-        if math.prod(shape) * dtype.value.itemsize != len(data):
-            raise WeightsFileError(
-                f"it declares an array {shape} of {dtype.value} but brings {len(data)} bytes"
-            )
-        self.array = np.frombuffer(data, dtype.value).reshape(shape, order="F" if fortran_order else "C")
-
-
-def _scalar(dtype, data):
-    return np.frombuffer(data, dtype.value)[0]
-
-
-def _encode(text, encoding):
-    if encoding != "latin1":
-        raise WeightsFileError(f"it asks for the encoding {encoding!r}")
-    return text.encode("latin1")  # how pickle protocol 2 writes bytes
-
-
-_SAFE = {
-    "numpy.ndarray": object,  # only named as an argument of _reconstruct
-    "numpy.dtype": _Dtype,
-    "numpy.core.multiarray._reconstruct": _Array,
-    "numpy.core.multiarray.scalar": _scalar,
-    "_codecs.encode": _encode,
-    "builtins.tuple": tuple,
-    "collections.OrderedDict": dict,
-}
-
-
-class _RestrictedUnpickler(pickle.Unpickler):
-    def find_class(self, module, name):
-        path = f"{module}.{name}".replace("numpy._core.", "numpy.core.")  # numpy 2 renamed it
-        if path not in _SAFE:
-            raise WeightsFileError(f"it asks for {module}.{name}, which no weight file needs")
-        return _SAFE[path]
-
-
-def _finish(value):
-    """Plain Python and numpy from the stand-ins; Paddle's (name, array) pairs become the array."""
-    if isinstance(value, _Array):
-        return value.array
-    if isinstance(value, dict):
-        return {key: _finish(item) for key, item in value.items()}
-    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], _Array):
-        return value[1].array
-    if isinstance(value, (list, tuple)):
-        return type(value)(_finish(item) for item in value)
-    return value
+# The key under which a file says which model its weights are for: in safetensors' metadata, and in a
+# `.pdparams` in one line of JSON behind the pickle, where `paddle.load` never looks.
+DESCRIPTION = "paddle_inline"
+_LONGEST_DESCRIPTION = 1 << 20
 
 
 def find_weights(path):
-    """`path`, or `path` with `.pdparams` added, whichever is a file; FileNotFoundError otherwise."""
+    """`path`, or `path` with `.pdparams` added, whichever exists; FileNotFoundError otherwise."""
     for candidate in (Path(path), Path(f"{path}.pdparams")):
-        if candidate.is_file():
-            return candidate
+        if candidate.exists():
+            return check_file(candidate)
     raise FileNotFoundError(f"no weights file {path} (nor {path}.pdparams)")
+
+
+def open_pickle(path):
+    """(contents, description) of a file that `paddle.save` wrote: plain containers whose arrays, of the class
+    `pickles.Array`, are still in the file; and what it says of its model, or None.
+
+    Raises WeightsFileError for anything else than such a file.
+    """
+    path = check_file(path)
+    with open(path, "rb") as file:
+        try:
+            contents = pickles.load(file, {**pickles.COMMON, "builtins.tuple": tuple})
+        except WeightsFileError as error:
+            raise WeightsFileError(f"{path} is not read: {error}") from None
+        return contents, described(file.read(_LONGEST_DESCRIPTION), DESCRIPTION)
+
+
+def described(text, *keys):
+    """The description {"model": name, "overrides": {...}} in a text of JSON, under `keys`; None for anything
+    that is not one of ours."""
+    try:
+        found = json.loads(text)
+        for key in keys:
+            found = found[key]
+        if isinstance(found["model"], str) and isinstance(found["overrides"], dict):
+            return found
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    return None
 
 
 def read_pickle(path):
@@ -102,15 +64,55 @@ def read_pickle(path):
 
     Raises WeightsFileError for anything else than such a file.
     """
+    contents, _ = open_pickle(path)
     try:
-        with open(path, "rb") as file:
-            return _finish(_RestrictedUnpickler(file).load())
-    except WeightsFileError as error:
-        raise WeightsFileError(f"{path} is not read: {error}") from None
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise WeightsFileError(
-            f"{path} is damaged or not a Paddle file: {type(error).__name__}: {error}"
-        ) from None
+        return _finish(contents, {})
+    except RecursionError:
+        raise WeightsFileError(f"{path} is not read: its containers are nested too deeply") from None
+
+
+def _finish(value, done):
+    """Plain Python and numpy from the stand-ins; Paddle's (name, array) pairs become the array. `done` keeps
+    what a file refers to many times from being made as many times."""
+    if isinstance(value, (dict, list, tuple)) and id(value) in done:
+        return done[id(value)]
+    result = value
+    stored = stored_array(value)
+    if stored is not None:
+        result = stored.read()
+    elif isinstance(value, dict):
+        result = {key: _finish(item, done) for key, item in value.items()}
+    elif isinstance(value, (list, tuple)):
+        result = type(value)(_finish(item, done) for item in value)
+    done[id(value)] = result
+    return result
+
+
+def stored_array(value):
+    """The StoredArray that an entry of `open_pickle` stands for, alone or as Paddle's (name, array); None if
+    it is something else."""
+    if isinstance(value, tuple) and len(value) == 2:
+        value = value[1]
+    return value.stored if isinstance(value, pickles.Array) else None
+
+
+def open_weights(path):
+    """({name: StoredArray}, description) of a `.pdparams` (suffix optional) or `.safetensors` file.
+
+    A training checkpoint's `model` entry is taken where there is one. The description, as `convert` and the
+    trainer write it, is {"model": name, "overrides": {...}}, or None.
+    """
+    path = find_weights(path)
+    if path.suffix == ".safetensors":
+        arrays, metadata = open_safetensors(path)
+        return arrays, described(metadata.get(DESCRIPTION))
+    contents, description = open_pickle(path)
+    if isinstance(contents, dict) and isinstance(contents.get("model"), dict):
+        contents = contents["model"]
+    if not isinstance(contents, dict):
+        raise WeightsFileError(f"{path} holds a {type(contents).__name__}, not named weights")
+    arrays = {name: stored_array(value) for name, value in contents.items()}
+    return {name: array for name, array in arrays.items() if array is not None}, description
 
 
 def read_weights(path):
@@ -118,28 +120,14 @@ def read_weights(path):
 
     A training checkpoint's `model` entry is taken where there is one.
     """
-    path = find_weights(path)
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise WeightsFileError(f"{path} is damaged: {error}") from None
-    state = read_pickle(path)
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):
-        state = state["model"]
-    if not isinstance(state, dict):
-        raise WeightsFileError(f"{path} holds a {type(state).__name__}, not named weights")
-    return {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+    return {name: array.read() for name, array in open_weights(path)[0].items()}
 
 
 def difference(expected, found, skip=()):
     """The lines of a `-`/`+` difference between two {name: shape}; names under a `skip` prefix excepted."""
     lines = []
     for name in [*expected, *(name for name in found if name not in expected)]:
-        if any(name == prefix or name.startswith(f"{prefix}.") for prefix in skip):
+        if _under(name, skip):
             continue
         ours, theirs = expected.get(name), found.get(name)
         if ours != theirs:
@@ -148,6 +136,10 @@ def difference(expected, found, skip=()):
             if theirs is not None:
                 lines.append(f"  + {name} {list(theirs)}")
     return lines
+
+
+def _under(name, prefixes):
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def load_weights(model, source, skip=()):
@@ -160,9 +152,12 @@ def load_weights(model, source, skip=()):
     Raises:
         FileNotFoundError: no such file.
         WeightsFileError: a file that cannot be read.
-        ValueError: names or shapes differ, with the difference: `-` the model's, `+` the file's.
+        ValueError: names or shapes differ, with the difference: `-` the model's, `+` the file's; or values
+            that no model has: NaN, infinity, integers in place of real numbers.
     """
-    state = source if isinstance(source, Mapping) else read_weights(source)
+    given = isinstance(source, Mapping)
+    who, where = getattr(model, "name", type(model).__name__), "the given weights" if given else source
+    state = source if given else read_weights(source)
     state = {name: np.asarray(value) for name, value in state.items()}
     own = model.state_dict()
     lines = difference(
@@ -172,17 +167,23 @@ def load_weights(model, source, skip=()):
     )
     if lines:
         shown = lines[:40] + ([f"  ... and {len(lines) - 40} more lines"] if len(lines) > 40 else [])
-        where = "the given weights" if isinstance(source, Mapping) else source
-        who = getattr(model, "name", type(model).__name__)
-        where = "the given weights" if isinstance(source, Mapping) else source
         raise ValueError(
             f"{who} <- {where}: names or shapes differ\n"
             "  (- in the model, + in the file; skip=('head',) keeps the model's own head)\n"
             + "\n".join(shown)
         )
-    for name, tensor in own.items():
-        if name in state:
-            tensor.set_value(_as_dtype(state[name], str(tensor.dtype).split(".")[-1]))
+    state = {name: state[name] for name in own if not _under(name, skip)}
+    for name, value in state.items():
+        real = "float" in str(own[name].dtype)
+        if real != (value.dtype.kind == "f" or value.dtype == np.uint16):
+            raise ValueError(f"{who} <- {where}: {name} is {value.dtype}, the model's {own[name].dtype}")
+        if real and nonfinite(value):
+            raise ValueError(
+                f"{who} <- {where}: {name} has {nonfinite(value)} values that are NaN or infinite; "
+                "the training that wrote it has diverged, take an earlier checkpoint"
+            )
+    for name, value in state.items():
+        own[name].set_value(_as_dtype(value, str(own[name].dtype).split(".")[-1]))
 
 
 def _as_dtype(value, dtype):
