@@ -1,0 +1,32 @@
+"""Offer the models to timm: after `register_with_timm()`, `timm.create_model("inline_deit_tiny")` works."""
+
+from __future__ import annotations
+
+from .models import create_model, list_models
+
+# What timm hands to every model about files that it would download.
+TIMM_ONLY = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+
+
+def register_with_timm():
+    """Add every name of `list_models()` to timm's registry; timm must be installed (ImportError).
+
+    timm's own arguments that the models share (num_classes, in_chans, img_size, drop_rate,
+    drop_path_rate) and every override of `create_model` pass through. There are no pretrained weights to
+    download: `pretrained=True` is a ValueError that says how to load a file.
+    """
+    from timm.models import register_model
+
+    for name in list_models():
+        register_model(_builder(name))
+
+
+def _builder(name):
+    def build(pretrained=False, **overrides):
+        if pretrained:
+            raise ValueError(f"{name} has no weights to download; pass weights=FILE instead of pretrained")
+        return create_model(name, **{k: v for k, v in overrides.items() if k not in TIMM_ONLY})
+
+    build.__name__ = name
+    build.__module__ = __name__
+    return build
