@@ -138,11 +138,8 @@ class TestBranches:
         package.load_weights(block, {key: value.astype("float32") for key, value in weights.items()})
         before = draw(1, 256, 8)
         after = before + 1
-        np.testing.assert_allclose(
-            block.norm1(tensor(after)).detach().numpy(),
-            block.norm1(tensor(before)).detach().numpy(),
-            atol=1e-5,
-        )
+        normed = [block.norm1(tensor(x)).detach().numpy() for x in (before, after)]
+        np.testing.assert_allclose(*normed, atol=1e-5)
         moved = (block.attend(tensor(after)) - block.attend(tensor(before))).detach().numpy()
         assert np.abs(moved).max() > 0.1
 
@@ -189,13 +186,9 @@ class TestForward:
 
     @pytest.mark.parametrize("attn_type", ["IIMS1", "SSSS"])
     def test_recompute_changes_no_gradient(self, package, tensor, attn_type):
-        plain, again = (
-            build(package, attn_type=attn_type),
-            build(package, attn_type=attn_type, recompute=True),
-        )
-        package.load_weights(
-            again, {key: value.detach().numpy() for key, value in plain.state_dict().items()}
-        )
+        plain, again = (build(package, attn_type=attn_type, recompute=flag) for flag in (False, True))
+        weights = {key: value.detach().numpy() for key, value in plain.state_dict().items()}
+        package.load_weights(again, weights)
         gradients = []
         for model in (plain, again):
             model.train()

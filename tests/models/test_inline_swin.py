@@ -142,8 +142,8 @@ class TestWindows:
 
     @pytest.mark.parametrize("attn_type", ["I", "S"])
     def test_a_token_moves_its_own_window_alone(self, package, tensor, attn_type):
-        """One block on an 8 x 8 grid of 4 x 4 windows; shifted by 2, the window of token (0, 0) is that of the
-        four corners to an InLine block, and to a masked softmax block its own corner alone."""
+        """One block on an 8 x 8 grid of 4 x 4 windows. Shifted by 2, the window of token (0, 0) is that of
+        the four corners to an InLine block, and to a masked softmax block its own corner alone."""
         block = type(build(package).layers[0].blocks[0])
         for shift in (0, 2):
             layer = block(8, 2, (8, 8), 4, shift, attn_type)
@@ -207,13 +207,9 @@ class TestForward:
 
     @pytest.mark.parametrize("attn_type", ["IIMS1", "SSSS"])
     def test_recompute_changes_no_gradient(self, package, tensor, attn_type):
-        plain, again = (
-            build(package, attn_type=attn_type),
-            build(package, attn_type=attn_type, recompute=True),
-        )
-        package.load_weights(
-            again, {key: value.detach().numpy() for key, value in plain.state_dict().items()}
-        )
+        plain, again = (build(package, attn_type=attn_type, recompute=flag) for flag in (False, True))
+        weights = {key: value.detach().numpy() for key, value in plain.state_dict().items()}
+        package.load_weights(again, weights)
         gradients = []
         for model in (plain, again):
             model.train()
