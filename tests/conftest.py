@@ -1,0 +1,112 @@
+"""For every test: a seeded start, a CPU, no network, and torch only where a test asks for it.
+
+Test files that import torch (or what needs it) are left out where torch is not installed, so the Paddle
+half of the suite runs on Paddle alone; the header of the run says so.
+"""
+
+import ast
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import random
+import socket
+import sys
+
+import numpy as np
+import pytest
+
+from paddle_inline.runtime import tune_cpu
+
+NEEDS_TORCH = {"convert", "timm", "torch", "torch_ref", "torchvision"}
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+left_out = set()
+
+tune_cpu()  # before anything imports Paddle
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@functools.lru_cache(maxsize=None)
+def imported_packages(path):
+    """The top-level names that a source file imports, anywhere in it; also through pytest.importorskip."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.importorskip":
+            names.add(ast.literal_eval(node.args[0]).split(".")[0])
+    return names
+
+
+def pytest_configure(config):
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_ignore_collect(collection_path):
+    if not HAS_TORCH and collection_path.suffix == ".py" and imported_packages(collection_path) & NEEDS_TORCH:
+        left_out.add(collection_path)
+        return True
+    return None
+
+
+def pytest_report_collectionfinish():
+    return [f"torch is not installed: {len(left_out)} files that need it are left out"] if left_out else []
+
+
+def pytest_pycollect_makemodule(module_path):
+    if imported_packages(module_path) & NEEDS_TORCH:
+        declare_torchvision_operators()
+
+
+@functools.lru_cache(maxsize=None)
+def declare_torchvision_operators():
+    """Let torchvision's GPU build, and so timm, be imported beside a CPU build of torch.
+
+    Its compiled operators find no partner there, and its import fails on the two that it annotates.
+    """
+    versions = {}
+    for name in ("torch", "torchvision"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return
+    if versions["torch"].endswith("+cpu") and not versions["torchvision"].endswith("+cpu"):
+        import torch
+
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        sys.modules[__name__].torchvision_operators = library  # they vanish with the object
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from the same random state, and leaves the default dtypes as it found them."""
+    random.seed(0)
+    np.random.seed(0)
+    frameworks = [sys.modules[name] for name in ("paddle", "torch") if name in sys.modules]
+    dtypes = [framework.get_default_dtype() for framework in frameworks]
+    for framework in frameworks:
+        (framework.seed if framework.__name__ == "paddle" else framework.manual_seed)(0)
+    yield
+    for framework, dtype in zip(frameworks, dtypes):
+        framework.set_default_dtype(dtype)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network():
+    """A test that talks to another machine fails, and says whom it called."""
+    connect = socket.socket.connect
+
+    def connect_here(self, address):
+        host = address[0] if isinstance(address, tuple) else "localhost"
+        if host not in ("localhost", "127.0.0.1", "::1", "0.0.0.0"):
+            raise AssertionError(f"a test called {host}; tests use no network")
+        return connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect_here)
+        yield
