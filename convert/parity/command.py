@@ -1,41 +1,266 @@
-"""The command that proves the twins equal: verify."""
+"""The commands that prove the twins equal: verify, and its two halves record and compare.
+
+Nothing is imported from the frameworks before a command runs that needs them: `compare` needs neither.
+"""
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
+import argparse
+import ast
 
-from .run import compare
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from .capture import DTYPES
+from .comparison import compare_recordings
+from .files import write_json, write_junit, write_reprod_log
+from .page import write_html
+from .recording import load_recording, save_recording
 
 
 def add_commands(subparsers):
-    """Add verify to the parser of `python -m convert`."""
-    parser = subparsers.add_parser("verify", help="compare a model in both frameworks, layer by layer")
-    parser.add_argument("--model", required=True, metavar="NAME", help="a name of list_models()")
-    parser.add_argument("--weights", metavar="FILE", help=".pdparams; test weights if not given")
-    parser.add_argument("--dtype", default="float64", help="float64, float32 or bfloat16")
-    parser.add_argument("--backward", action="store_true", help="compare gradients too")
+    """Add verify, record and compare to the parser of `python -m convert`."""
+    parser = subparsers.add_parser(
+        "verify",
+        help="compare a model in both frameworks, layer by layer",
+        description="Run models in Paddle and PyTorch on the same batch and compare what every named "
+        "sublayer gives. Exit code 0: all agree; 1: something differs; 2: a mistake in the call or a file.",
+    )
+    _add_model(parser, "NAME", nargs="+")
+    parser.add_argument("--all", action="store_true", help="every model of list_models()")
+    parser.add_argument("--dtype", nargs="+", default=["float64"], choices=DTYPES, help="default: float64")
+    parser.add_argument("--no-arbiter", action="store_true", help="no float64 truth for lower precisions")
+    _add_outputs(parser)
     parser.set_defaults(run=verify)
+
+    parser = subparsers.add_parser(
+        "record",
+        help="run one framework and write down what every sublayer gives",
+        description="One framework's half of verify, for machines where the two cannot share a process: "
+        "record both, then compare the two folders.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="the folder to write")
+    parser.add_argument("--framework", required=True, choices=("torch", "paddle"))
+    _add_model(parser, "NAME", required=True)
+    parser.add_argument("--dtype", default="float64", choices=DTYPES, help="default: float64")
+    parser.add_argument("--truth", metavar="DIR", help="also record the same rounded numbers in float64")
+    parser.set_defaults(run=record)
+
+    parser = subparsers.add_parser(
+        "compare",
+        help="compare two recordings; needs neither framework",
+        description="Compare the recordings of the two frameworks. Exit codes as for verify.",
+    )
+    parser.add_argument("reference", metavar="DIR", help="PyTorch's recording")
+    parser.add_argument("candidate", metavar="DIR", help="Paddle's recording")
+    parser.add_argument("--truth", metavar="DIR", help="a float64 recording of the same rounded numbers")
+    _add_outputs(parser)
+    parser.set_defaults(run=compare)
+
+
+def _add_model(parser, metavar, **options):
+    parser.add_argument("--model", metavar=metavar, help="of list_models()", **options)
+    parser.add_argument("--weights", metavar="FILE", help="test weights if not given")
+    parser.add_argument("--backward", action="store_true", help="compare gradients too")
+    parser.add_argument("--batch", type=_positive, default=2, metavar="N", help="images; default: 2")
+    parser.add_argument("--seed", type=int, default=0, help="of images and test weights; default: 0")
+    parser.add_argument(
+        "--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides, as num_classes 10"
+    )
+
+
+def _add_outputs(parser):
+    parser.add_argument("--html", metavar="FILE", help="write the report as a page")
+    parser.add_argument("--json", metavar="FILE", help="write every row as JSON")
+    parser.add_argument("--junit", metavar="FILE", help="write every row as a JUnit test case")
+    parser.add_argument("--reprod-log", metavar="DIR", help="write the arrays that reprod_log compares")
 
 
 def verify(arguments):
-    """Compare, print the rows, return 1 if one failed."""
-    report = compare(arguments.model, arguments.weights, arguments.dtype, backward=arguments.backward)
-    table = Table("sublayer", "kind", "shape", "max abs", "max rel", "allowed", "")
+    """Compare models, show and write the outcome; 0 if all agree, else 1."""
+    from paddle_inline.runtime import tune_cpu
+
+    tune_cpu()  # before Paddle is loaded
+    from paddle_inline import list_models
+
+    from .run import compare as compare_model
+
+    if arguments.all == bool(arguments.model):
+        raise ValueError("say what to verify: --model NAME, or --all")
+    if arguments.weights and (arguments.all or len(arguments.model) > 1):
+        raise ValueError("--weights are of one model; give one --model NAME")
+    console = Console()
+    overrides = parse_overrides(arguments.opts)
+    jobs = [(n, d) for n in (list_models() if arguments.all else arguments.model) for d in arguments.dtype]
+    reports = []
+    with Live(_overview(reports, jobs), console=console, refresh_per_second=4) as live:
+        for name, dtype in jobs:
+            reports.append(
+                compare_model(
+                    name,
+                    arguments.weights,
+                    dtype,
+                    arguments.seed,
+                    arguments.backward,
+                    arguments.batch,
+                    arbiter=not arguments.no_arbiter,
+                    **overrides,
+                )
+            )
+            live.update(_overview(reports, jobs))
+    return _finish(reports, arguments, console, in_full=len(dict(jobs)) == 1)
+
+
+def record(arguments):
+    """Run one framework and write what it computed."""
+    from .run import record as record_model
+
+    recording, truth = record_model(
+        arguments.framework,
+        arguments.model,
+        arguments.weights,
+        arguments.dtype,
+        arguments.seed,
+        arguments.backward,
+        arguments.batch,
+        truth=arguments.truth is not None,
+        **parse_overrides(arguments.opts),
+    )
+    for result, folder in ((recording, arguments.folder), (truth, arguments.truth)):
+        if result is not None:
+            save_recording(result, folder)
+            print(f"{folder}: {result.model} in {result.framework} {result.version}, {result.dtype}")
+    return 0
+
+
+def compare(arguments):
+    """Compare two recordings, show and write the outcome; 0 if they agree, else 1."""
+    folders = (arguments.reference, arguments.candidate, arguments.truth)
+    report = compare_recordings(*(folder and load_recording(folder) for folder in folders))
+    return _finish([report], arguments, Console(), in_full=True)
+
+
+def parse_overrides(pairs):
+    """{key: value} of KEY VALUE KEY VALUE ...; a value is a Python literal or else a string."""
+    if len(pairs) % 2:
+        raise ValueError(f"--opts takes pairs of KEY and VALUE; {pairs[-1]!r} has no value")
+    overrides = {}
+    for key, value in zip(pairs[::2], pairs[1::2]):
+        try:
+            overrides[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            overrides[key] = value
+    return overrides
+
+
+def _positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
+    return number
+
+
+def _finish(reports, arguments, console, in_full):
+    """Print what is asked for, write the files, and return the exit code."""
+    if in_full:
+        for report in reports:
+            console.print(_layers(report))
+    for report in reports:
+        _explain(report, console)
+    writers = (
+        (write_html, arguments.html),
+        (write_json, arguments.json),
+        (write_junit, arguments.junit),
+        (write_reprod_log, arguments.reprod_log),
+    )
+    for write, path in writers:
+        if path:
+            write(reports, path)
+            console.print(f"written: {path}", highlight=False)
+    return 0 if all(report.passed for report in reports) else 1
+
+
+def _overview(reports, jobs):
+    """One line per model: done, running, waiting."""
+    table = Table("model", "dtype", "tensors", "worst error", "allowed", "where", "seconds", "")
+    for i, (name, dtype) in enumerate(jobs):
+        if i < len(reports):
+            report = reports[i]
+            worst = report.worst()
+            table.add_row(
+                name,
+                dtype,
+                str(len(report.rows)),
+                f"{worst.max_rel:.1e}",
+                f"{worst.tolerance:.0e}",
+                f"{worst.name} {worst.kind}".strip(),
+                f"{report.seconds:.1f}",
+                Text("equal", "green") if report.passed else Text("DIFFERS", "bold red"),
+            )
+        else:
+            table.add_row(
+                name, dtype, "", "", "", "", "", Text("running", "yellow") if i == len(reports) else ""
+            )
+    return table
+
+
+def _layers(report):
+    """Every row of a report."""
+    table = Table(title=f"{report.model} {report.dtype}", title_justify="left")
+    for name, justify in (
+        ("layer", "left"),
+        ("shape", "left"),
+        ("max error", "right"),
+        ("tolerance", "right"),
+    ):
+        table.add_column(name, justify=justify, no_wrap=name != "layer", overflow="fold")
+    table.add_column("")
+    kind = report.rows[0].kind
     for row in report.rows:
-        mark = "ok" if row.passed else "[red]DIFFERS"
-        shape = "x".join(map(str, row.shape))
+        if row.kind != kind:
+            table.add_section()
+            kind = row.kind
         table.add_row(
-            row.name,
-            row.kind,
-            shape,
-            f"{row.max_abs:.1e}",
+            row.name if row.kind == "output" else f"{row.kind} {row.name}",
+            "x".join(map(str, row.shape)),
             f"{row.max_rel:.1e}",
             f"{row.tolerance:.0e}",
-            mark,
+            Text("ok", "green") if row.passed else Text("DIFFERS", "bold red"),
         )
-    console = Console()
-    console.print(table)
-    verdict = "equal" if report.passed else f"DIFFERENT, first at {report.first_divergence}"
-    console.print(f"{report.model} {report.dtype}: {verdict} ({report.versions})")
-    return 0 if report.passed else 1
+    return table
+
+
+def _explain(report, console):
+    """A line or two in words."""
+    worst = report.worst()
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    verdict = (
+        "every layer agrees" if report.passed else f"{sum(not r.passed for r in report.rows)} rows differ"
+    )
+    line = (
+        f"{report.model} {report.dtype}: {verdict}; worst error {worst.max_rel:.1e} of {worst.tolerance:.0e} allowed "
+        f"({f'{worst.kind} {worst.name}'.strip()}); {versions}"
+    )
+    console.print(line, style="green" if report.passed else "bold red", highlight=False)
+    further = report.further_from_truth()
+    if further:
+        console.print(
+            f"  from the float64 truth PyTorch is further on {further[0]} tensors, Paddle on {further[1]}",
+            highlight=False,
+        )
+    found = report.divergence
+    if found:
+        console.print(
+            f"  first divergence: {found.name} ({found.layer}), {found.kind}, shape {list(found.shape)}, "
+            f"at {list(found.index)}",
+            f"    PyTorch {_values(found.reference)}",
+            f"    Paddle  {_values(found.candidate)}",
+            sep="\n",
+            highlight=False,
+        )
+
+
+def _values(values):
+    return " ".join(f"{value:.9g}" for value in values)

@@ -2,8 +2,8 @@
 
 With them one framework alone can be checked, on a machine that does not have the other. A folder holds
 `manifest.json` and one `.npz` per entry: `logits`, `loss`, `act/<sublayer>` (mean, standard deviation,
-largest absolute value, first 8 elements), `grad/<parameter>` and `grad_input` (norm, sum, first 4 elements), all
-float64, in PyTorch's layout, with the weights and the batch of weights.py in eval mode.
+largest absolute value, first 8 elements), `grad/<parameter>` and `grad_input` (norm, sum, first 4 elements),
+all float64, in PyTorch's layout, with the weights and the batch of weights.py in eval mode.
 """
 
 from __future__ import annotations

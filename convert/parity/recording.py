@@ -48,8 +48,9 @@ class Recording:
     version: str
     model: str
     dtype: str
-    # What was run, as far as it has to be equal on both sides: seed, batch, weights, overrides.
+    # What was run, as far as it has to be equal on both sides: input shape, labels, seed, overrides.
     subject: dict = field(default_factory=dict)
+    weights: dict[str, int] = field(default_factory=dict)  # a checksum of each tensor, where it was taken
     calls: list[Call] = field(default_factory=list)
     loss: np.ndarray | None = None
     input_gradient: np.ndarray | None = None

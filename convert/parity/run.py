@@ -1,15 +1,18 @@
-"""Build models with equal weights and compare them: the part of the suite that loads the frameworks."""
+"""Build models with equal weights and record or compare them: the part of the suite that loads frameworks."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+import zlib
 
 import numpy as np
 
 from .capture import check_dtype, record_paddle, record_torch
 from .comparison import compare_recordings
 from .weights import rule_batch, rule_weights
+
+FRAMEWORKS = ("torch", "paddle")
 
 
 def compare(name, weights=None, dtype="float64", seed=0, backward=True, batch=2, arbiter=True, **overrides):
@@ -27,11 +30,13 @@ def compare(name, weights=None, dtype="float64", seed=0, backward=True, batch=2,
     Returns:
         A Report.
     Raises:
-        ValueError: as `create_model` and `load_weights` do; an unknown dtype.
+        ValueError: as `create_model` and `load_weights` do; an unknown dtype; torch is not PyTorch.
     """
     check_dtype(dtype)
+    check_frameworks()
     ours, theirs = create_pair(name, weights, seed, **overrides)
-    return compare_models(ours, theirs, dtype, seed, backward, batch, arbiter)
+    report = compare_models(ours, theirs, dtype, seed, backward, batch, arbiter)
+    return dataclasses.replace(report, subject={**report.subject, **_origin(weights, overrides)})
 
 
 def compare_models(ours, theirs, dtype="float64", seed=0, backward=True, batch=2, arbiter=True):
@@ -41,12 +46,47 @@ def compare_models(ours, theirs, dtype="float64", seed=0, backward=True, batch=2
     images, labels = rule_batch(ours.spec, batch, seed)
     reference = record_torch(theirs, images, labels, dtype, backward)
     candidate = record_paddle(ours, images, labels, dtype, backward)
+    reference.model = candidate.model
+    reference.subject = candidate.subject = _subject(images, labels, seed)
     truth = None
     if arbiter and dtype != "float64":
-        # the same rounded numbers, computed exactly
-        truth = record_torch(theirs, _rounded(images, dtype), labels, "float64", backward)
+        truth = record_torch(theirs, rounded(images, dtype), labels, "float64", backward)
     report = compare_recordings(reference, candidate, truth)
     return dataclasses.replace(report, seconds=time.perf_counter() - started)
+
+
+def record(
+    framework, name, weights=None, dtype="float64", seed=0, backward=True, batch=2, truth=False, **overrides
+):
+    """One framework's half of `compare`, which loads no other framework.
+
+    Args:
+        framework: "torch" or "paddle"; the others as for `compare`, but `weights` is this framework's file.
+        truth: also record the same rounded numbers in float64, for the arbiter.
+    Returns:
+        (Recording, Recording of the truth or None)
+    """
+    if framework not in FRAMEWORKS:
+        raise ValueError(f"framework {framework!r} must be one of {', '.join(FRAMEWORKS)}")
+    create, run = {"torch": (create_torch, record_torch), "paddle": (create_paddle, record_paddle)}[framework]
+    model = create(name, weights, seed, **overrides)
+    images, labels = rule_batch(model.spec, batch, seed)
+    recordings = [run(model, images, labels, dtype, backward), None]
+    if truth:
+        recordings[1] = run(model, rounded(images, dtype), labels, "float64", backward)
+    for recording in filter(None, recordings):
+        recording.subject = {**_subject(images, labels, seed), **_origin(None, overrides)}
+        recording.weights = fingerprints(model)
+    return tuple(recordings)
+
+
+def _subject(images, labels, seed):
+    return {"input": list(images.shape), "seed": seed, "labels": labels.tolist()}
+
+
+def _origin(weights, overrides):
+    source = "drawn for the test" if weights is None else weights if isinstance(weights, str) else "given"
+    return {"weights": source, "overrides": {key: str(value) for key, value in overrides.items()}}
 
 
 def create_pair(name, weights=None, seed=0, **overrides):
@@ -56,11 +96,9 @@ def create_pair(name, weights=None, seed=0, **overrides):
 
     import torch_ref
 
-    from ..translate import paddle_to_torch
-
     ours = create_paddle(name, weights, seed, **overrides)
     theirs = torch_ref.create_model(name, **overrides)
-    state = paddle_to_torch({key: value.numpy() for key, value in ours.state_dict().items()}, ours)
+    state = _torch_state(ours)
     theirs.to(torch.from_numpy(next(iter(state.values()))).dtype)
     theirs.load_state_dict({key: torch.as_tensor(value) for key, value in state.items()})
     return ours, theirs.eval()
@@ -70,11 +108,11 @@ def create_paddle(name, weights=None, seed=0, **overrides):
     """A paddle_inline model in eval mode, with a file's weights or float64 test weights."""
     import paddle_inline
 
-    from ..translate import paddle_to_torch, torch_to_paddle
+    from ..translate import torch_to_paddle
 
     model = paddle_inline.create_model(name, **overrides)
     if weights is None:
-        template = paddle_to_torch({key: value.numpy() for key, value in model.state_dict().items()}, model)
+        template = _torch_state(model)
         model.to(dtype="float64")
         paddle_inline.load_weights(model, torch_to_paddle(rule_weights(template, seed), model))
     else:
@@ -96,23 +134,41 @@ def create_torch(name, weights=None, seed=0, **overrides):
     return model.eval()
 
 
+def _torch_state(model):
+    """{PyTorch name: array} of a Paddle model."""
+    from ..translate import paddle_to_torch
+
+    return paddle_to_torch({key: value.numpy() for key, value in model.state_dict().items()}, model)
+
+
+def fingerprints(model):
+    """{PyTorch name: checksum} of a model of either framework, equal for equal weights."""
+    if hasattr(model, "sublayers"):
+        state = _torch_state(model)
+    else:
+        state = {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
+    return {name: zlib.crc32(np.ascontiguousarray(value).tobytes()) for name, value in state.items()}
+
+
 def check_frameworks():
     """Refuse to compare Paddle with itself: after `paddle.enable_compat()`, `import torch` is Paddle."""
     import paddle
     import torch
 
     if torch is paddle or "paddle" in (getattr(torch, "__file__", None) or "paddle"):
-        raise RuntimeError(
+        raise ValueError(
             f"`import torch` gives {torch!r}, not PyTorch: paddle.enable_compat() is on; "
             "start a new process without it"
         )
 
 
-def _rounded(images, dtype):
+def rounded(images, dtype):
     """float64 images, each value rounded to `dtype`."""
-    if dtype == "float32":
-        return images.astype("float32").astype("float64")
-    bits = np.ascontiguousarray(images, "float32").view("uint32")
-    # round to nearest, ties to even, in the upper sixteen bits
-    bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
-    return bits.astype("uint32").view("float32").astype("float64")
+    if dtype == "float64":
+        return images
+    images = images.astype("float32")
+    if dtype == "bfloat16":  # to nearest, ties to even, in the upper sixteen bits
+        bits = images.view("uint32")
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+        images = bits.astype("uint32").view("float32")
+    return images.astype("float64")

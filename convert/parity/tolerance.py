@@ -9,6 +9,7 @@ float32: one rounding is 6e-8; the longest sums (tens of thousands of terms) and
 bfloat16: one rounding is 4e-3, and so are a few dozen in a row, as far as they do not cancel.
 """
 
+WEIGHT = 0.0  # weights that were loaded are the same bits
 OUTPUT = {"float64": 1e-9, "float32": 2e-5, "bfloat16": 1e-1}
 GRADIENT = {"float64": 1e-8, "float32": 1e-3, "bfloat16": 1.0}
 # A gradient that is zero by mathematics (a key's bias: subtracting the mean of the keys removes it) holds
