@@ -6,6 +6,7 @@ import shutil
 import sys
 
 import numpy as np
+import paddle
 from paddle.io import BatchSampler, DataLoader, Dataset
 
 from .draws import Draws
@@ -69,15 +70,52 @@ class _Fixed(BatchSampler):
         return len(self.batches)
 
 
-def make_loader(samples, batches, *, num_workers=0) -> DataLoader:
-    """Loads the given batches, in order: images [B, C, H, W] float32, labels [B] int64."""
-    return DataLoader(
-        samples,
-        batch_sampler=_Fixed(batches),
-        num_workers=num_workers if len(batches) > 1 else 0,
-        collate_fn=collate,
-        use_shared_memory=num_workers > 0 and shared_memory_suffices(samples, batches, num_workers),
-    )
+class Loader:
+    """Loads the given batches in order: tensors images [B, C, H, W] float32, labels [B] int64.
+
+    An error of the data set is raised in the training process, whoever met it. (Paddle's loader
+    waits for ever when its own thread meets one, and hides a worker's behind a SystemError.)
+
+    Args:
+        samples: a `Samples`.
+        batches: lists of its keys.
+        num_workers: processes that load ahead; 0 loads here, when asked.
+
+    Raises, while it is iterated over:
+        BadImage: for an image that cannot be read.
+        RuntimeError: when a worker process was killed.
+    """
+
+    def __init__(self, samples, batches, *, num_workers=0):
+        self.samples, self.batches = samples, batches
+        self.num_workers = min(num_workers, len(batches))
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        if self.num_workers == 0:
+            for batch in self.batches:
+                pixels, labels = collate([self.samples[key] for key in batch])
+                yield paddle.to_tensor(pixels), paddle.to_tensor(labels)
+            return
+        loader = DataLoader(
+            _Quiet(self.samples),
+            batch_sampler=_Fixed(self.batches),
+            num_workers=self.num_workers,
+            collate_fn=_collate_quiet,
+            use_shared_memory=shared_memory_suffices(self.samples, self.batches, self.num_workers),
+        )
+        try:
+            for pixels, labels in loader:
+                if pixels.ndim == 1:  # a worker failed on this key: fail here, in the open
+                    self.samples[tuple(labels.tolist())]
+                yield pixels, labels
+        except SystemError as error:
+            raise RuntimeError(
+                f"one of {self.num_workers} data workers was killed, often for want of memory: lower "
+                "data.num_workers or data.batch_size"
+            ) from error
 
 
 def collate(samples):
@@ -86,13 +124,34 @@ def collate(samples):
     return np.stack(pixels), np.stack(labels)
 
 
+class _Quiet(Dataset):
+    """Hands on the key of a sample that fails, in place of the failure."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, key):
+        try:
+            return self.samples[key]
+        except Exception:
+            return None, key
+
+
+def _collate_quiet(samples):
+    failed = [key for pixels, key in samples if pixels is None]
+    if failed:
+        return np.zeros(1, np.float32), np.asarray(failed[0], np.int64)
+    return collate(samples)
+
+
 def shared_memory_suffices(samples, batches, num_workers, folder="/dev/shm") -> bool:
     """Whether the loader's shared memory holds what the workers fetch ahead; warns if it does not.
 
     A container's default of 64 MiB ends a run with a bus error in the middle of an epoch.
     """
-    if not batches:
-        return False
     one = samples[batches[0][0]][0].nbytes * max(len(batch) for batch in batches)
     needed = 2 * num_workers * one  # two batches a worker are on their way
     try:

@@ -1,6 +1,8 @@
 """Sources, samplers and loaders: who sees which image when, and what happens to a broken one."""
 
 import collections
+import os
+import signal
 import sys
 
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import Image
 
 from paddle_inline.data import loaders, sampler
 from paddle_inline.data.embedded import Digits
-from paddle_inline.data.loaders import BAD, BadImage, Samples, make_loader
+from paddle_inline.data.loaders import BAD, BadImage, Loader, Samples
 from paddle_inline.data.transforms import train_transform
 
 
@@ -104,7 +106,7 @@ def transform():
 def collected(num_workers, epoch=0, source=None):
     samples = Samples(source or Photos(broken=()), transform(), seed=5)
     batches = sampler.train_batches(12, 2, seed=5, epoch=epoch)
-    loaded = list(make_loader(samples, batches, num_workers=num_workers))
+    loaded = list(Loader(samples, batches, num_workers=num_workers))
     return [(images.numpy(), labels.numpy()) for images, labels in loaded]
 
 
@@ -123,8 +125,21 @@ def test_a_broken_image_is_fatal_and_named():
     samples = Samples(Photos(), transform())
     with pytest.raises(BadImage, match=r"photo4\.jpg cannot be read \(image file is truncated\); .*skip"):
         samples[(0, 4)]
-    with pytest.raises(BadImage, match=r"photo4"):
-        list(make_loader(samples, [[(0, 4)]]))
+    for num_workers in (0, 2):
+        with pytest.raises(BadImage, match=r"photo4\.jpg cannot be read"):
+            list(Loader(samples, [[(0, 3)], [(0, 4)], [(0, 5)]], num_workers=num_workers))
+
+
+def test_a_killed_worker_ends_the_loading(monkeypatch):
+    class Deadly(Photos):
+        def __getitem__(self, i):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    samples = Samples(Deadly(), transform())
+    loader = Loader(samples, [[(0, 3)], [(0, 4)]], num_workers=2)
+    monkeypatch.setattr(loaders, "shared_memory_suffices", lambda *args: True)  # it loads one here
+    with pytest.raises(RuntimeError, match="one of 2 data workers was killed"):
+        list(loader)
 
 
 def test_a_broken_image_is_replaced_or_not_counted(capfd):
