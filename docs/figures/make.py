@@ -1,0 +1,76 @@
+"""Draw the documentation's pictures: run the notebooks and keep what their tagged cells draw.
+
+    python docs/figures/make.py [NOTEBOOK ...]
+
+A cell tagged `figure:NAME` gives docs/figures/NAME.png. Without names, all notebooks are run. What the
+notebooks print goes to docs/figures/NOTEBOOK.txt, the record of the run that the pictures are from.
+"""
+
+import argparse
+import base64
+import datetime
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+HERE = Path(__file__).parent
+NOTEBOOKS = HERE.parents[1] / "notebooks"
+
+
+def run(path):
+    """The notebook, executed in its folder; what it writes goes to a temporary one."""
+    notebook = nbformat.read(path, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "NOTEBOOK_OUTPUT": folder}
+        NotebookClient(notebook, timeout=3600, resources={"metadata": {"path": str(path.parent)}}).execute(
+            env=env
+        )
+    return notebook
+
+
+def pictures(notebook):
+    """{name: PNG} of the cells tagged `figure:NAME`; ValueError for one that draws nothing, or twice."""
+    found = {}
+    for cell in notebook.cells:
+        for tag in cell.metadata.get("tags", []):
+            if tag.startswith("figure:"):
+                drawn = [
+                    output.data["image/png"]
+                    for output in cell.outputs
+                    if "image/png" in output.get("data", {})
+                ]
+                if len(drawn) != 1:
+                    raise ValueError(f"the cell of {tag} draws {len(drawn)} pictures, not one")
+                found[tag[len("figure:") :]] = base64.b64decode(drawn[0])
+    return found
+
+
+def printed(notebook):
+    """All that the notebook's cells print."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "".join(
+        output.text for output in outputs if output.output_type == "stream" and output.name == "stdout"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", help="names without .ipynb; all if none")
+    names = parser.parse_args().notebooks or sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+    for name in names:
+        notebook = run(NOTEBOOKS / f"{name}.ipynb")
+        for picture, png in pictures(notebook).items():
+            (HERE / f"{picture}.png").write_bytes(png)
+            print(f"docs/figures/{picture}.png")
+        head = (
+            f"{name}, {datetime.date.today()}, Python {platform.python_version()}, {os.cpu_count()} cores\n\n"
+        )
+        (HERE / f"{name}.txt").write_text(head + printed(notebook), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
