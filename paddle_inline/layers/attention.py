@@ -14,11 +14,12 @@ from ..ops.inline_attention import (
 )
 from ..ops.tokens import (
     concat_tokens,
-    heads_to_map,
     map_to_tokens,
     mean_tokens,
     merge_heads,
+    split_channels,
     split_heads,
+    tokens_to_map,
 )
 from .basic import GELU, Conv1d, Dropout, Linear, Module, Sequential
 
@@ -69,10 +70,11 @@ class InLineAttention(Module):
 
     def forward(self, x, size):
         prefix = self.num_prefix_tokens
-        q, k, v = split_heads(self.qkv(x), self.num_heads, parts=3)
-        out = merge_heads(inline_attention(self.feature_map(q), self.feature_map(k), v, self.scale))
+        q, k, v = split_channels(self.qkv(x), 3)
         kernel = self.residual(mean_tokens(x))
-        local = map_to_tokens(local_residual(heads_to_map(v[:, :, prefix:], size), kernel))
+        local = map_to_tokens(local_residual(tokens_to_map(v[:, prefix:], size), kernel))
+        q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))
+        out = merge_heads(inline_attention(self.feature_map(q), self.feature_map(k), v, self.scale))
         out = concat_tokens(out[:, :prefix], out[:, prefix:] + local) if prefix else out + local
         return self.proj_drop(self.proj(out))
 
@@ -92,5 +94,5 @@ class SoftmaxAttention(Module):
         self.proj_drop = Dropout(drop_rate)
 
     def forward(self, x, size, bias=None):
-        q, k, v = split_heads(self.qkv(x), self.num_heads, parts=3)
+        q, k, v = (split_heads(part, self.num_heads) for part in split_channels(self.qkv(x), 3))
         return self.proj_drop(self.proj(merge_heads(softmax_attention(q, k, v, self.scale, bias))))

@@ -64,6 +64,6 @@ class MultiHeadSoftmaxFree(Module):
         self.ff = Linear(dim, dim)
 
     def forward(self, x, size):
-        (q,) = split_heads(self.W_q(x), self.num_heads)
-        (v,) = split_heads(self.W_v(x), self.num_heads)
+        q = split_heads(self.W_q(x), self.num_heads)
+        v = split_heads(self.W_v(x), self.num_heads)
         return self.ff(merge_heads(self.attn(q * self.scale, v, size)))

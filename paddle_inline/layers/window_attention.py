@@ -62,7 +62,7 @@ class StripeSoftmaxAttention(Module):
     def forward(self, q, k, v, context):
         q, k, v = (cut_windows(part, self.size, self.window) for part in (q, k, v))
         positions = map_to_tokens(self.get_v(tokens_to_map(v, self.window)))
-        q, k, v = (split_heads(part, self.num_heads)[0] for part in (q, k, v))
+        q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))
         out = merge_heads(softmax_attention(q, k, v, self.scale)) + positions
         return join_windows(out, self.size, self.window)
 
@@ -90,6 +90,6 @@ class GridInLineAttention(Module):
     def forward(self, q, k, v, context):
         values = tokens_to_map(v, self.size)
         local = local_residual(values, self.residual(context)) + self.get_v(values)
-        q, k, v = (split_heads(part, self.num_heads)[0] for part in (q, k, v))
+        q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))
         out = inline_attention(self.feature_map(q), self.feature_map(k), v, self.scale)
         return merge_heads(out) + map_to_tokens(local)

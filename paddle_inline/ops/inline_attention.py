@@ -35,14 +35,18 @@ def inline_attention(q, k, v, scale):
     k_centred = (k - k.mean(axis=2, keepdim=True)) * root
     v_centred = (v - v_mean) * root
     kv = paddle.matmul(k_centred, v_centred, transpose_x=True)  # [B, h, d, d]
-    return paddle.matmul(q, kv) + v_mean
+    # Not `+ v_mean`: Paddle 3.3's oneDNN passes fuse a sum into the product before it, which then takes
+    # forty times as long and, with the transpose of `merge_heads` fused as well, is wrong. A difference
+    # is left alone.
+    return paddle.matmul(q, kv) - (-v_mean)
 
 
 def inline_attention_weights(q, k, scale):
     """The same attention's weights [B, h, N, N], each row summing to 1: the definition, O(N^2)."""
     num_tokens = k.shape[2]
     k_centred = k - k.mean(axis=2, keepdim=True)
-    return paddle.matmul(q, k_centred, transpose_y=True) * (scale / num_tokens) + 1 / num_tokens
+    # 1 is exact in float32, to which Paddle 2.6 rounds a number that is added; 1 / num_tokens is not
+    return (paddle.matmul(q, k_centred, transpose_y=True) * scale + 1) / num_tokens
 
 
 def quadratic_inline_attention(q, k, v, scale):
@@ -69,13 +73,19 @@ def local_residual(v, kernel):
     Returns:
         [B, C, H, W]
     """
-    if paddle.in_dynamic_mode():
+    if _batch_is_known(v):
         return _filter_grouped(v, kernel)
     return _filter_shifted(v, kernel)
 
 
+@paddle.jit.not_to_static  # or the tracer would ask the running program
+def _batch_is_known(x):
+    """False in a program traced for any batch, where Paddle writes -1."""
+    return x.shape[0] > 0
+
+
 def _filter_grouped(v, kernel):
-    """One convolution with a group per image and channel: the fastest eagerly, but it fixes the batch."""
+    """One convolution with a group per image and channel: the fastest everywhere, but it fixes the batch."""
     batch, channels, height, width = v.shape
     out = F.conv2d(
         v.reshape([1, batch * channels, height, width]),
@@ -87,15 +97,14 @@ def _filter_grouped(v, kernel):
 
 
 def _filter_shifted(v, kernel):
-    """Nine shifted multiply-adds, for traced programs: any batch, and no `pad` operator, which
-    paddle2onnx 2.1 exports with an undefined fill value."""
-    height, width = v.shape[2], v.shape[3]
-    row = paddle.zeros_like(v[:, :, :1])
-    v = paddle.concat([row, v, row], axis=2)
-    column = paddle.zeros_like(v[:, :, :, :1])
-    v = paddle.concat([column, v, column], axis=3)
-    out = 0
-    for y in range(3):
-        for x in range(3):
-            out = out + v[:, :, y : y + height, x : x + width] * kernel[:, :, y : y + 1, x : x + 1]
-    return out
+    """Nine shifted products, summed, for programs of any batch. Channels come last there, which every engine
+    multiplies fastest; and no `pad` operator, which paddle2onnx 2.1 exports with an undefined fill value."""
+    channels, height, width = v.shape[1:]
+    v = v.transpose([0, 2, 3, 1])
+    row = paddle.zeros_like(v[:, :1])
+    v = paddle.concat([row, v, row], axis=1)
+    column = paddle.zeros_like(v[:, :, :1])
+    v = paddle.concat([column, v, column], axis=2)
+    kernel = kernel.reshape([-1, channels, 9]).transpose([0, 2, 1]).reshape([-1, 9, 1, 1, channels])
+    taps = [v[:, y : y + height, x : x + width] * kernel[:, 3 * y + x] for y in range(3) for x in range(3)]
+    return paddle.add_n(taps).transpose([0, 3, 1, 2])

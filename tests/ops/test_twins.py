@@ -11,9 +11,8 @@ RNG = np.random.RandomState(0)
 HEADS = (2, 3, 12, 4)  # B, h, N, d
 
 CASES = {
-    ("tokens", "split_heads"): ([(2, 6, 24)], {"num_heads": 4, "parts": 3}),
+    ("tokens", "split_heads"): ([(2, 6, 24)], {"num_heads": 4}),
     ("tokens", "merge_heads"): ([HEADS], {}),
-    ("tokens", "heads_to_map"): ([HEADS], {"size": (3, 4)}),
     ("tokens", "tokens_to_map"): ([(2, 12, 5)], {"size": (3, 4)}),
     ("tokens", "map_to_tokens"): ([(2, 5, 3, 4)], {}),
     ("tokens", "concat_tokens"): ([(2, 3, 5), (2, 4, 5)], {}),
@@ -45,9 +44,6 @@ def test_op_and_its_gradients_are_equal(case):
         )
     else:
         out, reference = op(*ours, **arguments), reference_op(*theirs, **arguments)
-    if name == "split_heads":
-        assert len(out) == len(reference) == 3
-        out, reference = paddle.stack(list(out)), torch.stack(list(reference))
     np.testing.assert_allclose(out.numpy(), reference.detach().numpy(), rtol=1e-13, atol=1e-13)
     factor = RNG.standard_normal(reference.shape)
     (out * paddle.to_tensor(factor)).sum().backward()

@@ -13,10 +13,10 @@ from ..ops.inline_attention import (
     softmax_attention,
 )
 from ..ops.tokens import (
-    heads_to_map,
     map_to_tokens,
     mean_tokens,
     merge_heads,
+    split_channels,
     split_heads,
     tokens_to_map,
 )
@@ -41,12 +41,12 @@ class PVTInLineAttention(Module):
         self.residual = LocalFilter(dim, num_heads)
 
     def forward(self, x, size):
-        (q,) = split_heads(self.q(x), self.num_heads)
-        k, v = split_heads(self.kv(x), self.num_heads, parts=2)
+        q = split_heads(self.q(x), self.num_heads)
+        k, v = split_channels(self.kv(x), 2)
+        local = map_to_tokens(local_residual(tokens_to_map(v, size), self.residual(mean_tokens(x))))
+        k, v = (split_heads(part, self.num_heads) for part in (k, v))
         out = merge_heads(inline_attention(self.feature_map(q), self.feature_map(k), v, self.scale))
-        kernel = self.residual(mean_tokens(x))
-        out = out + map_to_tokens(local_residual(heads_to_map(v, size), kernel))
-        return self.proj_drop(self.proj(out))
+        return self.proj_drop(self.proj(out + local))
 
 
 class PVTSoftmaxAttention(Module):
@@ -73,9 +73,9 @@ class PVTSoftmaxAttention(Module):
             self.norm = LayerNorm(dim, eps=1e-5)
 
     def forward(self, x, size):
-        (q,) = split_heads(self.q(x), self.num_heads)
+        q = split_heads(self.q(x), self.num_heads)
         context = x
         if self.sr_ratio > 1:
             context = self.norm(map_to_tokens(self.sr(tokens_to_map(x, size))))
-        k, v = split_heads(self.kv(context), self.num_heads, parts=2)
+        k, v = (split_heads(part, self.num_heads) for part in split_channels(self.kv(context), 2))
         return self.proj_drop(self.proj(merge_heads(softmax_attention(q, k, v, self.scale))))

@@ -8,23 +8,15 @@ from __future__ import annotations
 import torch
 
 
-def split_heads(x, num_heads, parts=1):
-    """[B, N, parts * C], each part head-major -> a list of `parts` tensors [B, h, N, d]."""
-    num_tokens, width = x.shape[1], x.shape[2]
-    x = x.reshape([-1, num_tokens, parts, num_heads, width // (parts * num_heads)])
-    return torch.unbind(x.permute([2, 0, 3, 1, 4]), dim=0)
+def split_heads(x, num_heads):
+    """[B, N, C], head-major -> [B, h, N, d]."""
+    return x.reshape([-1, x.shape[1], num_heads, x.shape[2] // num_heads]).permute([0, 2, 1, 3])
 
 
 def merge_heads(x):
     """[B, h, N, d] -> [B, N, C]."""
     _, num_heads, num_tokens, head_dim = x.shape
     return x.permute([0, 2, 1, 3]).reshape([-1, num_tokens, num_heads * head_dim])
-
-
-def heads_to_map(x, size):
-    """[B, h, N, d] -> [B, C, H, W], channel = head * d + i."""
-    _, num_heads, _, head_dim = x.shape
-    return x.permute([0, 1, 3, 2]).reshape([-1, num_heads * head_dim, size[0], size[1]])
 
 
 def tokens_to_map(x, size):
