@@ -1,7 +1,7 @@
 """For every test: a seeded start, a CPU, no network, and torch only where a test asks for it.
 
-Test files that import torch (or what needs it) are left out where torch is not installed, so the Paddle
-half of the suite runs on Paddle alone; the header of the run says so.
+Where torch is not installed, the test files that import it at their top are left out, which the run's
+summary says, and a test that comes upon it later is skipped: the Paddle half runs on Paddle alone.
 """
 
 import ast
@@ -18,7 +18,7 @@ import pytest
 
 from paddle_inline.runtime import tune_cpu
 
-NEEDS_TORCH = {"convert", "timm", "torch", "torch_ref", "torchvision"}
+NEEDS_TORCH = {"timm", "torch", "torch_ref", "torchvision"}
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 left_out = set()
 
@@ -26,17 +26,15 @@ tune_cpu()  # before anything imports Paddle
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
-@functools.lru_cache(maxsize=None)
-def imported_packages(path):
-    """The top-level names that a source file imports, anywhere in it; also through pytest.importorskip."""
+def imported_packages(path, anywhere):
+    """The top-level packages that a source file imports, at its own top or anywhere in it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree) if anywhere else tree.body:
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module.split(".")[0])
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.importorskip":
-            names.add(ast.literal_eval(node.args[0]).split(".")[0])
     return names
 
 
@@ -46,7 +44,9 @@ def pytest_configure(config):
 
 
 def pytest_ignore_collect(collection_path):
-    if not HAS_TORCH and collection_path.suffix == ".py" and imported_packages(collection_path) & NEEDS_TORCH:
+    if HAS_TORCH or collection_path.suffix != ".py":
+        return None
+    if imported_packages(collection_path, anywhere=False) & NEEDS_TORCH:
         left_out.add(collection_path)
         return True
     return None
@@ -56,12 +56,20 @@ def pytest_report_collectionfinish():
     return [f"torch is not installed: {len(left_out)} files that need it are left out"] if left_out else []
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_pyfunc_call():
+    outcome = yield
+    error = outcome.excinfo[1] if outcome.excinfo else None
+    if isinstance(error, ModuleNotFoundError) and error.name in NEEDS_TORCH and not HAS_TORCH:
+        pytest.skip(f"{error.name} is not installed")
+
+
 def pytest_pycollect_makemodule(module_path):
-    if imported_packages(module_path) & NEEDS_TORCH:
+    if imported_packages(module_path, anywhere=True) & {*NEEDS_TORCH, "convert"}:
         declare_torchvision_operators()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def declare_torchvision_operators():
     """Let torchvision's GPU build, and so timm, be imported beside a CPU build of torch.
 

@@ -1,0 +1,71 @@
+# paddle-inline: the commands of a newcomer and of CI. `make` lists them.
+#
+# Each target makes its own virtual environment, once. Yours to choose:
+#   make test PYTHON=python3.12                    another Python, 3.9 to 3.13
+#   make test PADDLE=paddlepaddle-gpu==3.3.1       another Paddle; one that is there already is kept
+#   make test TORCH='torch==2.8.0 torchvision'     another torch, only ever the reference of the checks
+
+PYTHON ?= python3
+VENV ?= .venv
+VENV26 ?= .venv-paddle26
+PADDLE ?= paddlepaddle==3.3.1
+# pip brings the torchvision that fits; 2.8 is the last torch for Python 3.9
+TORCH ?= "torch==2.13.0; python_version >= '3.10'" "torch==2.8.0; python_version < '3.10'" torchvision
+
+BIN = $(VENV)/bin
+BIN26 = $(VENV26)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help test test-fast test-full test-paddle26 lint format demo docs clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' Makefile
+
+test: lint test-fast test-full  ## lint and every test, on the CPU
+
+test-fast: $(VENV)/installed  ## the tests without the full-size models
+	$(BIN)/python -m pytest
+
+test-full: $(VENV)/installed  ## the tests of the full-size models
+	$(BIN)/python -m pytest -m full
+
+test-paddle26: $(VENV26)/installed  ## the Paddle half of the tests on Paddle 2.6.2 and numpy 1.26
+	$(BIN26)/python -m pytest
+
+lint: $(VENV)/installed  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/installed  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: $(VENV)/installed  ## learn digits, carry the weights to PyTorch, prove the two equal: output/demo
+	$(BIN)/python demo.py
+
+docs: $(VENV)/installed  ## the documentation as a site, without a warning: build/docs/index.html
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
+
+clean:  ## remove the virtual environments and caches; output/ stays
+	rm -rf $(VENV) $(VENV26) .pytest_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/installed: pyproject.toml
+	$(call make_venv,$(VENV))
+	$(BIN)/python -c 'import paddle' 2>/dev/null || $(BIN)/python -m pip install $(PADDLE)
+	$(BIN)/python -m pip install $(TORCH) -e '.[parity,demo,logs,notebooks,docs,dev]'
+	@touch $@
+
+# Paddle 2.6 asks for setuptools at import, which Python 3.12 no longer brings.
+$(VENV26)/installed: pyproject.toml
+	$(call make_venv,$(VENV26))
+	$(BIN26)/python -m pip install paddlepaddle==2.6.2 'numpy<2' setuptools -e '.[demo,dev]'
+	@touch $@
+
+define make_venv
+@$(PYTHON) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 13))' || \
+	{ echo "error: $$($(PYTHON) --version) is not one that Paddle has wheels for (3.9 to 3.13);" \
+	"choose another: make PYTHON=python3.12 ..." >&2; exit 1; }
+@test -x $(1)/bin/python || $(PYTHON) -m venv $(1) || \
+	{ echo "error: no virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+endef

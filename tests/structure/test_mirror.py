@@ -1,0 +1,127 @@
+"""paddle_inline and torch_ref are twins: ops/, layers/ and models/ say the same, but for a table of reasons.
+
+Compared by `ast`, without importing either framework: files, classes, functions, argument names, defaults,
+the names that are set on `self`, and the rows of VARIANTS.
+"""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FLOORS = ("ops", "layers", "models")
+
+# What stands on one side only ("-" paddle_inline, "+" torch_ref), and why. An entry that is untrue fails.
+ALLOWED = {
+    "- layers/basic.py: class Module": "torch casts floating tensors alone anyway; its Module is nn.Module",
+    "- layers/basic.py: def Module._apply(self, func, *args, **kwargs)": "as above",
+    "- layers/basic.py: def _uniform(fan_in)": "torch initialises its convolutions so by default",
+    "- layers/batch_norm.py: def BatchNorm2d.forward(self, x)": "Paddle's running variance is the biased one",
+    "- ops/inline_attention.py: def _batch_is_known(x)": "only Paddle models are traced for any batch",
+    "- ops/inline_attention.py: def _filter_grouped(v, kernel)": "as above",
+    "- ops/inline_attention.py: def _filter_shifted(v, kernel)": "as above",
+}
+
+
+def shape_of(package):
+    """Every statement that the two packages must share, as a set of lines."""
+    return {
+        f"{path.relative_to(package).as_posix()}: {line}"
+        for floor in FLOORS
+        for path in sorted((package / floor).rglob("*.py"))
+        for line in file_shape(path)
+    }
+
+
+def file_shape(path):
+    yield "file"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    yield from body_shape(tree.body, "")
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "VARIANTS":
+            rows = zip(node.value.keys, node.value.values)
+            yield from (f"VARIANTS {ast.unparse(name)}: {ast.unparse(row)}" for name, row in rows)
+
+
+def body_shape(body, owner):
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield f"class {owner}{node.name}"
+            yield from body_shape(node.body, f"{owner}{node.name}.")
+        elif isinstance(node, ast.FunctionDef):
+            yield f"def {owner}{node.name}({ast.unparse(node.args)})"
+            for name in attributes_set(node):
+                yield f"{owner}self.{name}"
+
+
+def attributes_set(function):
+    """The names that a method sets on self, by assignment or as a registered parameter or buffer."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            if ast.unparse(node.value) == "self":
+                yield node.attr
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in REGISTER and node.args:
+            yield ast.unparse(node.args[0]).strip("'")
+
+
+REGISTER = {"self.register_buffer", "self.register_parameter", "self.add_parameter", "self.add_sublayer"}
+
+
+def difference(ours, theirs):
+    return {f"- {line}" for line in ours - theirs} | {f"+ {line}" for line in theirs - ours}
+
+
+def test_the_packages_are_twins():
+    found = difference(shape_of(ROOT / "paddle_inline"), shape_of(ROOT / "torch_ref"))
+    assert not sorted(found - set(ALLOWED)), "on one side only, and no reason in ALLOWED"
+    assert not sorted(set(ALLOWED) - found), "in ALLOWED, but no longer true"
+
+
+def test_models_are_the_same_text():
+    """They are written with the verbs of ops/ and layers/ alone, so nothing in them knows a framework."""
+    for path in (ROOT / "paddle_inline" / "models").glob("*.py"):
+        twin = ROOT / "torch_ref" / "models" / path.name
+        assert path.read_text(encoding="utf-8") == twin.read_text(encoding="utf-8"), path.name
+
+
+def write_twins(folder, source):
+    for package in ("a", "b"):
+        for floor in FLOORS:
+            (folder / package / floor).mkdir(parents=True)
+        (folder / package / "layers" / "mlp.py").write_text(source)
+    return folder / "a", folder / "b"
+
+
+SOURCE = """
+VARIANTS = {"small": Spec(64, depth=2)}
+
+class Mlp(Module):
+    def __init__(self, dim, rate=0.0):
+        self.fc1 = Linear(dim, dim)
+        self.register_buffer("table", None)
+
+def scale(x, by=2):
+    return x * by
+"""
+CHANGES = {
+    "depth=2": ("depth=3", "VARIANTS 'small': Spec(64, depth=3)"),
+    "class Mlp": ("class MLP", "class MLP"),
+    "self.fc1": ("self.fc", "Mlp.self.fc"),
+    '"table"': ('"tables"', "Mlp.self.tables"),
+    "rate=0.0": ("rate=0.1", "def Mlp.__init__(self, dim, rate=0.1)"),
+    "dim, rate": ("width, rate", "def Mlp.__init__(self, width, rate=0.0)"),
+    "def scale": ("def rescale", "def rescale(x, by=2)"),
+}
+
+
+def test_the_checker_sees_every_kind_of_difference(tmp_path):
+    for i, (old, (new, line)) in enumerate(CHANGES.items()):
+        ours, theirs = write_twins(tmp_path / str(i), SOURCE)
+        assert not difference(shape_of(ours), shape_of(theirs))
+        (theirs / "layers" / "mlp.py").write_text(SOURCE.replace(old, new))
+        assert f"+ layers/mlp.py: {line}" in difference(shape_of(ours), shape_of(theirs))
+
+
+def test_the_checker_sees_a_file_of_one_side(tmp_path):
+    ours, theirs = write_twins(tmp_path, SOURCE)
+    (ours / "ops" / "extra.py").write_text("")
+    assert difference(shape_of(ours), shape_of(theirs)) == {"- ops/extra.py: file"}
