@@ -1,20 +1,24 @@
-"""python -m convert to-paddle | to-torch | verify.
-
-Exit code 0: done; 1: a check failed; 2: a mistake in the call or in a file, with one message.
-"""
+"""Checkpoints between PyTorch and Paddle, and the proof that both frameworks compute the same."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 
 from . import command
+from .errors import EXIT_CODES, exit_code
 from .parity import command as parity_command
 
 
 def build_parser():
     """The argument parser; each subcommand sets `run`, a function from arguments to an exit code."""
-    parser = argparse.ArgumentParser(prog="python -m convert", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m convert",
+        description=__doc__,
+        epilog=f"Every command explains itself: python -m convert to-paddle --help\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     command.add_commands(subparsers)
     parity_command.add_commands(subparsers)
@@ -22,13 +26,15 @@ def build_parser():
 
 
 def main(argv=None):
-    """Run one command; returns the exit code."""
+    """Run one command; returns the exit code (errors.py)."""
     arguments = build_parser().parse_args(argv)
+    warnings.filterwarnings("ignore", "No ccache found")  # Paddle's, on a compiler that nothing here uses
     try:
         return arguments.run(arguments)
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        code = exit_code(error)
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return code
 
 
 if __name__ == "__main__":

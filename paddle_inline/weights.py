@@ -52,7 +52,8 @@ def described(text, *keys):
         for key in keys:
             found = found[key]
         if isinstance(found["model"], str) and isinstance(found["overrides"], dict):
-            return found
+            overrides = found["overrides"].items()  # JSON has no tuples
+            return {**found, "overrides": {k: tuple(v) if isinstance(v, list) else v for k, v in overrides}}
     except (ValueError, TypeError, KeyError, RecursionError):
         pass
     return None
@@ -121,6 +122,14 @@ def read_weights(path):
     A training checkpoint's `model` entry is taken where there is one.
     """
     return {name: array.read() for name, array in open_weights(path)[0].items()}
+
+
+def described_model(path):
+    """(name, overrides) of the model that a weights file says it is for; ValueError if it does not."""
+    description = None if path is None else open_weights(path)[1]
+    if description is None:
+        raise ValueError(f"no model is named, and the weights {path} do not name theirs; give a name")
+    return description["model"], description["overrides"]
 
 
 def difference(expected, found, skip=()):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+
+# Where a file says which model its weights are for: an attribute of the state dict, or safetensors' metadata.
+DESCRIPTION = "paddle_inline"
 
 
 class WeightsFileError(ValueError):
@@ -17,23 +21,41 @@ def read_weights(path):
 
     The `model` or `state_dict` entry of a training checkpoint is taken where there is one.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can fail in any way
-        raise WeightsFileError(f"{path} is not read: {type(error).__name__}: {error}") from None
+    state, _ = _read(path)
     if isinstance(state, Mapping):
         for key in ("model", "state_dict"):
             if isinstance(state.get(key), Mapping):
                 return dict(state[key])
         return dict(state)
     raise WeightsFileError(f"{path} holds a {type(state).__name__}, not named weights")
+
+
+def described_model(path):
+    """(name, overrides) of the model that a weights file says it is for; ValueError if it does not."""
+    text = None if path is None else _read(path)[1]
+    if text is None:
+        raise ValueError(f"no model is named, and the weights {path} do not name theirs; give a name")
+    description = json.loads(text)
+    overrides = description["overrides"].items()  # JSON has no tuples
+    return description["model"], {k: tuple(v) if isinstance(v, list) else v for k, v in overrides}
+
+
+def _read(path):
+    """(contents, description) of a file; the description as `python -m convert` writes it, or None."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors import safe_open
+            from safetensors.torch import load_file
+
+            with safe_open(path, "pt") as file:
+                return load_file(path), (file.metadata() or {}).get(DESCRIPTION)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return state, getattr(state, DESCRIPTION, None)
+    except Exception as error:  # a damaged file can fail in any way
+        raise WeightsFileError(f"{path} is not read: {type(error).__name__}: {error}") from None
 
 
 def load_weights(model, source, skip=()):

@@ -54,8 +54,11 @@ def open_source(path, skip_calls=False):
     Raises FileNotFoundError; WeightsFileError for anything that is not a sound checkpoint.
     """
     path = check_file(path)
-    with open(path, "rb") as file:
-        head = file.read(32)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(32)
+    except OSError as error:
+        raise WeightsFileError(f"{path} cannot be read: {error.strerror}") from None
     if path.name.endswith(".index.json"):
         return _open_shards(path, skip_calls)
     if head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < path.stat().st_size:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ..errors import unknown
-from ..weights import load_weights
+from ..weights import described_model, load_weights
 from . import inline_cswin, inline_deit, inline_pvt, inline_swin, soft
 
 # model class -> its variants, in the order in which they are listed
@@ -49,11 +49,12 @@ def model_spec(name, **overrides):
     return dataclasses.replace(spec, **overrides)
 
 
-def create_model(name, weights=None, **overrides):
+def create_model(name=None, weights=None, **overrides):
     """Build a model.
 
     Args:
-        name: one of `list_models()`.
+        name: one of `list_models()`; may be left out with weights that say which model they are for, as
+            `python -m convert` and the trainer write them.
         weights: a file of weights for exactly this model (see `load_weights`), or None: fresh ones.
         overrides: fields of the family's spec, e.g. img_size (int or (H, W)), in_chans, num_classes (0: no
             head), drop_rate, drop_path_rate, attn_type, kernel_function, recompute.
@@ -64,6 +65,9 @@ def create_model(name, weights=None, **overrides):
             not fit (with a difference of names and shapes).
         FileNotFoundError: no such weights file.
     """
+    if name is None:
+        name, own = described_model(weights)
+        overrides = {**own, **overrides}
     spec = model_spec(name, **overrides)
     model = _MODELS[name][0](spec)
     model.name = name

@@ -1,0 +1,46 @@
+"""What can go wrong with a checkpoint, each with an exit code of its own."""
+
+from __future__ import annotations
+
+from paddle_inline.stored import WeightsFileError
+
+
+class UnknownModelError(ValueError):
+    """Weights of no model that we know, or of more than one."""
+
+
+class UnfitWeightsError(ValueError):
+    """Weights of a known model that no such model can have: NaN, another kind of number, a wrong buffer."""
+
+
+class CheckFailedError(Exception):
+    """A conversion that does not compute what its source computes."""
+
+
+# The first that fits. 2 is also what argparse answers to a mistake in the call.
+_CODES = (
+    (CheckFailedError, 1),
+    (WeightsFileError, 3),
+    (FileNotFoundError, 3),
+    (UnknownModelError, 4),
+    (UnfitWeightsError, 5),
+    (OSError, 6),
+    (ValueError, 2),
+)
+EXIT_CODES = """exit codes:
+  0  done
+  1  a check failed: two results that should be equal are not
+  2  a mistake in the call
+  3  a file is missing, damaged, no checkpoint, or asks for more than a checkpoint should
+  4  no model of ours has these tensors, or several have
+  5  weights that no model can have, such as NaN
+  6  the output cannot be written
+A folder answers with the highest code of its files. Whatever fails leaves the output as it was."""
+
+
+def exit_code(error):
+    """The exit code of an exception that ended a command; one that no user can cause is raised again."""
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return code
+    raise error
