@@ -122,7 +122,8 @@ def record_paddle(model, images, labels, dtype="float64", backward=True):
             model.clear_gradients()
             loss.backward()
             recording.input_gradient = numpy(images.grad)
-            parameters = dict(model.named_parameters())
+            # batch statistics count as parameters in Paddle, but as such that are not trained
+            parameters = {name: p for name, p in model.named_parameters() if p.trainable}
             for name, (torch_name, rule) in tensor_rules(model).items():
                 if name in parameters:
                     p = parameters[name]

@@ -10,8 +10,9 @@ from convert.parity.golden import compare_golden, read_goldens
 from convert.parity.run import create_torch
 from torch_ref.layers.basic import GELU, LayerNorm
 
-GOLDENS = read_goldens(Path(__file__).parents[1] / "golden" / "inline")
-SMALL = ("inline_deit_t", "inline_pvt_t", "extra_pvt_t_160x288", "extra_pvt_t_SSSS")
+FOLDER = Path(__file__).parents[1] / "golden"
+GOLDENS = {**read_goldens(FOLDER / "inline"), **read_goldens(FOLDER / "soft")}
+SMALL = ("inline_deit_t", "inline_pvt_t", "extra_pvt_t_160x288", "extra_pvt_t_SSSS", "soft_norm_tiny")
 CASES = [name if name in SMALL else pytest.param(name, marks=pytest.mark.full) for name in GOLDENS]
 
 
