@@ -1,6 +1,7 @@
 """The notebooks run to their end, on a CPU, and are stored without outputs.
 
-By default with a handful of updates, which runs every cell; `-m full` runs them as a reader does.
+By default with a handful of updates (NOTEBOOK_TRIMMED), which runs every cell; `-m full` runs them as a
+reader does.
 """
 
 import os
@@ -20,11 +21,11 @@ NEEDS_TORCH = {"04_convert_and_verify"}
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
-def execute(notebook, output, steps=None):
+def execute(notebook, output, trimmed=False):
     """Run all cells; what they write goes to the folder `output`. Raises CellExecutionError."""
     env = {**os.environ, "NOTEBOOK_OUTPUT": str(output), "CUDA_VISIBLE_DEVICES": ""}
-    if steps:
-        env["NOTEBOOK_STEPS"] = str(steps)
+    if trimmed:
+        env["NOTEBOOK_TRIMMED"] = "1"
     client = nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(FOLDER)}})
     client.execute(env=env)
 
@@ -48,7 +49,7 @@ def test_notebook_runs(path, tmp_path):
     skip_without_torch(path)
     notebook = nbformat.read(path, as_version=4)
     before = sorted(FOLDER.rglob("*"))
-    execute(notebook, tmp_path, steps=8)
+    execute(notebook, tmp_path, trimmed=True)
     assert len(pictures(notebook)) >= 1
     left = [
         file for file in sorted(FOLDER.rglob("*")) if file not in before and "__pycache__" not in file.parts
