@@ -144,6 +144,7 @@ class Config:
     save_freq: int = 1  # epochs between two checkpoints
     save_steps: int = 0  # updates between two checkpoints within an epoch; 0: none
     keep_last: int = 2  # checkpoints kept
+    visualdl: bool = True  # where it is installed
 
 
 # ---------------------------------------------------------------- the keys of Swin's lineage
@@ -228,12 +229,12 @@ def load_config(path: str = "", opts: Sequence[str] = (), assignments: Sequence[
     settings = read_file(path) if path else []
     if len(opts) % 2:
         raise ConfigError(f"--opts takes pairs of KEY VALUE; {opts[-1]!r} has no value")
-    settings += [Setting(k, _parse(v), "--opts") for k, v in zip(opts[::2], opts[1::2])]
+    settings += [Setting(k, v, "--opts") for k, v in zip(opts[::2], opts[1::2])]
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"-o {text!r}: write KEY=VALUE")
-        settings.append(Setting(key.strip(), _parse(value), "-o"))
+        settings.append(Setting(key.strip(), value, "-o"))
 
     config = OmegaConf.structured(Config)
     for setting in settings:
@@ -397,8 +398,12 @@ def _set(config: Any, setting: Setting) -> None:
     if isinstance(value, str) and kind is not None:
         if kind.startswith("Optional") and value.strip().lower() in ("none", "null", ""):
             value = None
-        elif "list" in kind and value.strip()[:1] in ("(", "["):
+        elif "list" in kind and value.strip()[:1] == "(":
             value = _parse("[" + value.strip()[1:-1] + "]")
+        elif kind != "str":
+            value = _parse(value)
+    if free and origin in ("--opts", "-o"):
+        value = _parse(value)
     if kind == "str" and value is None:
         value = ""
     if kind == "str" and isinstance(value, str) and key in CHOICES:

@@ -60,6 +60,16 @@ def test_values_from_the_command_line():
     assert config.train.sync_bn is True
 
 
+def test_texts_stay_as_they_are_typed(tmp_path):
+    config = load_config(
+        write(tmp_path / "a.yaml", "model: {overrides: {attn_type: '1111'}}\n"),
+        ["TAG", "007", "data.data_path", "1e5"],
+        ["model.overrides.window_size=28", "model.overrides.depths=[2, 2]"],
+    )
+    assert (config.tag, config.data.data_path) == ("007", "1e5")
+    assert config.model.overrides == {"attn_type": "1111", "window_size": 28, "depths": [2, 2]}
+
+
 def test_nothing_is_evaluated(tmp_path):
     config = load_config(assignments=["tag=__import__('os').getcwd()"])
     assert config.tag == "__import__('os').getcwd()"

@@ -1,0 +1,1 @@
+"""Training and evaluation: schedules, losses, optimizers, checkpoints and the loop itself."""

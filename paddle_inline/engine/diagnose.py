@@ -1,0 +1,60 @@
+"""When a loss is not finite: which layer it starts in, and the batch that shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+
+class NotFinite(FloatingPointError):
+    """Training cannot go on: losses are no longer finite."""
+
+
+def explain(model, batch, loss, update, rank, folder=None) -> str:
+    """A message: update, rank, first bad layer, and where the batch was written for a closer look."""
+    images, targets = batch
+    lines = [f"loss {loss} at update {update}, rank {rank}; the last checkpoint is kept"]
+    if not bool(np.isfinite(images.astype("float32").numpy()).all()):
+        lines.append("the images themselves are not finite")
+    bad = [name for name, p in model.named_parameters() if not _finite(p)]
+    if bad:
+        lines.append(f"weights that are not finite: {', '.join(bad[:5])}")
+    layer = first_bad_layer(model, images)
+    lines.append(f"first layer whose output is not finite: {layer or 'none, so it is in the loss'}")
+    if folder is not None:
+        path = Path(folder) / f"bad_batch_rank{rank}.npz"
+        np.savez(path, images=images.astype("float32").numpy(), targets=targets.numpy())
+        lines.append(f"the batch: {path}")
+    lines.append("try a lower train.base_lr, a longer train.warmup_epochs, train.clip_grad, or amp.level=O0")
+    return "\n  ".join(lines)
+
+
+@paddle.no_grad()
+def first_bad_layer(model, images) -> str | None:
+    """The name of the sublayer, in order of completion, whose output is the first not finite."""
+    found, handles = [], []
+
+    def watch(name):
+        def hook(layer, inputs, output):
+            outputs = output if isinstance(output, (list, tuple)) else [output]
+            if not found and not all(_finite(o) for o in outputs if isinstance(o, paddle.Tensor)):
+                found.append(name)
+
+        return hook
+
+    for name, layer in model.named_sublayers(include_self=True):
+        handles.append(layer.register_forward_post_hook(watch(name or "the model")))
+    try:
+        model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None
+
+
+def _finite(tensor):
+    if "float" not in str(tensor.dtype):
+        return True
+    return tensor.astype("float32").isfinite().all().item()

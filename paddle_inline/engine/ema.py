@@ -1,0 +1,58 @@
+"""An exponential moving average of a model's weights and buffers."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import paddle
+
+
+class Ema:
+    """average <- decay * average + (1 - decay) * model, after every update.
+
+    Floating buffers (BatchNorm statistics) are averaged like weights, whole numbers are copied.
+
+    Args:
+        model: the layer to follow; the average starts as a copy of it.
+        decay: at least 0 and below 1.
+    """
+
+    def __init__(self, model, decay: float):
+        self.decay = decay
+        self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @paddle.no_grad()
+    def update(self, model) -> None:
+        """Takes the model's present weights into the average."""
+        for name, value in model.state_dict().items():
+            average = self.average[name]
+            if average.dtype in (paddle.float32, paddle.float64, paddle.float16, paddle.bfloat16):
+                value = average * self.decay + value.detach() * (1 - self.decay)
+            paddle.assign(value, output=average)
+
+    @paddle.no_grad()
+    def copy_from(self, model) -> None:
+        """Makes the average equal to the model."""
+        for name, value in model.state_dict().items():
+            paddle.assign(value.detach(), output=self.average[name])
+
+    @contextmanager
+    def applied_to(self, model):
+        """Inside this context the model has the average's weights; afterwards its own again."""
+        own = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self._write(self.average, model)
+        try:
+            yield model
+        finally:
+            self._write(own, model)
+
+    @staticmethod
+    @paddle.no_grad()
+    def _write(weights, model):
+        for name, value in model.state_dict().items():
+            paddle.assign(weights[name], output=value)
+
+
+def total_decay(decay: float, images_per_update: int, reference: int | None) -> float:
+    """The decay of one update: `decay`, or, given for `reference` images, to the power of their share."""
+    return decay if reference is None else decay ** (images_per_update / reference)

@@ -1,0 +1,26 @@
+"""Classification losses: logits [B, classes] and labels -> the mean over the batch."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import paddle.nn.functional as F
+
+
+def soft_target_cross_entropy(logits, targets):
+    """Cross-entropy with targets [B, classes] whose rows sum to 1 (mixup, cutmix)."""
+    return -(targets * F.log_softmax(logits, axis=-1)).sum(-1).mean()
+
+
+def smoothed_cross_entropy(logits, labels, smoothing=0.1):
+    """Cross-entropy with labels [B] int64, a share `smoothing` of it spread over all classes."""
+    log_p = F.log_softmax(logits, axis=-1)
+    at_label = -log_p.take_along_axis(labels.unsqueeze(1), axis=1).squeeze(1)
+    if smoothing == 0:
+        return at_label.mean()
+    return ((1 - smoothing) * at_label - smoothing * log_p.mean(-1)).mean()
+
+
+def make_loss(mixing: bool, smoothing: float):
+    """The recipe's loss: soft targets when mixup or cutmix is on, smoothed labels otherwise."""
+    return soft_target_cross_entropy if mixing else partial(smoothed_cross_entropy, smoothing=smoothing)
