@@ -42,7 +42,7 @@ def inline_attention_weights(q, k, scale):
     """The same attention's weights [B, h, N, N], each row summing to 1: the definition, O(N^2)."""
     num_tokens = k.shape[2]
     k_centred = k - k.mean(dim=2, keepdim=True)
-    return torch.matmul(q, k_centred.transpose(2, 3)) * (scale / num_tokens) + 1 / num_tokens
+    return (torch.matmul(q, k_centred.transpose(2, 3)) * scale + 1) / num_tokens
 
 
 def quadratic_inline_attention(q, k, v, scale):
