@@ -11,6 +11,8 @@ from __future__ import annotations
 import paddle
 import paddle.nn.functional as F
 
+from .tokens import mean_tokens
+
 FEATURE_MAPS = {
     "identity": lambda x: x,
     "relu": F.relu,
@@ -31,8 +33,8 @@ def inline_attention(q, k, v, scale):
         [B, h, N, d]
     """
     root = (scale / k.shape[2]) ** 0.5
-    v_mean = v.mean(axis=2, keepdim=True)  # [B, h, 1, d]
-    k_centred = (k - k.mean(axis=2, keepdim=True)) * root
+    v_mean = mean_tokens(v, keepdim=True)  # [B, h, 1, d]
+    k_centred = (k - mean_tokens(k, keepdim=True)) * root
     v_centred = (v - v_mean) * root
     kv = paddle.matmul(k_centred, v_centred, transpose_x=True)  # [B, h, d, d]
     # Not `+ v_mean`: Paddle 3.3's oneDNN passes fuse a sum into the product before it, which then takes
@@ -73,19 +75,14 @@ def local_residual(v, kernel):
     Returns:
         [B, C, H, W]
     """
-    if _batch_is_known(v):
+    if paddle.in_dynamic_mode():
         return _filter_grouped(v, kernel)
     return _filter_shifted(v, kernel)
 
 
-@paddle.jit.not_to_static  # or the tracer would ask the running program
-def _batch_is_known(x):
-    """False in a program traced for any batch, where Paddle writes -1."""
-    return x.shape[0] > 0
-
-
 def _filter_grouped(v, kernel):
-    """One convolution with a group per image and channel: the fastest everywhere, but it fixes the batch."""
+    """One convolution with a group per image and channel: the fastest eagerly. Not for programs: it fixes
+    the batch, and oneDNN in Paddle 3.3 takes a filter for a constant and keeps the first call's."""
     batch, channels, height, width = v.shape
     out = F.conv2d(
         v.reshape([1, batch * channels, height, width]),

@@ -1,0 +1,148 @@
+"""What runs an exported program: Paddle Inference, ONNX Runtime, or the model itself, behind one call.
+
+An engine takes images [B, C, H, W] float32 of numpy and gives logits [B, classes] float32 of numpy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from .errors import unknown
+from .runtime import available_cores
+
+PRECISIONS = ("fp32", "bf16")
+ONEDNN_SHAPES = 16  # input shapes for which oneDNN keeps its prepared kernels
+
+
+class PaddleEngine:
+    """A program of `paddle.jit.save` in Paddle Inference.
+
+    Args:
+        program: `.json` (Paddle 3) or `.pdmodel` (Paddle 2); params: `.pdiparams`.
+        device: "cpu", "gpu" or "gpu:1".
+        threads: CPU threads; None: the cores this process may use.
+        precision: "fp32", or "bf16" for oneDNN's bfloat16 kernels (CPU) or Paddle's mixed ones (GPU).
+        onednn: whether oneDNN's kernels and fusions are used on a CPU.
+    Raises:
+        ValueError: for a precision or device that does not exist, or a program that this Paddle cannot read.
+    """
+
+    def __init__(self, program, params, device="cpu", threads=None, precision="fp32", onednn=True):
+        if precision not in PRECISIONS:
+            raise unknown("precision", precision, PRECISIONS)
+        check_readable(program)
+        from paddle import inference
+
+        config = inference.Config(str(program), str(params))
+        config.disable_glog_info()
+        kind, _, index = device.partition(":")
+        if kind == "gpu":
+            kinds = inference.PrecisionType
+            kind = kinds.Bfloat16 if precision == "bf16" else kinds.Float32
+            config.enable_use_gpu(256, int(index or 0), kind)  # MiB of memory to begin with
+        elif kind == "cpu":
+            config.disable_gpu()
+            config.set_cpu_math_library_num_threads(threads or available_cores())
+            _use_onednn(config, onednn, precision)
+        else:
+            raise ValueError(f"device {device!r} must be cpu, gpu or gpu:N")
+        with quiet():
+            self.predictor = inference.create_predictor(config)
+        self.input = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
+        self.output = self.predictor.get_output_handle(self.predictor.get_output_names()[0])
+
+    def __call__(self, images):
+        images = np.ascontiguousarray(images, np.float32)
+        self.input.reshape(images.shape)
+        self.input.copy_from_cpu(images)
+        self.predictor.run()
+        return self.output.copy_to_cpu()
+
+
+def _use_onednn(config, onednn, precision):
+    if not onednn:
+        if precision == "bf16":
+            raise ValueError("bf16 on a CPU needs oneDNN; use precision fp32 with oneDNN off")
+        if hasattr(config, "disable_mkldnn"):
+            config.disable_mkldnn()  # Paddle 3 turns it on by itself
+        return
+    config.enable_mkldnn()
+    config.set_mkldnn_cache_capacity(ONEDNN_SHAPES)
+    if precision == "bf16":
+        config.enable_mkldnn_bfloat16()
+        # It moves a reshape into the transpose before it and forgets the shape: no bfloat16 program loads.
+        config.delete_pass("operator_reshape_onednn_fuse_pass")
+
+
+class OnnxEngine:
+    """An ONNX file in ONNX Runtime, on the CPU. ImportError, with the way out, where that is missing."""
+
+    def __init__(self, program, threads=None):
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ImportError("ONNX Runtime is not installed: pip install onnxruntime") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or available_cores()
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(str(program), options, providers=["CPUExecutionProvider"])
+        self.input = self.session.get_inputs()[0].name
+
+    def __call__(self, images):
+        return self.session.run(None, {self.input: np.ascontiguousarray(images, np.float32)})[0]
+
+
+class EagerEngine:
+    """A model as it is, in eval mode and without gradients."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, images):
+        import paddle
+
+        training = self.model.training
+        self.model.eval()
+        with paddle.no_grad():
+            logits = self.model(paddle.to_tensor(np.ascontiguousarray(images, np.float32))).numpy()
+        if training:
+            self.model.train()
+        return logits
+
+
+def check_readable(program):
+    """Refuse, by name, a program that is missing or that another generation of Paddle wrote.
+
+    Paddle 3 writes `.json` and reads both; Paddle 2 writes and reads `.pdmodel` alone.
+    """
+    from paddle import __version__ as version
+
+    program = Path(program)
+    if not program.is_file():
+        raise FileNotFoundError(f"no program {program}")
+    if program.suffix not in (".json", ".pdmodel"):
+        raise ValueError(f"{program} is no Paddle program; those are .json (Paddle 3) or .pdmodel (Paddle 2)")
+    if program.suffix == ".json" and version.startswith("2."):
+        raise ValueError(
+            f"{program} was written by Paddle 3, this is Paddle {version}: install paddlepaddle>=3, or "
+            "export the model again with this version"
+        )
+
+
+@contextlib.contextmanager
+def quiet():
+    """Keeps what Paddle's compiled passes print to standard output out of the program's own output."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
