@@ -8,6 +8,7 @@ to bfloat16, and what happens inside a sublayer is computed in float32.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 
@@ -63,8 +64,9 @@ def record_torch(model, images, labels, dtype="float64", backward=True):
         (lambda tensor: tensor.requires_grad) if backward else None,
         round_off if rounded else None,
     )
-    handles = [module.register_forward_hook(hooks.of(name)) for name, module in model.named_modules()]
-    with _removed_after(handles), torch.set_grad_enabled(backward):
+    for name, module in model.named_modules():
+        hooks.handles.append(module.register_forward_hook(hooks.of(name)))
+    with _removed_after(hooks), torch.set_grad_enabled(backward):
         loss = torch.nn.functional.cross_entropy(model(images), torch.tensor(labels, device=images.device))
         recording.loss = numpy(loss)
         if backward:
@@ -111,11 +113,9 @@ def record_paddle(model, images, labels, dtype="float64", backward=True):
         (lambda tensor: not tensor.stop_gradient) if backward else None,
         round_off if rounded else None,
     )
-    handles = [
-        layer.register_forward_post_hook(hooks.of(name))
-        for name, layer in model.named_sublayers(include_self=True)
-    ]
-    with _removed_after(handles), paddle.set_grad_enabled(backward):
+    for name, layer in model.named_sublayers(include_self=True):
+        hooks.handles.append(layer.register_forward_post_hook(hooks.of(name)))
+    with _removed_after(hooks), paddle.set_grad_enabled(backward):
         loss = paddle.nn.functional.cross_entropy(model(images), paddle.to_tensor(labels))
         recording.loss = numpy(loss)
         if backward:
@@ -141,13 +141,15 @@ class _Hooks:
         self.numpy, self.wants_gradient, self.round_off = numpy, wants_gradient, round_off
         self.seen = {}  # id -> (tensor, value); holding the tensor keeps its id its own
         self.counts = {}
+        self.handles = []
 
     def value(self, tensor):
         if id(tensor) not in self.seen:
             value = Value(self.numpy(tensor))
             self.seen[id(tensor)] = (tensor, value)
             if self.wants_gradient and self.wants_gradient(tensor):
-                tensor.register_hook(lambda gradient: setattr(value, "gradient", self.numpy(gradient)))
+                keep = partial(_keep_gradient, value, self.numpy)
+                self.handles.append(tensor.register_hook(keep))
         return self.seen[id(tensor)][1]
 
     def of(self, name):
@@ -175,10 +177,16 @@ def _flat(items):
             yield item
 
 
+def _keep_gradient(value, numpy, gradient):
+    value.gradient = numpy(gradient)
+
+
 @contextmanager
-def _removed_after(handles):
+def _removed_after(hooks):
+    """Let go of every hook and tensor in the end: neither framework frees a tensor whose hook refers to it."""
     try:
         yield
     finally:
-        for handle in handles:
+        for handle in hooks.handles:
             handle.remove()
+        hooks.seen.clear()
