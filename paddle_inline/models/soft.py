@@ -7,6 +7,7 @@ Stages 1 to 3 are softmax-free; stage 4 is a small transformer with a class toke
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from ..layers.basic import (
     Dropout,
@@ -23,6 +24,7 @@ from ..layers.drop_path import depth_rates
 from ..layers.recompute import run_block
 from ..layers.softmax_free import MultiHeadSoftmaxFree
 from ..ops.resize import resize_tokens
+from ..ops.softmax_free import inverse_residual
 from ..ops.tokens import concat_tokens, prepend_token, tokens_to_map
 from .inline_pvt import Block as SoftmaxBlock
 from .spec import (
@@ -211,6 +213,30 @@ class Soft(Module):
             x = tokens_to_map(tokens[:, 1:] if i == 3 else tokens, size)
             maps.append(x)
         return [maps[i] for i in indices]
+
+    def inverse_residuals(self, x):
+        """Images -> {softmax-free block: `inverse_residual` of each image and head, [B, h]}.
+
+        Says where Newton's iteration does not converge, or meets what is not a number.
+        """
+        residuals = {}
+        blocks = {f"block{i}.{j}": b for i in (1, 2, 3) for j, b in enumerate(getattr(self, f"block{i}"))}
+        attentions = {name: block.att.mha.attn for name, block in blocks.items()}
+        inverses = {name: attention.invert for name, attention in attentions.items()}
+
+        def measured(kernel, name):
+            inverse = inverses[name](kernel)
+            residuals[name] = inverse_residual(kernel, inverse, self.spec.normed)
+            return inverse
+
+        try:
+            for name, attention in attentions.items():
+                attention.invert = partial(measured, name=name)
+            self.forward_features(x)
+        finally:
+            for name, attention in attentions.items():
+                attention.invert = inverses[name]
+        return residuals
 
     def forward(self, x):
         return self.forward_head(self.forward_features(x))

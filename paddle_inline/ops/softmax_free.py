@@ -14,6 +14,7 @@ from __future__ import annotations
 import paddle
 from paddle.autograd import PyLayer
 
+RIDGE = 0.01  # what SOFT adds to the kernel's diagonal
 NEWTON_STEPS = 20
 MAX_HALVINGS = 10
 
@@ -62,7 +63,7 @@ def newton_inverse(kernel):
 
 
 def _newton_inverse(kernel):
-    matrix = kernel + 0.01 * paddle.eye(kernel.shape[3], dtype=kernel.dtype)
+    matrix = kernel + RIDGE * paddle.eye(kernel.shape[3], dtype=kernel.dtype)
     largest = kernel.sum(axis=3).amax(axis=2, keepdim=True).unsqueeze(3)  # [B, h, 1, 1]
     return _newton(matrix, 1.8 / largest**2 * matrix)
 
@@ -89,6 +90,9 @@ def normalised_newton_inverse(kernel, per_matrix_alpha=False):
     a sample's result depends slightly on its batch; with `per_matrix_alpha` over each matrix, so it does
     not. Entry ij of the result is divided by sqrt(row sum i * row sum j) of the kernel. The gradient
     is the unrolled one; only the number of halvings is a constant.
+
+    The bound of 1.01 lets a start at the very edge of convergence pass: the kernel of landmarks that are
+    all far apart, the identity, is "inverted" to nearly 0.
     """
     row_sums = kernel.sum(axis=3, keepdim=True)  # [B, h, m, 1]
     over = [2, 3] if per_matrix_alpha else [0, 1, 2, 3]
@@ -121,10 +125,21 @@ def _newton(matrix, inverse):
     return inverse
 
 
-def inverse_residual(matrix, inverse):
-    """The largest column sum of |I - matrix inverse|, [B, h]: below 1 Newton's iteration converges, and
-    near 0 it has; about 1 where a direction of the matrix is still to be inverted."""
-    eye = paddle.eye(matrix.shape[3], dtype=matrix.dtype)
+def inverse_residual(kernel, inverse, normed=False):
+    """How far from inverted each matrix is: the largest column sum of |I - P V|, [B, h].
+
+    Near 0 where Newton's iteration has converged, about 1 and more where a direction of P is still to be
+    inverted, not a number where a number of the kernel is not.
+
+    Args:
+        kernel, inverse: what was given to and returned by `newton_inverse`, or with `normed` by
+            `normalised_newton_inverse`, whose normalisation is undone first.
+    """
+    eye = paddle.eye(kernel.shape[3], dtype=kernel.dtype)
+    matrix = kernel + RIDGE * eye
+    if normed:
+        roots = kernel.sum(axis=3, keepdim=True).sqrt()
+        matrix, inverse = kernel, inverse * roots * roots.transpose([0, 1, 3, 2])
     return (eye - paddle.matmul(matrix, inverse)).abs().sum(axis=2).amax(axis=2)
 
 

@@ -173,6 +173,23 @@ def test_exported_and_eager_agree_at_any_batch(overrides, tmp_path):
         assert np.abs(exported(x).numpy() - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("name", ["soft_tiny", "soft_norm_tiny"])
+def test_residuals_name_the_block_that_has_no_inverse(name):
+    model, x = build(name), images(2, 3, 64, 64)
+    expected = model(x).numpy()
+    residuals = model.inverse_residuals(x)
+    assert {key: tuple(value.shape) for key, value in residuals.items()} == {
+        "block1.0": (2, 1),
+        "block2.0": (2, 2),
+        "block2.1": (2, 2),
+        "block3.0": (2, 3),
+    }
+    assert np.array_equal(model(x).numpy(), expected)  # nothing is left behind
+    model.block2[1].att.mha.W_q.bias.set_value(np.full(8, np.nan, "float32"))
+    broken = [key for key, value in model.inverse_residuals(x).items() if np.isnan(value.numpy()).any()]
+    assert broken[0] == "block2.1"
+
+
 def gradients(model, x):
     model.clear_gradients()
     x = paddle.to_tensor(x.numpy(), stop_gradient=False)

@@ -138,13 +138,13 @@ def test_the_twins_agree(name):
 @pytest.mark.parametrize("name", INVERSES)
 def test_a_well_conditioned_kernel_is_inverted(name):
     kernel = kernel_of(2, 2, 12, 8, spread=1.5)
-    matrix = kernel + (0.01 * np.eye(12) if name == "soft" else 0)
     inverse = call(INVERSES[name], kernel)
+    assert call(inverse_residual, kernel, inverse, normed=name == "soft_norm").max() < 1e-9
+    matrix = kernel + (0.01 * np.eye(12) if name == "soft" else 0)
     if name == "soft_norm":  # undo the normalisation
         rows = kernel.sum(-1)
         inverse = inverse * np.sqrt(rows[..., :, None] * rows[..., None, :])
     assert np.abs(inverse - np.linalg.inv(matrix)).max() < 1e-9
-    assert call(inverse_residual, matrix, inverse).max() < 1e-9
 
 
 # Their gradients
@@ -180,7 +180,7 @@ def test_soft_gradient_is_the_true_inverse_s():
 def test_soft_gradient_where_it_has_not_converged_is_taken_at_what_was_reached():
     kernel = kernel_of(1, 1, 25, 4, spread=0.02)
     reached = call(newton_inverse, kernel)
-    assert call(inverse_residual, kernel + 0.01 * np.eye(25), reached).max() > 0.1
+    assert call(inverse_residual, kernel, reached).max() > 0.1
     weights = points(1, 1, 25, 25, seed=1)
     expected = -reached.swapaxes(-1, -2) @ weights @ reached.swapaxes(-1, -2)
     found = gradient(newton_inverse, kernel, weights)
@@ -252,18 +252,29 @@ def test_hard_kernels_give_numbers(name, landmarks, dtype):
 
 
 @pytest.mark.parametrize(
-    "landmarks, low, high",
+    "name, landmarks, low, high",
     [
-        ("far apart", 0, 1e-12),
-        ("two equal", 0, 1e-6),
-        ("on a line", 1.0, 20),
-        ("all landmarks equal", 0.8, 2),
+        ("soft", "far apart", 0, 1e-12),
+        ("soft", "two equal", 0, 1e-6),
+        ("soft", "on a line", 1.0, 3.0),  # twenty steps are too few
+        ("soft", "all landmarks equal", 1.0, 3.0),
+        ("soft_norm", "two equal", 0.9, 1.1),  # no inverse exists: one direction is left out
+        ("soft_norm", "on a line", 1.0, 3.0),
+        ("soft_norm", "all landmarks equal", 1.0, 3.0),
     ],
 )
-def test_the_residual_tells_convergence(landmarks, low, high):
+def test_the_residual_tells_convergence(name, landmarks, low, high):
     kernel = true_kernel(HARD[landmarks], HARD[landmarks])[None, None]
-    residual = call(inverse_residual, kernel + 0.01 * np.eye(49), call(newton_inverse, kernel)).item()
-    assert low <= residual <= high
+    inverse = call(INVERSES[name], kernel)
+    assert low <= call(inverse_residual, kernel, inverse, normed=name == "soft_norm").item() <= high
+
+
+def test_soft_norm_takes_an_identity_for_the_edge_of_convergence():
+    """alpha = 2 passes the bound of 1.01, and V = 2 I goes to 0. So did the released models."""
+    kernel = np.eye(5)[None, None]
+    inverse = call(normalised_newton_inverse, kernel)
+    assert np.abs(inverse).max() == 0
+    assert call(inverse_residual, kernel, inverse, normed=True).item() == 1
 
 
 def test_a_kernel_that_is_not_a_number_is_not_hidden():

@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch.autograd import Function
 
+RIDGE = 0.01  # what SOFT adds to the kernel's diagonal
 NEWTON_STEPS = 20
 MAX_HALVINGS = 10
 
@@ -60,7 +61,7 @@ def newton_inverse(kernel):
 
 
 def _newton_inverse(kernel):
-    matrix = kernel + 0.01 * torch.eye(kernel.shape[3], dtype=kernel.dtype, device=kernel.device)
+    matrix = kernel + RIDGE * torch.eye(kernel.shape[3], dtype=kernel.dtype, device=kernel.device)
     largest = kernel.sum(dim=3).amax(dim=2, keepdim=True).unsqueeze(3)  # [B, h, 1, 1]
     return _newton(matrix, 1.8 / largest**2 * matrix)
 
@@ -87,6 +88,9 @@ def normalised_newton_inverse(kernel, per_matrix_alpha=False):
     a sample's result depends slightly on its batch; with `per_matrix_alpha` over each matrix, so it does
     not. Entry ij of the result is divided by sqrt(row sum i * row sum j) of the kernel. The gradient
     is the unrolled one; only the number of halvings is a constant.
+
+    The bound of 1.01 lets a start at the very edge of convergence pass: the kernel of landmarks that are
+    all far apart, the identity, is "inverted" to nearly 0.
     """
     row_sums = kernel.sum(dim=3, keepdim=True)  # [B, h, m, 1]
     over = [2, 3] if per_matrix_alpha else [0, 1, 2, 3]
@@ -119,10 +123,21 @@ def _newton(matrix, inverse):
     return inverse
 
 
-def inverse_residual(matrix, inverse):
-    """The largest column sum of |I - matrix inverse|, [B, h]: below 1 Newton's iteration converges, and
-    near 0 it has; about 1 where a direction of the matrix is still to be inverted."""
-    eye = torch.eye(matrix.shape[3], dtype=matrix.dtype, device=matrix.device)
+def inverse_residual(kernel, inverse, normed=False):
+    """How far from inverted each matrix is: the largest column sum of |I - P V|, [B, h].
+
+    Near 0 where Newton's iteration has converged, about 1 and more where a direction of P is still to be
+    inverted, not a number where a number of the kernel is not.
+
+    Args:
+        kernel, inverse: what was given to and returned by `newton_inverse`, or with `normed` by
+            `normalised_newton_inverse`, whose normalisation is undone first.
+    """
+    eye = torch.eye(kernel.shape[3], dtype=kernel.dtype, device=kernel.device)
+    matrix = kernel + RIDGE * eye
+    if normed:
+        roots = kernel.sum(dim=3, keepdim=True).sqrt()
+        matrix, inverse = kernel, inverse * roots * roots.transpose(2, 3)
     return (eye - torch.matmul(matrix, inverse)).abs().sum(dim=2).amax(dim=2)
 
 
