@@ -6,6 +6,8 @@ The batch is always the dimension that is left to be inferred, so a traced progr
 
 from __future__ import annotations
 
+import math
+
 import paddle
 
 
@@ -50,6 +52,13 @@ def prepend_token(token, x):
     return concat_tokens(token + paddle.zeros_like(x[:, :1]), x)
 
 
-def mean_tokens(x):
-    """[B, N, C] -> [B, C]."""
-    return x.mean(axis=1)
+def mean_tokens(x, keepdim=False):
+    """[B, ..., N, C] -> [B, ..., C], with `keepdim` [B, ..., 1, C].
+
+    In two steps, as over the rows and the columns of a grid: Paddle adds term after term, and in one go over
+    thousands of tokens it loses a digit of float32 that PyTorch, which adds in blocks, keeps.
+    """
+    num_tokens, width = x.shape[-2], x.shape[-1]
+    rows = max(n for n in range(1, math.isqrt(num_tokens) + 1) if num_tokens % n == 0)
+    x = x.reshape([-1, *x.shape[1:-2], rows, num_tokens // rows, width])
+    return x.mean(axis=-2).mean(axis=-2, keepdim=keepdim)

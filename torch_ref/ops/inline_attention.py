@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from .tokens import mean_tokens
+
 FEATURE_MAPS = {
     "identity": lambda x: x,
     "relu": F.relu,
@@ -31,8 +33,8 @@ def inline_attention(q, k, v, scale):
         [B, h, N, d]
     """
     root = (scale / k.shape[2]) ** 0.5
-    v_mean = v.mean(dim=2, keepdim=True)  # [B, h, 1, d]
-    k_centred = (k - k.mean(dim=2, keepdim=True)) * root
+    v_mean = mean_tokens(v, keepdim=True)  # [B, h, 1, d]
+    k_centred = (k - mean_tokens(k, keepdim=True)) * root
     v_centred = (v - v_mean) * root
     kv = torch.matmul(k_centred.transpose(2, 3), v_centred)  # [B, h, d, d]
     return torch.matmul(q, kv) + v_mean

@@ -49,6 +49,6 @@ def prepend_token(token, x):
     return concat_tokens(token.expand(x.shape[0], -1, -1), x)
 
 
-def mean_tokens(x):
-    """[B, N, C] -> [B, C]."""
-    return x.mean(dim=1)
+def mean_tokens(x, keepdim=False):
+    """[B, ..., N, C] -> [B, ..., C], with `keepdim` [B, ..., 1, C]."""
+    return x.mean(dim=-2, keepdim=keepdim)
