@@ -331,14 +331,8 @@ def compare(results, expected, who):
     return worst
 
 
-def add_command(subparsers):
-    """Add `export` to the parser of `python -m paddle_inline`."""
-    parser = subparsers.add_parser(
-        "export",
-        help="write inference files that are checked against the model",
-        description="Write inference files and a card, after comparing them with the model in every engine; "
-        "leave nothing where one differs.",
-    )
+def export_command(parser):
+    """Write inference files that are checked against the model in every engine, or nothing."""
     add = parser.add_argument
     add("--model", metavar="NAME", help="of `list`; may be left out with weights that say it")
     add("--weights", metavar="FILE", required=True, help="its weights")
@@ -347,15 +341,15 @@ def add_command(subparsers):
     add("--num-classes", type=int, metavar="N", help="where the weights do not say and it is not 1000")
     add("--dynamic-batch", action="store_true", help="for any batch size")
     add("--batch-size", type=int, default=1, metavar="N", help="for batches of this size; default: 1")
-    add("--onnx", action="store_true", help="ONNX files too, for ONNX Runtime")
+    add("--onnx", action="store_true", help="a file for ONNX Runtime too")
     add("--classes", metavar="FILE", help="class names, one a line, or a JSON list")
     add("--top1", type=float, metavar="PERCENT", help="measured accuracy, for the card")
     add("--no-crop", action="store_true", help="the model is evaluated without the centre crop")
-    parser.set_defaults(run=run)
+    return run
 
 
 def run(arguments):
-    """The command `export`."""
+    """The command `export`; 1 where the files differ from the model."""
     from .models import create_model
     from .weights import find_weights
 
@@ -365,14 +359,19 @@ def run(arguments):
     preprocessing = default_preprocessing(model.name, square(model.img_size))
     if arguments.no_crop:
         preprocessing["crop"] = False
-    export_model(
-        model,
-        arguments.output,
-        batch=None if arguments.dynamic_batch else arguments.batch_size,
-        onnx=arguments.onnx,
-        preprocessing=preprocessing,
-        classes=read_classes(arguments.classes),
-        top1=arguments.top1,
-        weights=find_weights(arguments.weights),
-    )
+    try:
+        export_model(
+            model,
+            arguments.output,
+            batch=None if arguments.dynamic_batch else arguments.batch_size,
+            onnx=arguments.onnx,
+            preprocessing=preprocessing,
+            classes=read_classes(arguments.classes),
+            top1=arguments.top1,
+            weights=find_weights(arguments.weights),
+        )
+    except ExportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print(f"{model.name} -> {arguments.output}")
+    return 0

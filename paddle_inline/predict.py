@@ -184,13 +184,8 @@ def read_image(path):
         raise OSError(f"{path} cannot be read as an image: {error}") from None
 
 
-def add_command(subparsers):
-    """Add `predict` to the parser of `python -m paddle_inline`."""
-    parser = subparsers.add_parser(
-        "predict",
-        help="classify images with an exported model or with weights",
-        description="Classify images by the training's evaluation transform: files, folders, glob patterns.",
-    )
+def predict_command(parser):
+    """Classify images, files, folders or glob patterns, by the training's evaluation transform."""
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE", help="a file, a folder or a glob pattern in quotes")
     add("--export", metavar="DIR", help="the output of `export`")
@@ -205,7 +200,7 @@ def add_command(subparsers):
     add("--engine", default="paddle", choices=ENGINES, help="default: paddle")
     add("--json", metavar="FILE", help="write the answers as JSON; - for standard output, without the table")
     add("--html", metavar="FILE", help="write a page with thumbnails")
-    parser.set_defaults(run=run)
+    return run
 
 
 def run(arguments):
