@@ -52,6 +52,12 @@ def add_commands(subparsers):
         )
         parser.add_argument("--num-classes", type=int, metavar="N", help="... to another number of classes")
         parser.add_argument("--no-verify", action="store_true", help="do not run the two frameworks")
+        training = {
+            "paddle": "take over the whole run: FILE is PyTorch's checkpoint with its AdamW, OUT the folder "
+            "of checkpoints in which train_paddle.py's is made",
+            "torch": "take over the whole run: FILE is a checkpoint folder of train_paddle.py",
+        }
+        parser.add_argument("--training", action="store_true", help=training[side])
         parser.set_defaults(run=to_other, side=side)
 
 
@@ -144,6 +150,12 @@ def to_other(arguments):
 
     tune_cpu()  # before Paddle is loaded
     wishes = _wishes(arguments)
+    if arguments.training:
+        from . import training_state
+
+        run = getattr(training_state, f"training_to_{arguments.side}")
+        print(f"wrote {run(arguments.file, arguments.out, wishes, say=print)}")
+        return 0
     if Path(arguments.file).is_dir():
         return _convert_folder(Path(arguments.file), Path(arguments.out), arguments.side, wishes)
     outcome = convert(arguments.file, arguments.out, arguments.side, wishes, say=print)

@@ -401,6 +401,7 @@ def _candidate(variant, seen, known):
     spec = model_spec(variant)
     model_spec(variant, **known)  # its error says which overrides there are
     wanted = {key: _filled(value, getattr(spec, key)) for key, value in seen.items()}
+    wanted["num_heads"] = _filled_heads(seen, spec)
     wanted.update(known)
     overrides = {key: value for key, value in wanted.items() if value != _canonical(spec, key)}
     assumed = {
@@ -422,6 +423,22 @@ def _filled(value, own):
     if _hides(value):
         return tuple(o if v is HIDDEN else v for v, o in zip(value, own))
     return value
+
+
+def _filled_heads(seen, spec):
+    """The variant's heads where they are hidden; in stages of other widths, heads as wide as those seen."""
+    heads, widths = seen["num_heads"], _widths(seen)
+    if heads is HIDDEN or not _hides(heads) or widths == _widths(vars(spec)):
+        return _filled(heads, spec.num_heads)
+    shown = {width // head for width, head in zip(widths, heads) if head is not HIDDEN}
+    if len(shown) != 1:
+        return _filled(heads, spec.num_heads)
+    return tuple(width // min(shown) if head is HIDDEN else head for width, head in zip(widths, heads))
+
+
+def _widths(fields):
+    """Channels per stage."""
+    return fields.get("embed_dims") or tuple(fields["embed_dim"] << stage for stage in range(4))
 
 
 def _canonical(spec, key):

@@ -52,11 +52,15 @@ def described(text, *keys):
         for key in keys:
             found = found[key]
         if isinstance(found["model"], str) and isinstance(found["overrides"], dict):
-            overrides = found["overrides"].items()  # JSON has no tuples
-            return {**found, "overrides": {k: tuple(v) if isinstance(v, list) else v for k, v in overrides}}
+            return {**found, "overrides": tuples(found["overrides"])}
     except (ValueError, TypeError, KeyError, RecursionError):
         pass
     return None
+
+
+def tuples(overrides):
+    """Overrides that went through JSON, which has no tuples, as `create_model` takes them."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}
 
 
 def read_pickle(path):

@@ -115,8 +115,8 @@ def _open_shards(path, skip_calls):
         raise WeightsFileError(f"{path} is not an index of shards: it has no weight_map") from None
     arrays, files, forms = {}, [path], set()
     for name in sorted(set(wanted.values())):
-        if Path(name).name != name or "\\" in name or name in ("", ".", ".."):
-            raise WeightsFileError(f"{path} names the shard {name[:80]!r}, which is not a file beside it")
+        if Path(name).name != name or "\\" in name or name in ("", ".", "..") or name.endswith(".json"):
+            raise WeightsFileError(f"{path} names the shard {name[:80]!r}, which is no checkpoint beside it")
         shard = open_source(path.parent / name, skip_calls)
         files.append(shard.path)
         forms.add(shard.format)

@@ -1,0 +1,442 @@
+"""A training run from one framework to the other: weights, AdamW's moments and steps, averaged weights, and
+how far the schedule is.
+
+PyTorch's side is one file, as the authors' training writes it (model, optimizer, lr_scheduler, epoch,
+max_accuracy, state_dict_ema, max_accuracy_e); Paddle's is a checkpoint folder of train_paddle.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+import paddle_inline
+from paddle_inline.engine.checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
+from paddle_inline.engine.ema import Ema
+from paddle_inline.engine.fit import Progress
+from paddle_inline.engine.optim import decay_groups, load_optimizer_state, make_optimizer, optimizer_state
+from paddle_inline.stored import StoredArray, WeightsFileError, nonfinite
+from paddle_inline.weights import open_weights, tuples
+
+from .conversion import check_forward, open_checkpoint, paddle_side, require_torch, spoken, torch_side
+from .errors import CheckFailedError, UnfitWeightsError
+from .files.source import EMA_KEYS, select_weights
+from .files.torch_file import Tensor
+from .files.write import atomic, check_output
+from .rules import tensor_rules
+
+# PyTorch's name of a moment, Paddle's, and that of the running power of its beta
+MOMENTS = (("exp_avg", "moment1", "beta1_pow_acc"), ("exp_avg_sq", "moment2", "beta2_pow_acc"))
+DEFAULTS = {"lr": 0.0, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.05}
+
+
+def training_to_paddle(path, folder, wishes, say=lambda line: None):
+    """Make a checkpoint of train_paddle.py from a PyTorch training checkpoint.
+
+    Args:
+        path: a torch file with weights, `optimizer` (AdamW) and, if they were kept, averaged weights.
+        folder: of a run's checkpoints; `update_N` is made in it.
+        wishes: `conversion.Wishes`; input size and class count cannot change on the way.
+    Returns:
+        The checkpoint's path. It names no settings: train_paddle.py goes on with those it is given.
+    Raises:
+        What `open_checkpoint` raises; WeightsFileError: no optimizer state, or one that is not this model's;
+        UnfitWeightsError: values that no run can have; CheckFailedError.
+    """
+    _refuse_changes(wishes)
+    opened = open_checkpoint(path, replace(wishes, take="model"))
+    contents, identity = opened.source.contents, opened.identity
+    if identity.side != "torch":
+        raise ValueError(f"{path} is Paddle's already; what is converted here is PyTorch's training state")
+    for line in spoken(opened):
+        say(line)
+    if wishes.verify:
+        require_torch()
+    arrays, _, _ = paddle_side(opened, wishes)
+    dtypes = {array.dtype for array in arrays.values() if "float" in array.dtype}
+    model = _build(identity.name, identity.overrides, dtypes)
+    groups, slots = _read_optimizer(contents.get("optimizer"), model, list(opened.weights.arrays), path)
+    ema = None
+    if any(key in contents for key in EMA_KEYS):
+        averaged = select_weights(opened.source, "ema")
+        kept = {name: array for name, array in averaged.arrays.items() if name not in opened.counters}
+        averaged = replace(opened, weights=replace(averaged, arrays=kept))
+        _load(model, paddle_side(averaged, wishes)[0])
+        ema = Ema(model, 0.0)
+    _load(model, arrays)
+    optimizer = _optimizer(model, groups)
+    load_optimizer_state(model, optimizer, _paddle_slots(slots, model, groups))
+    if wishes.verify:
+        say(
+            f"verified: {check_forward(identity, arrays, torch_side(arrays, model, opened.counters))['text']}"
+        )
+    state = _state(contents, opened, groups, max((slot["step"] for slot in slots.values()), default=0))
+    made = save_checkpoint(folder, model=model, optimizer=optimizer, ema=ema, state=state, keep_last=10**6)
+    _check_written(made, model, optimizer, ema)
+    say(
+        f"{len(slots)} pairs of moments, {'averaged weights, ' if ema else ''}update {state['update']}, "
+        f"epoch {state['progress']['epoch']}"
+    )
+    return made
+
+
+def training_to_torch(folder, output, wishes, say=lambda line: None):
+    """Make a PyTorch training checkpoint from one of train_paddle.py; the inverse of `training_to_paddle`.
+
+    Args:
+        folder: a checkpoint's folder.
+        output: the file to write, .pth, .pt or .bin.
+        wishes: `conversion.Wishes`.
+    Returns:
+        The output's path.
+    Raises:
+        paddle_inline.engine.checkpoint.CheckpointError: the folder is no sound checkpoint.
+        UnfitWeightsError: values that no run can have; CheckFailedError.
+    """
+    require_torch()
+    import torch
+
+    import torch_ref
+
+    _refuse_changes(wishes)
+    output = check_output(output, "torch")
+    if output.suffix == ".safetensors":
+        raise ValueError(f"output {output}: safetensors hold no training state; let it end in .pth")
+    model, optimizer, ema, state = _open_run(folder)
+    say(f"{folder}: {model.name}, update {state['update']}, epoch {state['progress']['epoch']}")
+    extra, counters = _extra(state), _extra(state).get("num_batches_tracked", {})
+    with torch.device("meta"):
+        theirs = torch_ref.create_model(state["model"], **tuples(state["overrides"]))
+    order = [name for name, _ in theirs.named_parameters()]
+    groups = extra.get("param_groups") or _authors_groups(model, order, _settings(state))
+    slots = _torch_slots(optimizer_state(model, optimizer), model, groups, state["update"])
+    contents = {
+        "model": _torch_weights(model, model.state_dict(), counters),
+        "optimizer": _numbered(groups, slots, state["rate"]),
+        "lr_scheduler": extra.get("lr_scheduler")
+        or {"last_epoch": state["update"], "_step_count": state["update"] + 1},
+        "epoch": state["progress"]["epoch"] - 1,  # of the last one done, counted from 0
+        "max_accuracy": max(state["progress"]["best_top1"], 0.0),
+    }
+    if ema is not None:
+        contents["state_dict_ema"] = _torch_weights(model, ema.average, counters)
+        contents["max_accuracy_e"] = max(state["progress"]["best_ema_top1"], 0.0)
+    with atomic(output) as temporary:
+        torch.save(contents, temporary)
+    say(f"{len(slots)} pairs of moments in {len(groups)} groups")
+    return output
+
+
+def _refuse_changes(wishes):
+    if wishes.img_size is not None or wishes.num_classes is not None:
+        raise ValueError(
+            "a training run keeps its input size and classes; convert the weights alone to change"
+        )
+
+
+def _build(name, overrides, dtypes):
+    if dtypes not in ({"float32"}, {"float64"}):
+        raise UnfitWeightsError(
+            f"the weights are {', '.join(sorted(dtypes))}; a run's are float32 or float64"
+        )
+    model = paddle_inline.create_model(name, **overrides)
+    model.to(dtype=dtypes.pop())
+    return model
+
+
+def _optimizer(model, groups):
+    settings = {**DEFAULTS, **groups[0]}
+    kinds = decay_groups(model, settings["weight_decay"])
+    return make_optimizer("adamw", model, kinds, betas=tuple(settings["betas"]), eps=settings["eps"])
+
+
+def _load(model, arrays):
+    paddle_inline.load_weights(model, {name: array.read() for name, array in arrays.items()})
+
+
+def _open_run(folder):
+    """(model, optimizer, Ema or None, state) of a checkpoint folder."""
+    folder = Path(folder)
+    state = check_checkpoint(folder)
+    arrays, _ = open_weights(folder / "model.pdparams")
+    dtypes = {array.dtype for array in arrays.values() if "float" in array.dtype}
+    model = _build(state["model"], tuples(state["overrides"]), dtypes)
+    optimizer = _optimizer(model, _extra(state).get("param_groups") or [_settings(state)])
+    ema = Ema(model, 0.0) if (folder / "ema.pdparams").exists() else None
+    load_checkpoint(folder, model=model, optimizer=optimizer, ema=ema)
+    return model, optimizer, ema, state
+
+
+def _extra(state):
+    """What a checkpoint keeps for PyTorch alone, if it came from there."""
+    return state.get("torch") or {}
+
+
+def _settings(state):
+    """AdamW's settings of a run of train_paddle.py; the defaults where it names none."""
+    train = (state.get("config") or {}).get("train", {})
+    optimizer = train.get("optimizer", {})
+    if optimizer.get("name", "adamw") != "adamw":
+        raise ValueError(f"the run's optimizer is {optimizer['name']}; AdamW's state alone can be converted")
+    found = {**optimizer, "weight_decay": train.get("weight_decay")}
+    return {key: default if found.get(key) is None else found[key] for key, default in DEFAULTS.items()}
+
+
+def _trained(model):
+    """[(PyTorch's name, Paddle's name, whether it is transposed)] of a Paddle model's trained parameters;
+    Paddle counts BatchNorm's statistics among the others."""
+    parameters = {name for name, parameter in model.named_parameters() if not parameter.stop_gradient}
+    rules = tensor_rules(model)
+    return [(rules[name][0], name, rules[name][1].transpose) for name in rules if name in parameters]
+
+
+def _read_optimizer(saved, model, order, path):
+    """(groups, slots) of a PyTorch optimizer's state dict.
+
+    Args:
+        order: PyTorch's names in the order of its model, which is that of its optimizer's parameters.
+    Returns:
+        [{"names": [...], "lr": ..., ...}] and {PyTorch's name: {"step", "exp_avg", "exp_avg_sq"}}.
+    """
+    if not isinstance(saved, dict) or not isinstance(saved.get("state"), dict):
+        raise WeightsFileError(
+            f"{path} has no optimizer's state; convert its weights alone, without --training"
+        )
+    shapes = {name: tuple(p.shape)[:: -1 if turned else 1] for (name, _, turned), p in _pairs(model)}
+    order = [name for name in order if name in shapes]
+    parts = saved.get("param_groups")
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise WeightsFileError(f"{path} has an optimizer without groups of parameters")
+    for names in _ways_of_grouping(parts, order, model):
+        if [len(group) for group in names] != [len(part.get("params", ())) for part in parts]:
+            continue
+        numbered = {i: name for part, group in zip(parts, names) for i, name in zip(part["params"], group)}
+        if set(saved["state"]) <= set(numbered) and all(
+            _shape(slot.get(moment)) == shapes[numbered[i]]
+            for i, slot in saved["state"].items()
+            for moment, _, _ in MOMENTS
+        ):
+            break
+    else:
+        sizes = ", ".join(str(len(part.get("params", ()))) for part in parts)
+        raise WeightsFileError(
+            f"{path} has an optimizer with {len(parts)} groups, of {sizes} tensors, which is not AdamW over "
+            "this model: neither all in one, nor those that decay and those that do not"
+        )
+    groups = [
+        {
+            "names": group,
+            **{key: plain(value) for key, value in part.items() if key not in ("params", "param_names")},
+        }
+        for part, group in zip(parts, names)
+    ]
+    return groups, {numbered[i]: _read_slot(numbered[i], slot) for i, slot in saved["state"].items()}
+
+
+def _pairs(model):
+    parameters = dict(model.named_parameters())
+    return [(entry, parameters[entry[1]]) for entry in _trained(model)]
+
+
+def _ways_of_grouping(parts, order, model):
+    """How an optimizer may have split its parameters, as lists of names per group, the likeliest first."""
+    if all(isinstance(part.get("param_names"), list) for part in parts):
+        yield [part["param_names"] for part in parts]
+    if len(parts) == 1:
+        yield [order]
+    if len(parts) == 2:
+        shapes = {name: parameter.ndim for (name, _, _), parameter in _pairs(model)}
+        by_rule = _decaying(model)
+        for decay in (by_rule, {name for name, rank in shapes.items() if rank > 1}):
+            halves = [
+                [name for name in order if name in decay],
+                [name for name in order if name not in decay],
+            ]
+            first_decays = (parts[0].get("weight_decay") or 0) >= (parts[1].get("weight_decay") or 0)
+            yield halves if first_decays else halves[::-1]
+            yield halves[::-1] if first_decays else halves
+
+
+def _decaying(model):
+    """PyTorch's names of the parameters that decay, by the recipe's rule."""
+    names = {ours: theirs for theirs, ours, _ in _trained(model)}
+    return {names[name] for group in decay_groups(model, 1.0) if group.weight_decay for name in group.names}
+
+
+def _authors_groups(model, order, settings):
+    """Two groups, as the authors make them: what decays, and what does not."""
+    decay = _decaying(model)
+    halves = [name for name in order if name in decay], [name for name in order if name not in decay]
+    decays = settings["weight_decay"], 0.0
+    return [{"names": names, **settings, "weight_decay": value} for names, value in zip(halves, decays)]
+
+
+def _shape(tensor):
+    return tensor.stored.shape if isinstance(tensor, Tensor) else None
+
+
+def _read_slot(name, slot):
+    step = slot.get("step")
+    step = step.stored.read() if isinstance(step, Tensor) else step
+    if (
+        not isinstance(step, (int, float, np.ndarray))
+        or np.size(step) != 1
+        or not 0 <= np.ravel(step)[0] < 2**53
+    ):
+        raise UnfitWeightsError(f"the optimizer's step of {name} is no count")
+    result = {"step": int(np.ravel(step)[0])}
+    for moment, _, _ in MOMENTS:
+        result[moment] = slot[moment].stored.read()
+        if result[moment].dtype.kind != "f" or nonfinite(result[moment]):
+            raise UnfitWeightsError(f"the optimizer's {moment} of {name} has values that are no real numbers")
+    if (result["exp_avg_sq"] < 0).any():
+        raise UnfitWeightsError(f"the optimizer's exp_avg_sq of {name} has negative values")
+    if slot.get("max_exp_avg_sq") is not None:
+        raise UnfitWeightsError("the optimizer is AdamW with amsgrad, which train_paddle.py does not have")
+    return result
+
+
+def _paddle_slots(slots, model, groups):
+    """`optimizer_state`'s form: a parameter that PyTorch never updated has moments of zero after no step."""
+    betas = {name: group.get("betas", DEFAULTS["betas"]) for group in groups for name in group["names"]}
+    result = {}
+    for (theirs, ours, turned), parameter in _pairs(model):
+        zero = np.zeros(tuple(parameter.shape)[:: -1 if turned else 1])
+        slot = slots.get(theirs, {"step": 0, "exp_avg": zero, "exp_avg_sq": zero})
+        dtype = str(parameter.dtype).split(".")[-1]
+        result[ours] = {}
+        for beta, (moment, name, power) in zip(betas[theirs], MOMENTS):
+            values = slot[moment].T if turned else slot[moment]
+            result[ours][name] = np.ascontiguousarray(values, dtype)
+            result[ours][power] = np.array([beta ** (slot["step"] + 1)], dtype)
+    return result
+
+
+def _torch_slots(slots, model, groups, update):
+    """{PyTorch's name: {"step", "exp_avg", "exp_avg_sq"}}, without parameters that were never updated."""
+    betas = {name: group["betas"] for group in groups for name in group["names"]}
+    result = {}
+    for theirs, ours, turned in _trained(model):
+        if ours not in slots:
+            continue
+        step = _steps(slots[ours]["beta2_pow_acc"], betas[theirs][1], update)
+        if step:
+            result[theirs] = {"step": step}
+            for moment, name, _ in MOMENTS:
+                values = slots[ours][name]
+                result[theirs][moment] = np.ascontiguousarray(values.T if turned else values)
+    return result
+
+
+def _steps(power, beta, update):
+    """How often a parameter was updated, from the power of its beta, which is that of one step more; where
+    rounding has worn it down, as often as the run."""
+    power = power.item()
+    if power < 1e-30:
+        return update
+    steps = round(math.log(power) / math.log(beta)) - 1
+    return update if abs(steps - update) <= update / 100 else steps
+
+
+def _numbered(groups, slots, rate):
+    """The state dict of a torch.optim.AdamW over these groups."""
+    import torch
+
+    numbers, parts = {}, []
+    for group in groups:
+        first = len(numbers)
+        numbers.update({name: first + i for i, name in enumerate(group["names"])})
+        settings = {key: value for key, value in group.items() if key != "names"}
+        settings.update(lr=rate, betas=tuple(group["betas"]))
+        parts.append({**settings, "params": list(range(first, len(numbers)))})
+    state = {}
+    for name, number in numbers.items():
+        if name in slots:
+            step = {"step": torch.tensor(float(slots[name]["step"]))}
+            moments = {key: torch.from_numpy(slots[name][key].copy()) for key, _, _ in MOMENTS}
+            state[number] = {**step, **moments}
+    return {"state": state, "param_groups": parts}
+
+
+def _torch_weights(model, tensors, counters):
+    """A PyTorch state dict from {Paddle name: tensor}."""
+    import torch
+
+    values = {name: tensor.numpy() for name, tensor in tensors.items()}
+    arrays = {
+        name: StoredArray(value.shape, str(value.dtype), lambda value=value: value)
+        for name, value in values.items()
+    }
+    result = torch_side(arrays, model, counters)
+    return OrderedDict((name, torch.from_numpy(array.read().copy())) for name, array in result.items())
+
+
+def _state(contents, opened, groups, update):
+    """What state.json shall say."""
+    epoch = contents.get("epoch")
+    done = epoch + 1 if isinstance(epoch, int) and epoch >= 0 else 0
+    progress = Progress(
+        epoch=done,
+        update=update,
+        best_top1=_number(contents.get("max_accuracy"), -1.0),
+        best_ema_top1=_number(contents.get("max_accuracy_e"), -1.0),
+    )
+    return {
+        "model": opened.identity.name,
+        "overrides": opened.identity.overrides,
+        "update": update,
+        "progress": progress.as_dict(),
+        "rate": _number(groups[0].get("lr"), 0.0),
+        "updates_per_epoch": update // done if done else None,
+        "scaler": None,
+        "world": None,
+        "config": None,  # the settings are those that train_paddle.py is given
+        "classes": None,
+        "paddle": paddle.__version__,
+        "torch": {
+            "param_groups": groups,
+            "lr_scheduler": plain(contents.get("lr_scheduler")),
+            "num_batches_tracked": opened.counters,
+        },
+    }
+
+
+def _number(value, default):
+    value = value.item() if isinstance(value, np.generic) else value
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else default
+
+
+def plain(value, depth=6):
+    """A value that JSON can hold, without what it cannot: None in its place."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if (
+        value is None
+        or isinstance(value, (bool, int, str))
+        or (isinstance(value, float) and math.isfinite(value))
+    ):
+        return value
+    if depth and isinstance(value, dict):
+        return {key: plain(item, depth - 1) for key, item in value.items() if isinstance(key, str)}
+    if depth and isinstance(value, (list, tuple)):
+        return [plain(item, depth - 1) for item in value]
+    return None
+
+
+def _check_written(folder, model, optimizer, ema):
+    """Read a checkpoint back and hold it, bit for bit, against what was to be written."""
+    again, its_optimizer, its_ema, _ = _open_run(folder)
+    pairs = [(again.state_dict(), model.state_dict())]
+    if ema is not None:
+        pairs.append((its_ema.average, ema.average))
+    for name, slots in optimizer_state(model, optimizer).items():
+        pairs.append((optimizer_state(again, its_optimizer)[name], slots))
+    for mine, theirs in pairs:
+        for name, value in theirs.items():
+            if np.asarray(mine[name]).tobytes() != np.asarray(value).tobytes():
+                raise CheckFailedError(f"{folder}: {name} does not come back bit for bit")

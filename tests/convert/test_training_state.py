@@ -1,0 +1,246 @@
+"""A run that changes its framework half-way ends where it would have ended: AdamW, schedule, averages."""
+
+import math
+from collections import OrderedDict
+from copy import deepcopy
+
+import numpy as np
+import paddle
+import pytest
+import torch
+
+import paddle_inline
+import torch_ref
+from convert import paddle_to_torch
+from convert.conversion import Wishes
+from convert.training_state import training_to_paddle, training_to_torch
+from paddle_inline.engine.checkpoint import load_checkpoint, save_checkpoint
+from paddle_inline.engine.ema import Ema
+from paddle_inline.engine.fit import Progress
+from paddle_inline.engine.optim import decay_groups, make_optimizer
+from paddle_inline.stored import WeightsFileError
+
+SMALL = {
+    "inline_deit_digits": {"depth": 2, "embed_dim": 16, "num_heads": 2, "img_size": 16},
+    "soft_digits": {"num_classes": 4, "embed_dims": (16, 16, 16, 16), "num_heads": (1, 1, 1, 1)},
+}
+UPDATES, DECAY, AVERAGE = 20, 0.05, 0.9
+QUIET = Wishes(verify=False)
+
+
+def rate(update):
+    """Linear warm-up, then a cosine."""
+    return 1e-3 * min((update + 1) / 5, 0.5 * (1 + math.cos(math.pi * update / (3 * UPDATES))))
+
+
+def batch(update, spec):
+    random = np.random.RandomState(update)
+    size = spec.img_size if isinstance(spec.img_size, int) else spec.img_size[0]
+    return random.standard_normal((4, 3, size, size)), random.randint(0, spec.num_classes, 4)
+
+
+def torch_groups(model, single):
+    if single:
+        return [{"params": list(model.parameters())}]
+    no_decay = getattr(model, "NO_DECAY", ())
+    decays = {
+        name: p.ndim > 1 and not name.endswith(".bias") and not any(part in name for part in no_decay)
+        for name, p in model.named_parameters()
+    }
+    parameters = dict(model.named_parameters())
+    return [
+        {"params": [parameters[name] for name, on in decays.items() if on], "weight_decay": DECAY},
+        {"params": [parameters[name] for name, on in decays.items() if not on], "weight_decay": 0.0},
+    ]
+
+
+class TorchRun:
+    def __init__(self, name, single=False):
+        self.name = name
+        self.model = torch_ref.create_model(name, **SMALL[name]).double().train()
+        self.optimizer = torch.optim.AdamW(torch_groups(self.model, single), lr=rate(0), weight_decay=DECAY)
+        self.average = deepcopy(self.model.state_dict())
+
+    def train(self, first, last):
+        for update in range(first, last):
+            images, labels = (torch.from_numpy(value) for value in batch(update, self.model.spec))
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate(update)
+            loss = torch.nn.functional.cross_entropy(self.model(images), labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            for name, value in self.model.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].mul_(AVERAGE).add_(value, alpha=1 - AVERAGE)
+                else:
+                    self.average[name].copy_(value)
+        return self
+
+    def save(self, path, wrap=""):
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(UPDATES)
+        torch.save(
+            {
+                "model": OrderedDict((wrap + name, value) for name, value in self.model.state_dict().items()),
+                "optimizer": self.optimizer.state_dict(),
+                "lr_scheduler": {"base_values": [1e-3], "metric": None, "noise": None},
+                "max_accuracy": np.float64(71.5),
+                "epoch": 3,
+                "state_dict_ema": self.average,
+                "max_accuracy_e": 72.5,
+            },
+            path,
+        )
+        return path
+
+    def load(self, path):
+        saved = torch.load(path, weights_only=True)
+        self.model.load_state_dict(saved["model"], strict=True)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.average = saved["state_dict_ema"]
+        return saved
+
+
+class PaddleRun:
+    def __init__(self, name):
+        paddle.set_default_dtype("float64")
+        self.model = paddle_inline.create_model(name, **SMALL[name])
+        self.model.train()
+        self.optimizer = make_optimizer("adamw", self.model, decay_groups(self.model, DECAY))
+        self.ema = Ema(self.model, AVERAGE)
+
+    def train(self, first, last):
+        for update in range(first, last):
+            images, labels = (paddle.to_tensor(value) for value in batch(update, self.model.spec))
+            self.optimizer.set_lr(rate(update))
+            paddle.nn.functional.cross_entropy(self.model(images), labels).backward()
+            self.optimizer.step()
+            self.optimizer.clear_grad()
+            self.ema.update(self.model)
+        return self
+
+    def save(self, folder):
+        state = {
+            "model": self.model.name,
+            "overrides": SMALL[self.model.name],
+            "update": UPDATES,
+            "progress": Progress(epoch=4, update=UPDATES, best_top1=71.5, best_ema_top1=72.5).as_dict(),
+            "rate": rate(UPDATES),
+            "config": {"train": {"weight_decay": DECAY, "optimizer": {"name": "adamw", "eps": 1e-8}}},
+        }
+        return save_checkpoint(folder, model=self.model, optimizer=self.optimizer, ema=self.ema, state=state)
+
+    def load(self, folder):
+        return load_checkpoint(folder, model=self.model, optimizer=self.optimizer, ema=self.ema)
+
+    def as_torch(self, tensors):
+        return paddle_to_torch({name: value.numpy() for name, value in tensors.items()}, self.model)
+
+
+def furthest(ours, theirs):
+    """The largest difference of two sets of weights, relative to the largest weight of its tensor."""
+    return max(
+        np.abs(ours[name] - value.numpy()).max() / max(value.abs().max().item(), 1e-3)
+        for name, value in theirs.items()
+        if value.is_floating_point()
+    )
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["two groups", "one group"])
+def handed_over(request, tmp_path_factory):
+    """(whether all parameters decay, the run in PyTorch after 40 updates, its checkpoint of 20 in Paddle)."""
+    folder = tmp_path_factory.mktemp("run")
+    run = TorchRun("inline_deit_digits", request.param).train(0, UPDATES)
+    made = training_to_paddle(run.save(folder / "a.pth", "module."), folder / "checkpoints", QUIET)
+    return request.param, run.train(UPDATES, 2 * UPDATES), made
+
+
+def test_from_torch_to_paddle(handed_over):
+    single, run, made = handed_over
+    ours = PaddleRun("inline_deit_digits")
+    state = ours.load(made)
+    assert (state["update"], state["progress"]["epoch"], state["rate"]) == (UPDATES, 4, rate(UPDATES))
+    assert (state["progress"]["best_top1"], state["progress"]["best_ema_top1"]) == (71.5, 72.5)
+    if single:  # the one group decays as a whole, so Paddle's rule must not be used
+        ours.optimizer = paddle.optimizer.AdamW(parameters=ours.model.parameters(), weight_decay=DECAY)
+        ours.load(made)
+    ours.train(UPDATES, 2 * UPDATES)
+    assert furthest(ours.as_torch(ours.model.state_dict()), run.model.state_dict()) < 1e-8
+    assert furthest(ours.as_torch(ours.ema.average), run.average) < 1e-8
+
+
+def test_from_paddle_to_torch(tmp_path):
+    name = "inline_deit_digits"
+    run, theirs = PaddleRun(name).train(0, UPDATES), TorchRun(name)
+    training_to_torch(run.save(tmp_path), tmp_path / "a.pth", QUIET)
+    run.train(UPDATES, 2 * UPDATES)
+    saved = theirs.load(tmp_path / "a.pth")
+    assert (saved["epoch"], saved["max_accuracy"], saved["max_accuracy_e"]) == (3, 71.5, 72.5)
+    assert saved["lr_scheduler"]["last_epoch"] == UPDATES
+    assert theirs.optimizer.param_groups[0]["lr"] == rate(UPDATES)
+    theirs.train(UPDATES, 2 * UPDATES)
+    assert furthest(run.as_torch(run.model.state_dict()), theirs.model.state_dict()) < 1e-8
+    assert furthest(run.as_torch(run.ema.average), theirs.average) < 1e-8
+
+
+def test_there_and_back_is_bit_for_bit(tmp_path):
+    name = "soft_digits"
+    run = TorchRun(name).train(0, 3)
+    first = torch.load(run.save(tmp_path / "a.pth"), weights_only=False)
+    made = training_to_paddle(tmp_path / "a.pth", tmp_path / "checkpoints", QUIET)
+    second = torch.load(training_to_torch(made, tmp_path / "b.pth", QUIET), weights_only=True)
+    assert first["optimizer"]["param_groups"][0]["betas"] == (0.9, 0.999)
+    for key in ("model", "state_dict_ema"):
+        assert list(second[key]) == list(first[key])
+        for item, value in first[key].items():
+            assert torch.equal(second[key][item], value), item
+    for number, slot in first["optimizer"]["state"].items():
+        for item, value in slot.items():
+            assert torch.equal(second["optimizer"]["state"][number][item], value), (number, item)
+    for a, b in zip(first["optimizer"]["param_groups"], second["optimizer"]["param_groups"]):
+        assert a == b
+    assert second["lr_scheduler"] == first["lr_scheduler"]
+    assert (second["epoch"], second["max_accuracy"]) == (3, 71.5)
+
+
+@pytest.mark.parametrize("handed_over", [False], indirect=True)
+def test_a_run_that_forgets_its_moments_ends_elsewhere(handed_over):
+    """So the tests above can fail."""
+    _, run, made = handed_over
+    ours = PaddleRun("inline_deit_digits")
+    ours.load(made)
+    ours.optimizer = make_optimizer("adamw", ours.model, decay_groups(ours.model, DECAY))
+    ours.train(UPDATES, 2 * UPDATES)
+    assert furthest(ours.as_torch(ours.model.state_dict()), run.model.state_dict()) > 1e-4
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return TorchRun("inline_deit_digits").train(0, 1).save(tmp_path_factory.mktemp("one") / "a.pth")
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda saved: saved.pop("optimizer"), "no optimizer's state"),
+        (lambda saved: saved["optimizer"]["param_groups"].pop(), "1 groups, of 14 tensors, which is not"),
+        (lambda saved: saved["optimizer"]["param_groups"][0]["params"].pop(), "of 13, 26 tensors"),
+        (lambda saved: saved["optimizer"]["state"][0].update(exp_avg=torch.zeros(3)), "is not AdamW over"),
+        (lambda saved: saved["optimizer"]["state"][0]["exp_avg"].fill_(math.nan), "no real numbers"),
+        (lambda saved: saved["optimizer"]["state"][0]["exp_avg_sq"].fill_(-1.0), "negative"),
+        (lambda saved: saved["optimizer"]["state"][0].update(step="ten"), "no count"),
+    ],
+)
+def test_an_optimizer_that_is_not_this_model_s_is_refused(tmp_path, checkpoint, spoil, message):
+    saved = torch.load(checkpoint, weights_only=False)
+    spoil(saved)
+    torch.save(saved, tmp_path / "a.pth")
+    with pytest.raises((WeightsFileError, ValueError), match=message):
+        training_to_paddle(tmp_path / "a.pth", tmp_path / "checkpoints", QUIET)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_run_keeps_its_sizes(tmp_path):
+    with pytest.raises(ValueError, match="keeps its input size"):
+        training_to_paddle(tmp_path / "a.pth", tmp_path, Wishes(num_classes=3))
