@@ -252,8 +252,16 @@ def find_resume(config, folder, log):
     return found
 
 
-def check_same_run(old, new, world, force):
+def check_same_run(old, new, world, updates_per_epoch, force):
     """Refuses to go on from a checkpoint of other settings, unless forced."""
+    if old["config"] is None:  # converted from PyTorch, which tells none: the epochs must be as long
+        if old["update"] != old["progress"]["epoch"] * updates_per_epoch:
+            raise checkpoint.CheckpointError(
+                f"the checkpoint has done {old['update']} updates in {old['progress']['epoch']} epochs; with "
+                f"this batch and data an epoch has {updates_per_epoch}. Choose data.batch_size and "
+                "train.accumulation_steps as it was trained with"
+            )
+        return
     changed = [
         line
         for line in settings.differences(old["config"], settings.to_dict(new))
@@ -327,7 +335,7 @@ def train(config, args) -> int:
     progress = Progress()
     found = find_resume(config, folder, log)
     if found is not None:
-        check_same_run(checkpoint.check_checkpoint(found), config, world, args.force)
+        check_same_run(checkpoint.check_checkpoint(found), config, world, updates_per_epoch, args.force)
         state = checkpoint.load_checkpoint(found, model=model, optimizer=optimizer, ema=ema)
         progress = Progress(**state["progress"])
         if scaler is not None and state["scaler"]:
