@@ -18,15 +18,11 @@ CHINESE = (ROOT / "README_zh.md").read_text(encoding="utf-8")
 
 # Commands that are not run here, and why that is no loss.
 NOT_RUN = {
-    "git": "the repository is here",
-    "cd": "the test is there",
-    "pip": "installs: test_extras_exist checks the names",
     "make": "the targets call this test",
     "python -m pip": "installs: test_extras_exist checks the names",
-    "python -m venv": "the test has an environment",
     "python -m paddle.distributed.launch": "takes several devices; the engine's tests run two processes",
-    "visualdl": "a server that stays",
 }
+MAY_FAIL = {"doctor"}  # exit code 1: this machine has something to mend
 # What is added to a command here, so that it ends soon.
 TRIM = {"train_paddle.py": ["-o", "train.epochs=1", "-o", "train.warmup_epochs=0"]}
 
@@ -107,6 +103,27 @@ def test_extras_exist():
     assert used and used <= known
 
 
+def test_model_table_says_what_the_models_are():
+    from paddle_inline.models.factory import list_models, model_spec
+
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", ENGLISH, re.M))
+    assert list(rows) == [
+        name for name in list_models() if model_spec(name).published != type(model_spec(name).published)()
+    ]
+    for name, row in rows.items():
+        size, params, counted, gmacs, counted_gmacs, top1 = (cell.strip() for cell in row.split("|"))
+        spec = model_spec(name)
+        for cell, value in (
+            (params, spec.published.params),
+            (gmacs, spec.published.gmacs),
+            (top1, spec.published.top1),
+        ):
+            assert cell == ("-" if value is None else f"{value:g}"), (name, cell)
+        assert size == str(spec.img_size) and float(counted) == spec.published.built_params
+        if spec.published.built_gmacs:
+            assert float(counted_gmacs) == pytest.approx(spec.published.built_gmacs, rel=0.05)
+
+
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for words in commands(ENGLISH):
@@ -121,7 +138,10 @@ def test_every_command_runs(clone):
     for words in commands(ENGLISH):
         if reason_not_run(words) is None:
             done = run(trimmed(words), clone)
-            assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+            allowed = (0, 1) if MAY_FAIL & set(words) else (0,)
+            assert done.returncode in allowed, (
+                f"{' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+            )
 
 
 def test_every_python_block_runs(clone, tmp_path):
