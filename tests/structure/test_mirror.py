@@ -16,8 +16,7 @@ ALLOWED = {
     "- layers/basic.py: def Module._apply(self, func, *args, **kwargs)": "as above",
     "- layers/basic.py: def _uniform(fan_in)": "torch initialises its convolutions so by default",
     "- layers/batch_norm.py: def BatchNorm2d.forward(self, x)": "Paddle's running variance is the biased one",
-    "- ops/inline_attention.py: def _batch_is_known(x)": "only Paddle models are traced for any batch",
-    "- ops/inline_attention.py: def _filter_grouped(v, kernel)": "as above",
+    "- ops/inline_attention.py: def _filter_grouped(v, kernel)": "only Paddle models are traced for any batch",
     "- ops/inline_attention.py: def _filter_shifted(v, kernel)": "as above",
 }
 
