@@ -200,8 +200,8 @@ def build_mixup(config, classes):
 
 
 def amp_arguments(config):
-    """Arguments of `auto_cast`, or None in full precision."""
-    if config.amp.level == "O0":
+    """Arguments of `auto_cast`, or None in full precision, which is all that Paddle has on a CPU."""
+    if config.amp.level == "O0" or paddle.device.get_device() == "cpu":
         return None
     return {"enable": True, "level": config.amp.level, "dtype": config.amp.dtype}
 
@@ -299,7 +299,7 @@ def train(config, args) -> int:
     images = config.data.batch_size * world * opts.accumulation_steps
     groups = decay_groups(model, opts.weight_decay)
     amp = amp_arguments(config)
-    if config.amp.level == "O2":
+    if amp and config.amp.level == "O2":
         model = paddle.amp.decorate(models=model, level="O2", dtype=config.amp.dtype)
     optimizer = make_optimizer(
         opts.optimizer.name,
@@ -308,7 +308,7 @@ def train(config, args) -> int:
         betas=opts.optimizer.betas,
         eps=opts.optimizer.eps,
         momentum=opts.optimizer.momentum,
-        multi_precision=config.amp.level == "O2",
+        multi_precision=bool(amp) and config.amp.level == "O2",
     )
     schedule = make_schedule(
         opts.lr_scheduler.name,
@@ -375,7 +375,7 @@ def train(config, args) -> int:
         checkpoint.save_weights(folder / name, weights, {"model": model.name, "overrides": overrides})
 
     started = time.perf_counter()
-    finished = fit(
+    fit(
         model,
         distributed.parallel(model, world),
         optimizer,
@@ -406,7 +406,7 @@ def train(config, args) -> int:
         run_folder=folder,
     )
     if rank == 0:
-        finish(log, config, model, progress, eval_loader, eval_source, folder, started, finished)
+        finish(log, config, model, progress, eval_loader, eval_source, folder, started)
     log.close()
     return 0
 
@@ -421,11 +421,13 @@ def describe(log, config, model, groups, train_source, eval_source, world, image
     )
     for group in groups:
         log.say(f"weight decay {group.weight_decay:g}: {len(group.names)} tensors, {group.rule}")
+    if config.amp.level != "O0" and amp_arguments(config) is None:
+        log.say(f"amp.level {config.amp.level} has no effect on a CPU: training in full precision")
     if TUNED and paddle.device.get_device() == "cpu":
         log.say("set for this CPU: " + " ".join(f"{k}={v}" for k, v in TUNED.items()))
 
 
-def finish(log, config, model, progress, loader, source, folder, started, finished):
+def finish(log, config, model, progress, loader, source, folder, started):
     """The pictures and last lines of a run."""
     try:
         plots.learning_curves(folder, folder / "curves.png")
@@ -435,10 +437,6 @@ def finish(log, config, model, progress, loader, source, folder, started, finish
     best = f"best top-1 {progress.best_top1:.2f}% (epoch {progress.best_epoch})"
     if progress.best_ema_top1 >= 0:
         best += f", averaged {progress.best_ema_top1:.2f}% (epoch {progress.best_ema_epoch})"
-    if finished:
-        weights = model.state_dict()
-        overrides = {"model": model.name, "overrides": {}}
-        del overrides, weights
     log.say(f"{best}; {duration(time.perf_counter() - started)}; everything is in {folder}")
 
 

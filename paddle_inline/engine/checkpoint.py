@@ -50,7 +50,8 @@ def save_weights(path, weights, description) -> None:
         _write_weights(partial, weights, description)
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise CheckpointError(_not_written(path, error)) from error
     _sync(path.parent)
 

@@ -76,6 +76,9 @@ def make_optimizer(
     ]
     shared = dict(learning_rate=0.0, parameters=settings, multi_precision=multi_precision)
     if name == "sgd":
+        for group in settings:  # Momentum forgets a group's decay, not a parameter's own
+            for parameter in group["params"]:
+                parameter.regularizer = paddle.regularizer.L2Decay(group["weight_decay"])
         return paddle.optimizer.Momentum(momentum=momentum, use_nesterov=True, weight_decay=0.0, **shared)
     adam = {"adamw": paddle.optimizer.AdamW, "adam": paddle.optimizer.Adam}[name]
     return adam(beta1=betas[0], beta2=betas[1], epsilon=eps, weight_decay=0.0, **shared)
@@ -107,8 +110,11 @@ def load_optimizer_state(model, optimizer, state: dict[str, dict[str, np.ndarray
     Raises:
         ValueError: if names, slots or shapes differ; nothing has been changed then.
     """
-    _create_slots(optimizer, [p for n, p in model.named_parameters() if n in state])
     own = optimizer_state(model, optimizer)
+    fresh = [p for n, p in model.named_parameters() if n in state and n not in own]
+    if fresh and not own:
+        _create_slots(optimizer, fresh)
+        own = optimizer_state(model, optimizer)
     problems = [f"  + {name} (in the state, not in the model)" for name in state if name not in own]
     problems += [f"  - {name} (in the model, not in the state)" for name in own if name not in state]
     for name in state.keys() & own.keys():
