@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import tempfile
@@ -77,7 +78,7 @@ def run(arguments):
                 failed[name] = str(error).strip().splitlines()[-1]
         for batch in arguments.batch_size:
             images = np.random.RandomState(0).standard_normal((batch, *shape)).astype(np.float32)
-            runs = {name: lambda engine=engine: engine(images) for name, engine in engines.items()}
+            runs = {name: functools.partial(engine, images) for name, engine in engines.items()}
             for name, seconds in race(runs, arguments.rounds).items():
                 rows.append({"engine": name, "batch": batch, "seconds": seconds})
     print_rows(rows)

@@ -6,6 +6,7 @@ An engine takes images [B, C, H, W] float32 of numpy and gives logits [B, classe
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -153,5 +154,6 @@ def quiet():
     try:
         yield
     finally:
+        ctypes.CDLL(None if os.name == "posix" else "ucrtbase").fflush(None)  # what C++ still holds back
         os.dup2(kept, 1)
         os.close(kept)

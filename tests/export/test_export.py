@@ -1,0 +1,177 @@
+"""Exported files compute what the model does, for any batch, or are not written."""
+
+import json
+
+import numpy as np
+import pytest
+
+paddle = pytest.importorskip("paddle")
+
+from paddle_inline import create_model, export  # noqa: E402
+from paddle_inline.engines import OnnxEngine, PaddleEngine, check_readable  # noqa: E402
+from paddle_inline.export import ExportError, compare, export_model, read_card, trace  # noqa: E402
+
+SMALL = {  # one small model of every family
+    "inline_deit_digits": {"depth": 1},
+    "inline_pvt_tiny": {"depths": (1, 1, 1, 1), "embed_dims": (16, 16, 32, 32), "num_heads": (1, 1, 2, 2)},
+    "inline_swin_tiny": {"depths": (1, 1, 2, 2), "embed_dim": 16, "num_heads": (1, 2, 2, 2)},
+    "inline_cswin_tiny": {"depths": (1, 1, 2, 1), "embed_dim": 16, "num_heads": (2, 2, 4, 4)},
+    "soft_tiny": {"depths": (1, 1, 1, 1)},
+}
+
+
+def small(name):
+    size = {} if name.endswith("digits") else {"img_size": 64, "num_classes": 10}
+    return create_model(name, **{**SMALL[name], **size})
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """(model, folder) of an export for any batch."""
+    folder, lines = tmp_path_factory.mktemp("digits"), []
+    model = small("inline_deit_digits")
+    card = export_model(model, folder, top1=97.5, classes=list("abcdefghij"), log=lines.append)
+    return model, folder, card, lines
+
+
+def test_the_card_says_what_was_written(digits):
+    model, folder, card, lines = digits
+    assert read_card(folder) == json.loads((folder / "card.json").read_text()) == card
+    assert sorted(path.name for path in folder.iterdir()) == sorted(export.files_of(card))
+    assert (card["model"], card["num_classes"], card["top1"]) == ("inline_deit_digits", 10, 97.5)
+    assert card["input"]["shape"] == [None, 3, 32, 32]
+    assert card["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
+    assert [row["engine"] for row in card["checks"]] == ["Paddle Inference", "Paddle Inference with oneDNN"]
+    assert len(lines) == 2 and all("agrees to" in line for line in lines)
+    assert model.training
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_one_file_serves_batches_of_1_3_and_8(name, tmp_path):
+    model = small(name)
+    model.eval()
+    trace(model, tmp_path / "model", None)
+    program = next(path for path in tmp_path.iterdir() if path.suffix in (".json", ".pdmodel"))
+    engine = PaddleEngine(program, tmp_path / "model.pdiparams", threads=1, onednn=True)
+    for batch in (1, 3, 8):
+        images = np.random.RandomState(batch).standard_normal((batch, 3, *model.img_size)).astype("float32")
+        with paddle.no_grad():
+            compare([engine(images)], [model(paddle.to_tensor(images)).numpy()], name)
+
+
+def test_a_filter_frozen_at_the_first_call_is_found(tmp_path, monkeypatch):
+    from paddle_inline.ops import inline_attention
+
+    monkeypatch.setattr(inline_attention, "_filter_shifted", inline_attention._filter_grouped)
+    with pytest.raises(ExportError, match="nothing was written"):
+        export_model(small("inline_deit_digits"), tmp_path / "out", batch=2, log=lambda line: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_program_that_differs_leaves_an_earlier_export_as_it_was(digits, monkeypatch):
+    model, folder, card, _ = digits
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(export, "run_in_child", lambda *given: [np.zeros((1, 10)), np.zeros((3, 10))])
+    with pytest.raises(ExportError, match="with oneDNN differs from the model"):
+        export_model(model, folder, log=lambda line: None)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_crash_of_onednn_is_survived_and_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(export, "run_in_child", lambda *given: "Unimplemented: something")
+    lines = []
+    card = export_model(small("inline_deit_digits"), tmp_path, log=lines.append)
+    assert card["onednn"] is False
+    assert lines[-1].endswith("left off: Unimplemented: something")
+
+
+def test_a_child_that_dies_hands_back_its_last_words(tmp_path):
+    missing = tmp_path / "no.json"
+    assert "no program" in export.run_in_child(missing, missing, [np.zeros((1, 3, 8, 8))])
+
+
+def test_compare_sees_differences_shapes_and_nans():
+    truth = np.array([[1.0, 200.0]])
+    assert compare([truth + 1e-3], [truth], "it") == pytest.approx(5e-6)
+    for wrong in (truth + 1e-2, truth * np.nan, truth[:, :1]):
+        with pytest.raises(ExportError, match="it "):
+            compare([wrong], [truth], "it")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"batch": 0}, "batch 0"), ({"classes": ["a"]}, "1 class names for a model of 10")],
+)
+def test_mistakes_are_refused_before_anything_is_written(arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export_model(small("inline_deit_digits"), tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_programs_of_two_generations_of_paddle_are_told_apart(tmp_path, monkeypatch):
+    program = tmp_path / "model.json"
+    with pytest.raises(FileNotFoundError, match="no program"):
+        check_readable(program)
+    program.write_text("{}")
+    monkeypatch.setattr(paddle, "__version__", "3.3.1")
+    check_readable(program)
+    monkeypatch.setattr(paddle, "__version__", "2.6.2")
+    with pytest.raises(ValueError, match="written by Paddle 3, this is Paddle 2.6.2"):
+        check_readable(program)
+    (tmp_path / "model.onnx").write_text("")
+    with pytest.raises(ValueError, match="no Paddle program"):
+        check_readable(tmp_path / "model.onnx")
+
+
+def test_a_card_cannot_point_outside_its_folder(tmp_path):
+    (tmp_path / "card.json").write_text('{"format": 1, "files": {"program": "../model.json"}}')
+    with pytest.raises(ValueError, match="beside it"):
+        read_card(tmp_path)
+    (tmp_path / "card.json").write_text('{"format": 2, "files": {}}')
+    with pytest.raises(ValueError, match="format 2"):
+        read_card(tmp_path)
+
+
+def pad_model(path, value):
+    onnx = pytest.importorskip("onnx")
+    tensor = onnx.helper.make_tensor_value_info
+    pads = onnx.numpy_helper.from_array(np.array([1, 1]), "pads")
+    fill = onnx.numpy_helper.from_array(np.array(value, np.float32), "fill")
+    node = onnx.helper.make_node("Pad", ["x", "pads", "fill"], ["y"], name="pad")
+    x, y = tensor("x", 1, [2]), tensor("y", 1, [4])
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [x], [y], [pads, fill])), str(path))
+
+
+def test_a_pad_that_fills_with_garbage_is_found(tmp_path):
+    pad_model(tmp_path / "good.onnx", 0)
+    export.check_pads(tmp_path / "good.onnx")
+    pad_model(tmp_path / "bad.onnx", -1.9e23)
+    with pytest.raises(ExportError, match="'pad' fills with -1.9"):
+        export.check_pads(tmp_path / "bad.onnx")
+
+
+@pytest.mark.skipif(paddle.__version__.startswith("2."), reason="paddle2onnx needs Paddle 3")
+def test_onnx_agrees_at_any_batch(tmp_path):
+    pytest.importorskip("paddle2onnx")
+    pytest.importorskip("onnxruntime")
+    model = small("inline_deit_digits")
+    card = export_model(model, tmp_path, onnx=True, log=lambda line: None)
+    assert [row["engine"] for row in card["checks"]][-1] == "ONNX Runtime"
+    engine = OnnxEngine(tmp_path / "model.onnx", threads=1)
+    model.eval()
+    for batch in (1, 3, 8):
+        images = np.random.RandomState(batch).standard_normal((batch, 3, 32, 32)).astype("float32")
+        with paddle.no_grad():
+            compare([engine(images)], [model(paddle.to_tensor(images)).numpy()], "ONNX Runtime")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not paddle.is_compiled_with_cuda(), reason="a Paddle without CUDA")
+def test_export_agrees_on_a_gpu(digits):
+    model, folder, card, _ = digits
+    images = np.random.RandomState(0).standard_normal((3, 3, 32, 32)).astype("float32")
+    engine = PaddleEngine(folder / card["files"]["program"], folder / card["files"]["params"], "gpu")
+    model.eval()
+    with paddle.no_grad():
+        expected = model(paddle.to_tensor(images)).numpy()
+    np.testing.assert_allclose(engine(images), expected, rtol=0, atol=1e-3)  # TF32 is on there
