@@ -1,4 +1,4 @@
-"""python -m paddle_inline COMMAND: look at the models and at this machine.
+"""python -m paddle_inline COMMAND: the models at work, and this machine looked at.
 
 Exit code 0: done; 1: a check failed; 2: a mistake in the call, with one message.
 """
@@ -12,6 +12,9 @@ import sys
 import warnings
 
 from . import __version__
+from .bench import bench_command
+from .export import export_command
+from .predict import predict_command
 from .runtime import tune_cpu
 
 
@@ -24,7 +27,6 @@ def list_command(parser):
     def run(arguments):
         from rich.progress import track
 
-        tune_cpu()
         from .models.factory import list_models, model_spec
 
         names = list_models()
@@ -59,7 +61,6 @@ def info_command(parser):
     parser.add_argument("name", metavar="NAME", help="a model of `list`")
 
     def run(arguments):
-        tune_cpu()
         from .engine.optim import decay_groups
         from .models.factory import create_model, model_spec
         from .profile import profile
@@ -112,7 +113,14 @@ def doctor_command(parser):
 
 # A new command is a function and its row here. The function adds its arguments to the parser that it is
 # given and returns what runs them: arguments -> exit code, or None for 0. Its docstring is its help.
-COMMANDS = {"list": list_command, "info": info_command, "doctor": doctor_command}
+COMMANDS = {
+    "list": list_command,
+    "info": info_command,
+    "predict": predict_command,
+    "export": export_command,
+    "bench": bench_command,
+    "doctor": doctor_command,
+}
 
 KINDS = {
     "Linear": "in Linear layers",
@@ -132,7 +140,7 @@ def build_parser():
     )
     parser.add_argument("--version", action="version", version=f"paddle_inline {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         help = command.__doc__.splitlines()[0]
         own = commands.add_parser(name, help=help, description=command.__doc__, allow_abbrev=False)
@@ -143,6 +151,8 @@ def build_parser():
 def main(argv=None):
     """Run one command; returns the exit code. A user's mistake is one message, without a traceback."""
     arguments = build_parser().parse_args(argv)
+    if arguments.command != "doctor":  # which looks at what the user has set
+        tune_cpu()  # before Paddle is loaded
     warnings.filterwarnings("ignore", "No ccache found")  # Paddle's, on a compiler that nothing here uses
     try:
         code = arguments.run(arguments) or 0
