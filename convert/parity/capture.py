@@ -7,12 +7,13 @@ to bfloat16, and what happens inside a sublayer is computed in float32.
 
 from __future__ import annotations
 
+import itertools
+import weakref
 from contextlib import contextmanager
-from functools import partial
 
 import numpy as np
 
-from .recording import MODEL, Call, Recording, Value
+from .recording import MODEL, Recording
 
 DTYPES = ("float64", "float32", "bfloat16")
 
@@ -23,7 +24,7 @@ def check_dtype(dtype):
         raise ValueError(f"dtype {dtype!r} must be one of {', '.join(DTYPES)}")
 
 
-def record_torch(model, images, labels, dtype="float64", backward=True):
+def record_torch(model, images, labels, dtype="float64", backward=True, into=Recording):
     """Record a torch.nn.Module.
 
     Args:
@@ -31,8 +32,10 @@ def record_torch(model, images, labels, dtype="float64", backward=True):
         images, labels: numpy, [B, C, H, W] and [B].
         dtype: "float64", "float32" or "bfloat16" (see above).
         backward: record the gradients of the mean cross-entropy as well.
+        into: makes the listener from the framework's name and version, the model's name and `dtype`: a
+            Recording, or what compares as it listens and keeps nothing.
     Returns:
-        A Recording.
+        The listener.
     Raises:
         ValueError: an unknown dtype.
     """
@@ -56,32 +59,32 @@ def record_torch(model, images, labels, dtype="float64", backward=True):
     def numpy(tensor):
         return tensor.detach().cpu().numpy()
 
-    recording = Recording("torch", torch.__version__, getattr(model, "name", type(model).__name__), dtype)
+    listener = into("torch", torch.__version__, getattr(model, "name", type(model).__name__), dtype)
     hooks = _Hooks(
-        recording,
+        listener,
         torch.Tensor,
         numpy,
         (lambda tensor: tensor.requires_grad) if backward else None,
         round_off if rounded else None,
     )
-    for name, module in model.named_modules():
-        hooks.handles.append(module.register_forward_hook(hooks.of(name)))
-    with _removed_after(hooks), torch.set_grad_enabled(backward):
+    handles = [module.register_forward_hook(hooks.of(name)) for name, module in model.named_modules()]
+    with _removed_after(handles), torch.set_grad_enabled(backward):
         loss = torch.nn.functional.cross_entropy(model(images), torch.tensor(labels, device=images.device))
-        recording.loss = numpy(loss)
-        if backward:
-            model.zero_grad()
-            loss.backward()
-            recording.input_gradient = numpy(images.grad)
-            recording.parameter_gradients = {
-                name: numpy(torch.zeros_like(p) if p.grad is None else p.grad)
-                for name, p in model.named_parameters()
-            }
-            model.zero_grad()
-    return recording
+        if not backward:
+            listener.finished(numpy(loss))
+            return listener
+        model.zero_grad()
+        loss.backward()
+        gradients = {
+            name: numpy(torch.zeros_like(p) if p.grad is None else p.grad)
+            for name, p in model.named_parameters()
+        }
+        listener.finished(numpy(loss), numpy(images.grad), gradients)
+        model.zero_grad()
+    return listener
 
 
-def record_paddle(model, images, labels, dtype="float64", backward=True):
+def record_paddle(model, images, labels, dtype="float64", backward=True, into=Recording):
     """Record a paddle.nn.Layer; arguments, result and errors as for `record_torch`."""
     import paddle
 
@@ -105,52 +108,56 @@ def record_paddle(model, images, labels, dtype="float64", backward=True):
     def numpy(tensor):
         return tensor.numpy()
 
-    recording = Recording("paddle", paddle.__version__, getattr(model, "name", type(model).__name__), dtype)
+    listener = into("paddle", paddle.__version__, getattr(model, "name", type(model).__name__), dtype)
     hooks = _Hooks(
-        recording,
+        listener,
         paddle.Tensor,
         numpy,
         (lambda tensor: not tensor.stop_gradient) if backward else None,
         round_off if rounded else None,
     )
-    for name, layer in model.named_sublayers(include_self=True):
-        hooks.handles.append(layer.register_forward_post_hook(hooks.of(name)))
-    with _removed_after(hooks), paddle.set_grad_enabled(backward):
+    handles = [
+        layer.register_forward_post_hook(hooks.of(name))
+        for name, layer in model.named_sublayers(include_self=True)
+    ]
+    with _removed_after(handles), paddle.set_grad_enabled(backward):
         loss = paddle.nn.functional.cross_entropy(model(images), paddle.to_tensor(labels))
-        recording.loss = numpy(loss)
-        if backward:
-            model.clear_gradients()
-            loss.backward()
-            recording.input_gradient = numpy(images.grad)
-            # batch statistics count as parameters in Paddle, but as such that are not trained
-            parameters = {name: p for name, p in model.named_parameters() if p.trainable}
-            for name, (torch_name, rule) in tensor_rules(model).items():
-                if name in parameters:
-                    p = parameters[name]
-                    gradient = numpy(paddle.zeros_like(p) if p.grad is None else p.grad)
-                    recording.parameter_gradients[torch_name] = gradient.T if rule.transpose else gradient
-            model.clear_gradients()
-    return recording
+        if not backward:
+            listener.finished(numpy(loss))
+            return listener
+        model.clear_gradients()
+        loss.backward()
+        parameters, gradients = dict(model.named_parameters()), {}
+        for name, (torch_name, rule) in tensor_rules(model).items():
+            if name in parameters:
+                p = parameters[name]
+                gradient = numpy(paddle.zeros_like(p) if p.grad is None else p.grad)
+                gradients[torch_name] = gradient.T if rule.transpose else gradient
+        listener.finished(numpy(loss), numpy(images.grad), gradients)
+        model.clear_gradients()
+    return listener
 
 
 class _Hooks:
-    """Forward hooks that fill a recording; a tensor that is seen twice is kept once."""
+    """Forward hooks that tell a listener; a tensor that is seen twice has one key, and is read once."""
 
-    def __init__(self, recording, tensor_class, numpy, wants_gradient, round_off):
-        self.recording, self.tensor_class = recording, tensor_class
+    def __init__(self, listener, tensor_class, numpy, wants_gradient, round_off):
+        self.listener, self.tensor_class = listener, tensor_class
         self.numpy, self.wants_gradient, self.round_off = numpy, wants_gradient, round_off
-        self.seen = {}  # id -> (tensor, value); holding the tensor keeps its id its own
+        self.seen = {}  # id -> (key, array), as long as the tensor with this id lives
+        self.keys = itertools.count()
         self.counts = {}
-        self.handles = []
 
-    def value(self, tensor):
-        if id(tensor) not in self.seen:
-            value = Value(self.numpy(tensor))
-            self.seen[id(tensor)] = (tensor, value)
+    def pair(self, tensor):
+        place = id(tensor)
+        if place not in self.seen:
+            key = next(self.keys)
+            self.seen[place] = (key, self.numpy(tensor))
+            weakref.finalize(tensor, self.seen.pop, place, None).atexit = False
             if self.wants_gradient and self.wants_gradient(tensor):
-                keep = partial(_keep_gradient, value, self.numpy)
-                self.handles.append(tensor.register_hook(keep))
-        return self.seen[id(tensor)][1]
+                # returns None: a hook's value would replace the gradient
+                tensor.register_hook(lambda gradient: self.listener.gradient(key, self.numpy(gradient)))
+        return self.seen[place]
 
     def of(self, name):
         name = name or MODEL
@@ -161,9 +168,12 @@ class _Hooks:
             if self.round_off:
                 output = self.round_off(output)
             count = self.counts[name] = self.counts.get(name, 0) + 1
-            values = [self.value(x) for x in _flat(inputs) if isinstance(x, self.tensor_class)]
-            label = name if count == 1 else f"{name}#{count}"
-            self.recording.calls.append(Call(label, type(layer).__name__, values, self.value(output)))
+            self.listener.called(
+                name if count == 1 else f"{name}#{count}",
+                type(layer).__name__,
+                [self.pair(x) for x in _flat(inputs) if isinstance(x, self.tensor_class)],
+                self.pair(output),
+            )
             return output if self.round_off else None
 
         return hook
@@ -177,16 +187,10 @@ def _flat(items):
             yield item
 
 
-def _keep_gradient(value, numpy, gradient):
-    value.gradient = numpy(gradient)
-
-
 @contextmanager
-def _removed_after(hooks):
-    """Let go of every hook and tensor in the end: neither framework frees a tensor whose hook refers to it."""
+def _removed_after(handles):
     try:
         yield
     finally:
-        for handle in hooks.handles:
+        for handle in handles:
             handle.remove()
-        hooks.seen.clear()

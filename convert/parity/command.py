@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .capture import DTYPES
-from .comparison import compare_recordings
+from .comparison import Arbiter, compare_recordings
 from .files import write_json, write_junit, write_reprod_log
 from .page import write_html
 from .recording import load_recording, save_recording
@@ -137,8 +137,11 @@ def record(arguments):
 
 def compare(arguments):
     """Compare two recordings, show and write the outcome; 0 if they agree, else 1."""
-    folders = (arguments.reference, arguments.candidate, arguments.truth)
-    report = compare_recordings(*(folder and load_recording(folder) for folder in folders))
+    reference, candidate = load_recording(arguments.reference), load_recording(arguments.candidate)
+    arbiter = None
+    if arguments.truth:
+        arbiter = load_recording(arguments.truth).replay(Arbiter(reference, candidate))
+    report = compare_recordings(reference, candidate, arbiter)
     return _finish([report], arguments, Console(), in_full=True)
 
 
@@ -240,8 +243,8 @@ def _explain(report, console):
         "every layer agrees" if report.passed else f"{sum(not r.passed for r in report.rows)} rows differ"
     )
     line = (
-        f"{report.model} {report.dtype}: {verdict}; worst error {worst.max_rel:.1e} of {worst.tolerance:.0e} allowed "
-        f"({f'{worst.kind} {worst.name}'.strip()}); {versions}"
+        f"{report.model} {report.dtype}: {verdict}; worst error {worst.max_rel:.1e} of {worst.tolerance:.0e} "
+        f"allowed ({f'{worst.kind} {worst.name}'.strip()}); {versions}"
     )
     console.print(line, style="green" if report.passed else "bold red", highlight=False)
     further = report.further_from_truth()

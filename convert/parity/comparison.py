@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,18 +103,24 @@ class Report:
         return max(judged, key=lambda row: row.paddle_distance / row.allowed_distance, default=None)
 
 
-def compare_recordings(reference: Recording, candidate: Recording, truth: Recording | None = None) -> Report:
+def compare_recordings(reference: Recording, candidate: Recording, arbiter: Arbiter | None = None) -> Report:
     """The Report on two recordings of one model.
 
     Args:
         reference, candidate: PyTorch's and Paddle's, in one dtype.
-        truth: a float64 recording with the same (rounded) weights and images: the arbiter. Rows then fail
-            too where the candidate is further from it than tolerance.py allows.
+        arbiter: has heard the float64 truth of the same (rounded) weights and images. Rows then fail too
+            where the candidate is further from it than tolerance.py allows.
     Raises:
         ValueError: recordings of different models, dtypes or batches.
     """
     _check_same_subject(reference, candidate)
-    return _Comparison(reference, candidate, truth).report()
+    comparison = Comparison(
+        reference, candidate.framework, candidate.version, candidate.model, candidate.dtype, arbiter
+    )
+    candidate.replay(comparison)
+    comparison.steps(candidate)
+    comparison.weights(candidate)
+    return comparison.report()
 
 
 def _check_same_subject(reference, candidate):
@@ -126,195 +134,244 @@ def _check_same_subject(reference, candidate):
             raise ValueError(f"recordings of different {what}: {theirs!r}, {ours!r}; record the same twice")
 
 
-class _Comparison:
-    """Rows are added in the order of computation; the first culprit of each direction is kept."""
+class Arbiter:
+    """Listens to the float64 truth and measures how far two recordings are from it."""
 
-    def __init__(self, reference, candidate, truth):
-        self.reference, self.candidate, self.truth = reference, candidate, truth
-        self.dtype = reference.dtype
-        self.outputs, self.gradients = tolerance.OUTPUT[self.dtype], tolerance.GRADIENT[self.dtype]
-        self.theirs = {call.name: call for call in reference.calls}
-        self.ours = {call.name: call for call in candidate.calls}
-        self.truths = {call.name: call for call in truth.calls} if truth else {}
-        self.floor = tolerance.GRADIENT_FLOOR * max(
-            (_norm(g) for g in reference.parameter_gradients.values()), default=0
+    def __init__(self, reference, candidate):
+        self.reference, self.candidate = reference, candidate
+        self.theirs, self.ours = reference.by_name, candidate.by_name
+        self.floor = gradient_floor(reference)
+        self.distances = {}  # (kind, name) -> (reference's, candidate's)
+        self.partners = {}  # key -> the names of the calls that it is the output of
+
+    def called(self, name, kind, inputs, output):
+        """A sublayer returned the truth."""
+        key, truth = output
+        if name in self.theirs and name in self.ours:
+            self.partners.setdefault(key, []).append(name)
+            pair = self.theirs[name].output.array, self.ours[name].output.array
+            self.judge(("output", name), *pair, truth)
+
+    def gradient(self, key, truth):
+        """The true gradient by the tensor with this key."""
+        for name in self.partners.get(key, ()):
+            pair = self.theirs[name].output.gradient, self.ours[name].output.gradient
+            if _both(*pair):
+                self.judge(("output gradient", name), *pair, truth, self.floor)
+
+    def finished(self, loss, input_gradient=None, parameter_gradients=None):
+        """The true loss and gradients."""
+        theirs, ours = self.reference, self.candidate
+        self.judge(("loss", ""), theirs.loss, ours.loss, loss)
+        for name, truth in (parameter_gradients or {}).items():
+            pair = theirs.parameter_gradients.get(name), ours.parameter_gradients.get(name)
+            if _both(*pair):
+                self.judge(("parameter gradient", name), *pair, truth, self.floor)
+        if _both(theirs.input_gradient, ours.input_gradient, input_gradient):
+            pair = theirs.input_gradient, ours.input_gradient
+            self.judge(("input gradient", ""), *pair, input_gradient, self.floor)
+
+    def judge(self, what, reference, candidate, truth, floor=0):
+        """Measure both, by the norm of the truth."""
+        truth = np.asarray(truth, "float64")
+        size = max(_norm(truth), floor) or 1
+        self.distances[what] = tuple(
+            _norm(np.asarray(side, "float64") - truth) / size if side.shape == truth.shape else np.inf
+            for side in (reference, candidate)
         )
-        self.rows = []
 
-    def report(self):
-        divergence = self.forward() or self.missing()
-        if self.reference.loss is not None:
-            truth = self.truth.loss if self.truth else None
-            self.add("loss", "", self.reference.loss, self.candidate.loss, truth)
-        divergence = self.backward() if divergence is None else (self.backward(), divergence)[1]
-        self.steps()
-        self.weights()
-        return Report(
-            self.reference.model,
-            self.dtype,
-            tuple(self.rows),
-            divergence,
-            {r.framework: r.version for r in (self.reference, self.candidate)},
-            subject=self.reference.subject,
-            results={r.framework: results_of(r) for r in (self.reference, self.candidate)},
-        )
 
-    def forward(self):
-        blamed = None
+class Comparison:
+    """Listens to one framework and compares with the other's recording, keeping rows and no arrays."""
+
+    def __init__(self, reference, framework, version, model, dtype, arbiter=None):
+        self.reference, self.arbiter = reference, arbiter
+        self.versions = {reference.framework: reference.version, framework: version}
+        self.candidate = framework
+        self.dtype = dtype
+        self.limits = {"output": tolerance.OUTPUT[dtype], "gradient": tolerance.GRADIENT[dtype]}
+        self.floor = gradient_floor(reference)
+        self.theirs = reference.by_name
+        self.met = set()
+        self.partners = {}  # key -> the reference's Value
+        self.outputs, self.gradients, self.tail = [], {}, []  # rows; gradients: id of Value -> (row, excerpt)
+        self.blamed = None
+        self.results = {}
+
+    def called(self, name, kind, inputs, output):
+        """A sublayer returned."""
+        call = self.theirs.get(name)
+        if call is None:
+            self.one_sided(name, kind, output[1], nan_first=True)
+            return
+        self.met.add(name)
+        for (key, _), theirs in zip((*inputs, output), (*call.inputs, call.output)):
+            self.partners.setdefault(key, theirs)
+        row = self.row("output", name, call.output.array, output[1])
+        self.outputs.append(row)
+        if name == MODEL:
+            self.results["logits"] = np.array(output[1])
+        if self.blamed is None and not row.passed and self.inputs_agree(call, inputs):
+            self.blamed = _divergence(call.name, call.kind, row, call.output.array, output[1])
+
+    def gradient(self, key, array):
+        """The loss's gradient by the tensor with this key."""
+        theirs = self.partners.get(key)
+        if theirs is not None and theirs.gradient is not None:
+            row = self.row("gradient", "", theirs.gradient, array)
+            excerpt = None if row.passed else _excerpt(theirs.gradient, array)
+            self.gradients[id(theirs)] = (row, excerpt)
+
+    def finished(self, loss, input_gradient=None, parameter_gradients=None):
+        """The pass is over: assemble the rows and find who is to blame."""
         for name, call in self.theirs.items():
-            if name not in self.ours:
-                continue
-            truth = self.truths[name].output.array if name in self.truths else None
-            row = self.add("output", name, call.output.array, self.ours[name].output.array, truth)
-            if blamed is None and not row.passed and self.inputs_agree(name):
-                blamed = self.divergence(name, row, call.output.array, self.ours[name].output.array)
-        return blamed
-
-    def missing(self):
-        """Rows for sublayers that only one side called."""
-        blamed = None
-        for calls, others in ((self.theirs, self.ours), (self.ours, self.theirs)):
-            for name, call in calls.items():
-                if name not in others:
-                    nothing = np.full(call.output.array.shape, np.nan)
-                    pair = (
-                        (call.output.array, nothing) if calls is self.theirs else (nothing, call.output.array)
-                    )
-                    row = self.add("output", name, *pair)
-                    blamed = blamed or self.divergence(name, row, *pair)
-        return blamed
-
-    def backward(self):
-        failed = {}
+            if name not in self.met:
+                self.one_sided(name, call.kind, call.output.array)
+        self.results["loss"] = np.array(loss)
+        if self.reference.loss is not None:
+            self.tail.append(self.row("loss", "", self.reference.loss, loss))
+        failed = set()
         for name, call in reversed(self.theirs.items()):
-            ours = self.ours.get(name)
-            if ours is not None and _both(call.output.gradient, ours.output.gradient):
-                truth = self.truths[name].output.gradient if name in self.truths else None
-                row = self.add("output gradient", name, call.output.gradient, ours.output.gradient, truth)
+            if id(call.output) in self.gradients:
+                row = self.gradients[id(call.output)][0]
+                row = dataclasses.replace(
+                    row, kind="output gradient", name=name, **self.distances("output gradient", name)
+                )
+                self.tail.append(row)
                 if not row.passed:
-                    failed[name] = row
-        theirs, ours = self.reference.parameter_gradients, self.candidate.parameter_gradients
-        truths = self.truth.parameter_gradients if self.truth else {}
-        wrong = {}
-        for name, gradient in reversed(theirs.items()):
-            other = ours.get(name, np.full(gradient.shape, np.nan))
-            row = self.add("parameter gradient", name, gradient, other, truths.get(name))
+                    failed.add(name)
+        wrong = {}  # sublayer -> its first wrong parameter gradient
+        ours = parameter_gradients or {}
+        for name, theirs in reversed(self.reference.parameter_gradients.items()):
+            pair = theirs, ours.get(name, np.full(theirs.shape, np.nan))
+            row = self.row("parameter gradient", name, *pair)
+            self.tail.append(row)
             if not row.passed:
-                wrong.setdefault(name.rpartition(".")[0] or MODEL, (row, gradient, other))
-        pair = self.reference.input_gradient, self.candidate.input_gradient
-        if _both(*pair):
-            self.add("input gradient", "", *pair, self.truth.input_gradient if self.truth else None)
-        return self.blame_backward(failed, wrong)
+                wrong.setdefault(name.rpartition(".")[0] or MODEL, (row, *pair))
+        if _both(self.reference.input_gradient, input_gradient):
+            self.tail.append(self.row("input gradient", "", self.reference.input_gradient, input_gradient))
+        self.blamed = self.blamed or self.blame_backward(failed, wrong)
 
     def blame_backward(self, failed, wrong):
         """The innermost sublayer that was told the right gradient and passes on, or keeps, a wrong one."""
         for name, call in self.theirs.items():
-            if name in failed or name not in self.ours:
+            if name in failed or name not in self.met:
                 continue
             if name in wrong:
-                return self.divergence(name, *wrong[name])
-            for theirs, ours in zip(call.inputs, self.ours[name].inputs):
-                if theirs is call.output or not _both(theirs.gradient, ours.gradient):
-                    continue
-                row = self.row("input gradient", name, theirs.gradient, ours.gradient)
-                if not row.passed:
-                    return self.divergence(name, row, theirs.gradient, ours.gradient)
+                return _divergence(name, call.kind, *wrong[name])
+            for value in call.inputs:
+                row, excerpt = self.gradients.get(id(value), (None, None))
+                if value is not call.output and row is not None and not row.passed:
+                    return Divergence(name, call.kind, "input gradient", row.shape, *excerpt)
         for name, found in wrong.items():
-            return self.divergence(name, *found)
+            return _divergence(name, self.theirs[name].kind if name in self.theirs else "", *found)
         return None
 
-    def steps(self):
+    def one_sided(self, name, kind, array, nan_first=False):
+        """A failed row for a sublayer that only one side called."""
+        pair = (array, np.full(array.shape, np.nan))
+        row = self.row("output", name, *(reversed(pair) if nan_first else pair))
+        self.outputs.append(row)
+        self.blamed = self.blamed or _divergence(name, kind, row, *(reversed(pair) if nan_first else pair))
+
+    def steps(self, candidate):
         """Rows of a training run: each step's loss, then each weight after the last step."""
-        theirs, ours = self.reference.step_losses, self.candidate.step_losses
+        theirs, ours = self.reference.step_losses, candidate.step_losses
         if not _both(theirs, ours):
             return
         if len(theirs) != len(ours):
             raise ValueError(f"recordings of {len(theirs)} and {len(ours)} steps; record the same number")
         for step, pair in enumerate(zip(theirs, ours), 1):
-            self.rows.append(
-                _row("step loss", f"step {step}", *pair, tolerance.STEP_LOSS, _relative_to_largest)
-            )
+            row = _row("step loss", f"step {step}", *pair, tolerance.STEP_LOSS, _relative_to_largest)
+            self.tail.append(row)
         for name, weight in self.reference.step_weights.items():
-            other = self.candidate.step_weights[name]
-            self.rows.append(
-                _row("step weight", name, weight, other, tolerance.STEP_WEIGHT, _relative_to_norm)
-            )
+            pair = weight, candidate.step_weights[name]
+            self.tail.append(_row("step weight", name, *pair, tolerance.STEP_WEIGHT, _relative_to_norm))
 
-    def weights(self):
+    def weights(self, candidate):
         """A row for each tensor of which both sides took a checksum, if they are not of the same bits."""
-        theirs, ours = self.reference.weights, self.candidate.weights
+        theirs, ours = self.reference.weights, candidate.weights
         for name in {**theirs, **ours} if theirs and ours else ():
             if theirs.get(name) != ours.get(name):
-                self.rows.append(Row("weight", name, (), np.inf, np.inf, tolerance.WEIGHT))
+                self.tail.append(Row("weight", name, (), np.inf, np.inf, tolerance.WEIGHT))
 
-    def inputs_agree(self, name):
-        pairs = list(zip(self.theirs[name].inputs, self.ours[name].inputs))
-        return len(self.theirs[name].inputs) == len(self.ours[name].inputs) and all(
-            self.row("output", "", a.array, b.array).passed for a, b in pairs
+    def report(self):
+        """The Report on what was heard."""
+        labels = self.reference.subject.get("labels")
+        reference = {"logits": self.reference.logits, "loss": self.reference.loss}
+        return Report(
+            self.reference.model,
+            self.dtype,
+            (*self.outputs, *self.tail),
+            self.blamed,
+            self.versions,
+            subject=self.reference.subject,
+            results={
+                self.reference.framework: results_of(labels=labels, **reference),
+                self.candidate: results_of(labels=labels, **self.results),
+            },
         )
 
-    def add(self, kind, name, reference, candidate, truth=None):
-        self.rows.append(self.row(kind, name, reference, candidate, truth))
-        return self.rows[-1]
+    def inputs_agree(self, call, inputs):
+        return len(call.inputs) == len(inputs) and all(
+            self.row("output", "", theirs.array, array).passed
+            for theirs, (_, array) in zip(call.inputs, inputs)
+        )
 
-    def row(self, kind, name, reference, candidate, truth=None):
+    def row(self, kind, name, reference, candidate):
         if kind in ("output", "loss"):
-            allowed, measure, floor = self.outputs, _relative_to_largest, 0
+            allowed, measure = self.limits["output"], _relative_to_largest
         else:
-            allowed, floor = self.gradients, self.floor
-            measure = lambda d, r: _relative_to_element(d, r, floor)  # noqa: E731
-        distances = ()
-        if truth is not None:
-            distances = self.distances(reference, candidate, truth, floor)
-        return _row(kind, name, reference, candidate, allowed, measure, distances)
+            allowed = self.limits["gradient"]
+            measure = functools.partial(_relative_to_element, floor=self.floor)
+        row = _row(kind, name, reference, candidate, allowed, measure)
+        return dataclasses.replace(row, **self.distances(kind, name))
 
-    def distances(self, reference, candidate, truth, floor):
-        """Of both from the truth, by its norm; and what the candidate is allowed."""
-        size = max(_norm(truth), floor) or 1
-        theirs, ours = (
-            _norm(np.asarray(side, "float64") - truth) / size if side.shape == truth.shape else np.inf
-            for side in (reference, candidate)
-        )
-        ulp = tolerance.ULP[self.dtype]
-        return theirs, ours, tolerance.ARBITER_FACTOR * theirs + tolerance.ARBITER_ULP * ulp
-
-    def divergence(self, name, row, reference, candidate):
-        layer = (self.theirs.get(name) or self.ours.get(name) or _Unnamed).kind
-        index = ()
-        if reference.shape == candidate.shape and reference.ndim:
-            with np.errstate(invalid="ignore"):
-                difference = np.abs(np.asarray(candidate, "float64") - reference)
-            flat = np.argmax(np.where(np.isnan(difference), np.inf, difference))
-            index = tuple(int(i) for i in np.unravel_index(flat, difference.shape))
-        values = [tuple(float(v) for v in _from(side, index)) for side in (reference, candidate)]
-        kind = "distance" if row.max_rel <= row.tolerance else row.kind
-        return Divergence(name, layer, kind, tuple(reference.shape), index, *values)
+    def distances(self, kind, name):
+        """The arbiter's part of a row."""
+        found = self.arbiter and self.arbiter.distances.get((kind, name))
+        if not found:
+            return {}
+        floor = tolerance.ARBITER_ULP * tolerance.ULP[self.dtype]
+        return {
+            "torch_distance": found[0],
+            "paddle_distance": found[1],
+            "allowed_distance": tolerance.ARBITER_FACTOR * found[0] + floor,
+        }
 
 
-def results_of(recording):
-    """The few arrays of a recording by which Paddle's reproduction guide compares: {stage: {name: array}}."""
-    results = {"forward": {"logits": np.array(recording.logits)}, "loss": {"loss": np.array(recording.loss)}}
-    labels = recording.subject.get("labels")
+def gradient_floor(recording):
+    """The norm below which a gradient is rounding noise of the whole network's."""
+    norms = [_norm(gradient) for gradient in recording.parameter_gradients.values()]
+    return tolerance.GRADIENT_FLOOR * max(norms, default=0)
+
+
+def results_of(logits, loss, labels=None):
+    """The few arrays by which Paddle's reproduction guide compares: {stage: {name: array}}."""
+    results = {"forward": {"logits": np.array(logits)}, "loss": {"loss": np.array(loss)}}
     if labels is not None:
-        order = np.argsort(-recording.logits, axis=1, kind="stable")
+        order = np.argsort(-np.array(logits), axis=1, kind="stable")
         hits = order[:, :5] == np.array(labels)[:, None]
         results["metric"] = {"acc_top1": hits[:, :1].any(1).mean(), "acc_top5": hits.any(1).mean()}
-    if recording.step_losses is not None:
-        steps = enumerate(np.array(recording.step_losses), 1)
-        results["losses"] = {f"loss_{step}": np.array(loss) for step, loss in steps}
     return results
 
 
-class _Unnamed:
-    kind = ""
+def _divergence(name, layer, row, reference, candidate):
+    kind = "distance" if row.max_rel <= row.tolerance else row.kind
+    return Divergence(name, layer, kind, row.shape, *_excerpt(reference, candidate))
 
 
-def _from(array, index, count=6):
-    """Up to `count` values from `index` on along the last dimension."""
-    if not index:
-        return np.ravel(array)[:count]
-    start = max(0, min(index[-1], array.shape[-1] - count))
-    return array[index[:-1]][start : start + count]
+def _excerpt(reference, candidate, count=6):
+    """(index of the largest difference, values from there along the last dimension on both sides)."""
+    if reference.shape != candidate.shape or not reference.ndim:
+        return (), *(tuple(float(v) for v in np.ravel(side)[:count]) for side in (reference, candidate))
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(np.asarray(candidate, "float64") - reference)
+    place = np.argmax(np.where(np.isnan(difference), np.inf, difference))
+    *outer, last = (int(i) for i in np.unravel_index(place, difference.shape))
+    start = max(0, min(last, reference.shape[-1] - count))
+    pieces = (side[tuple(outer)][start : start + count] for side in (reference, candidate))
+    return (*outer, last), *(tuple(float(v) for v in piece) for piece in pieces)
 
 
 def _both(*items):
@@ -325,13 +382,13 @@ def _norm(array):
     return float(np.linalg.norm(np.asarray(array, "float64")))
 
 
-def _row(kind, name, reference, candidate, allowed, measure, distances=()):
+def _row(kind, name, reference, candidate, allowed, measure):
     reference, candidate = np.asarray(reference), np.asarray(candidate)
     if reference.shape != candidate.shape:
         return Row(kind, name, reference.shape, np.inf, np.inf, allowed)
     difference = np.abs(candidate.astype("float64") - reference)
     worst = float(difference.max(initial=0.0))
-    return Row(kind, name, reference.shape, worst, float(measure(difference, reference)), allowed, *distances)
+    return Row(kind, name, reference.shape, worst, float(measure(difference, reference)), allowed)
 
 
 def _relative_to_largest(difference, reference):

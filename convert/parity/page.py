@@ -129,8 +129,8 @@ def _facts(report):
         disputed = report.most_disputed()
         facts.append(
             f"<li><b>Against the float64 truth</b>: of {judged} tensors PyTorch is further off on "
-            f"{further[0]}, Paddle on {further[1]}, the others are level. Paddle comes closest to its limit at "
-            f"<code>{_text(disputed.name or disputed.kind)}</code> ({_text(disputed.kind)}): distance "
+            f"{further[0]}, Paddle on {further[1]}, the others are level. Paddle comes closest to its limit "
+            f"at <code>{_text(disputed.name or disputed.kind)}</code> ({_text(disputed.kind)}): distance "
             f"{_number(disputed.paddle_distance)}, PyTorch's {_number(disputed.torch_distance)}, allowed "
             f"{_number(disputed.allowed_distance)}</li>"
         )

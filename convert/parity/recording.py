@@ -59,6 +59,47 @@ class Recording:
     step_weights: dict[str, np.ndarray] = field(default_factory=dict)  # after it
     machine: str = field(default_factory=lambda: describe_machine())
 
+    def __post_init__(self):
+        self._values = {}
+
+    # What capture.py reports, as it happens; comparison.py listens to the same three.
+
+    def called(self, name, kind, inputs, output):
+        """A sublayer returned. A tensor is a pair: a key that is its own, and its array."""
+        for key, array in (*inputs, output):
+            if key not in self._values:
+                self._values[key] = Value(array)
+        found = [self._values[key] for key, _ in inputs]
+        self.calls.append(Call(name, kind, found, self._values[output[0]]))
+
+    def gradient(self, key, array):
+        """The loss's gradient by the tensor with this key."""
+        self._values[key].gradient = array
+
+    def finished(self, loss, input_gradient=None, parameter_gradients=None):
+        """The pass is over."""
+        self._values = {}
+        self.loss, self.input_gradient = loss, input_gradient
+        self.parameter_gradients = parameter_gradients or {}
+
+    def replay(self, listener):
+        """Tell another listener all of it, in the same order; returns the listener."""
+        values = {}
+        for call in self.calls:
+            pairs = [(id(value), value.array) for value in (*call.inputs, call.output)]
+            listener.called(call.name, call.kind, pairs[:-1], pairs[-1])
+            values.update((id(value), value) for value in (*call.inputs, call.output))
+        for key, value in values.items():
+            if value.gradient is not None:
+                listener.gradient(key, value.gradient)
+        listener.finished(self.loss, self.input_gradient, self.parameter_gradients)
+        return listener
+
+    @property
+    def by_name(self):
+        """{name: Call}"""
+        return {call.name: call for call in self.calls}
+
     @property
     def logits(self):
         """The model's own output."""

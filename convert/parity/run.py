@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 import zlib
 
 import numpy as np
 
 from .capture import check_dtype, record_paddle, record_torch
-from .comparison import compare_recordings
+from .comparison import Arbiter, Comparison, compare_recordings
 from .weights import rule_batch, rule_weights
 
 FRAMEWORKS = ("torch", "paddle")
@@ -45,13 +46,17 @@ def compare_models(ours, theirs, dtype="float64", seed=0, backward=True, batch=2
     started = time.perf_counter()
     images, labels = rule_batch(ours.spec, batch, seed)
     reference = record_torch(theirs, images, labels, dtype, backward)
-    candidate = record_paddle(ours, images, labels, dtype, backward)
-    reference.model = candidate.model
-    reference.subject = candidate.subject = _subject(images, labels, seed)
-    truth = None
+    reference.model = getattr(ours, "name", type(ours).__name__)
+    reference.subject = _subject(images, labels, seed)
     if arbiter and dtype != "float64":
-        truth = record_torch(theirs, rounded(images, dtype), labels, "float64", backward)
-    report = compare_recordings(reference, candidate, truth)
+        candidate = record_paddle(ours, images, labels, dtype, backward)
+        candidate.model, candidate.subject = reference.model, reference.subject
+        listener = Arbiter(reference, candidate)
+        record_torch(theirs, rounded(images, dtype), labels, "float64", backward, lambda *_: listener)
+        report = compare_recordings(reference, candidate, listener)
+    else:  # compared as it is computed, so that one side's tensors are kept at a time
+        into = functools.partial(Comparison, reference)
+        report = record_paddle(ours, images, labels, dtype, backward, into).report()
     return dataclasses.replace(report, seconds=time.perf_counter() - started)
 
 
