@@ -127,7 +127,8 @@ def record_paddle(model, images, labels, dtype="float64", backward=True, into=Re
             return listener
         model.clear_gradients()
         loss.backward()
-        parameters, gradients = dict(model.named_parameters()), {}
+        # batch statistics count as parameters in Paddle, but as such that are not trained
+        parameters, gradients = {name: p for name, p in model.named_parameters() if p.trainable}, {}
         for name, (torch_name, rule) in tensor_rules(model).items():
             if name in parameters:
                 p = parameters[name]
