@@ -101,14 +101,14 @@ def test_what_an_export_does_not_have_is_refused(exported, options, message):
 
 
 def test_a_folder_without_a_card_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no card.json"):
+    with pytest.raises(FileNotFoundError, match=r"no card\.json"):
         Predictor(tmp_path)
 
 
 def test_files_folders_and_patterns_are_found_once(photos):
     names = [path.name for path in find_images([photos, photos / "a.png", f"{photos}/**/*.png"])]
     assert names == ["a.png", "b.JPG", "c.png"]
-    with pytest.raises(FileNotFoundError, match="no image .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"no image .*nowhere"):
         find_images([photos / "nowhere"])
 
 

@@ -1,0 +1,93 @@
+"""What the benchmarks share: engines by name, one report as JSON, table and picture."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from paddle_inline.runtime import tune_cpu
+
+os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's notes on its own passes
+tune_cpu()
+
+from paddle_inline.timing import machine  # noqa: E402
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def could_not_run(what, error):
+    """Say loudly what a benchmark has to do without; the line for its report."""
+    why = f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"
+    print(f"\n!!! COULD NOT RUN {what}: {why}\n", file=sys.stderr, flush=True)
+    return f"{what}: {why}"
+
+
+def versions():
+    """{package: version} of the frameworks that are loaded."""
+    names = ("paddle", "torch", "onnxruntime", "numpy")
+    return {name: sys.modules[name].__version__ for name in names if name in sys.modules}
+
+
+def report(name, arguments, rows, missing, **more):
+    """Write results/NAME.json and return it: machine, versions, command, rows, what could not run."""
+    facts = {
+        "benchmark": name,
+        "command": " ".join(["python", f"benchmarks/{name}.py", *arguments]),
+        "machine": {**machine(), **accelerator()},
+        "versions": versions(),
+        "could_not_run": missing,
+        **more,
+        "rows": rows,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    print(f"\n{path}")
+    return facts
+
+
+def accelerator():
+    """{"gpu": its name} of the first GPU of a loaded framework; {} without."""
+    torch, paddle = sys.modules.get("torch"), sys.modules.get("paddle")
+    if torch is not None and torch.cuda.is_available():
+        return {"gpu": torch.cuda.get_device_name()}
+    if paddle is not None and paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count():
+        return {"gpu": paddle.device.cuda.get_device_name()}
+    return {}
+
+
+def print_table(columns, rows):
+    """Rows of text and numbers under their columns."""
+    cells = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells)]
+    for row in [columns, *cells]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip(), flush=True)
+
+
+def figure(name, title, xlabel, ylabel, lines, log=True):
+    """results/NAME.png: {label: ([x], [y])} as lines, on logarithmic axes."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        could_not_run("the picture", error)
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    _, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    for label, (x, y) in lines.items():
+        axes.plot(x, y, marker="o", label=label, linestyle="--" if "softmax" in label else "-")
+    if log:
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    RESULTS.mkdir(exist_ok=True)
+    pyplot.savefig(RESULTS / f"{name}.png", dpi=130)
+    pyplot.close()
+    print(RESULTS / f"{name}.png")

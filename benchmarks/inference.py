@@ -1,0 +1,152 @@
+"""Images a second of whole models, by engine and batch size, all engines in turn round after round.
+
+    python benchmarks/inference.py --models inline_deit_tiny --batch-size 1 8 --device cpu
+
+Paddle's engines run one exported any-batch program; ONNX Runtime runs the same program's ONNX file;
+torch-eager and torch-compile run the reference. What cannot run here is said and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from common import could_not_run, figure, print_table, report
+
+from paddle_inline.timing import race
+
+MODELS = ["inline_deit_tiny", "inline_pvt_small", "inline_swin_tiny", "inline_cswin_tiny"]
+PADDLE = ("paddle", "paddle-plain", "paddle-bf16", "onnx", "eager")
+TORCH = ("torch-eager", "torch-compile", "torch-bf16")
+
+
+def torch_engine(name, kind, device, threads):
+    """images -> logits by the reference model, returning when the device is done."""
+    import torch
+
+    import torch_ref
+
+    if threads:
+        torch.set_num_threads(threads)
+    device = "cuda" if device.startswith("gpu") else device
+    model = torch_ref.create_model(name).eval().to(device)
+    if kind == "torch-compile":
+        model = torch.compile(model)
+
+    def run(images):
+        half = kind == "torch-bf16"
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=half):
+            return model(torch.from_numpy(images).to(device)).float().cpu().numpy()
+
+    run(np.zeros((1, 3, *side(model)), np.float32))
+    return run
+
+
+def side(model):
+    return getattr(model, "img_size", (224, 224))
+
+
+def paddle_engines(name, kinds, folder, device, threads, missing):
+    """{kind: engine} of one Paddle model's export, (3, H, W)."""
+    import paddle
+
+    import paddle_inline
+    from paddle_inline.bench import open_engine
+    from paddle_inline.export import write_files
+
+    paddle.set_device(device)
+    model = paddle_inline.create_model(name)
+    files = write_files(model, folder)
+    engines = {}
+    for kind in kinds:
+        try:
+            if kind == "onnx":
+                files = write_files(model, folder, onnx=True)
+            engines[kind] = open_engine(kind, folder, files, model, device, threads)
+        except Exception as error:  # whatever is missing here, the rest can still be measured
+            missing.append(could_not_run(f"{name} {kind}", error))
+    return engines
+
+
+def measure(name, arguments, missing):
+    """The rows of one model."""
+    engines, rows = {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        ours = [kind for kind in arguments.engines if kind in PADDLE]
+        if ours:
+            try:
+                engines = paddle_engines(
+                    name, ours, Path(folder), arguments.device, arguments.threads, missing
+                )
+            except Exception as error:
+                missing.append(could_not_run(f"{name} in Paddle", error))
+        for kind in arguments.engines:
+            if kind in TORCH:
+                try:
+                    engines[kind] = torch_engine(name, kind, arguments.device, arguments.threads)
+                except Exception as error:
+                    missing.append(could_not_run(f"{name} {kind}", error))
+        for batch in arguments.batch_size:
+            images = np.random.RandomState(0).standard_normal((batch, 3, 224, 224)).astype(np.float32)
+            runs = {}
+            for kind, engine in engines.items():
+                try:
+                    engine(images)
+                    runs[kind] = functools.partial(engine, images)
+                except Exception as error:
+                    missing.append(could_not_run(f"{name} {kind} at batch {batch}", error))
+            for kind, seconds in race(runs, arguments.rounds).items():
+                rows.append({"model": name, "engine": kind, "batch": batch, "seconds": seconds})
+            show(rows, name, batch)
+    return rows
+
+
+def show(rows, name, batch):
+    """Print one model's engines at one batch size, and how many times as fast as each the first is."""
+    rows = [row for row in rows if row["model"] == name and row["batch"] == batch]
+    first = rows[0]["seconds"]["median"] if rows else None
+    print(f"\n{name}, batch {batch}")
+    print_table(
+        ["engine", "images/s", "half of the rounds", f"{rows[0]['engine'] if rows else ''} is x times this"],
+        [
+            [
+                row["engine"],
+                batch / row["seconds"]["median"],
+                f"{batch / row['seconds']['high']:.1f} to {batch / row['seconds']['low']:.1f}",
+                row["seconds"]["median"] / first,
+            ]
+            for row in rows
+        ],
+    )
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--engines", nargs="+", default=[*PADDLE[:4], *TORCH[:2]], choices=PADDLE + TORCH)
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
+    parser.add_argument("--threads", type=int)
+    arguments = parser.parse_args(argv)
+    rows, missing = [], []
+    for name in arguments.models:
+        rows += measure(name, arguments, missing)
+        report("inference", argv, rows, missing)
+    lines = {}
+    for row in rows:
+        x, y = lines.setdefault(f"{row['model']} {row['engine']}", ([], []))
+        x.append(row["batch"])
+        y.append(row["batch"] / row["seconds"]["median"])
+    figure("inference", f"Inference on {arguments.device}", "batch", "images a second", lines)
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
