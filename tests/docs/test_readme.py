@@ -132,19 +132,23 @@ def test_make_targets_exist():
                 assert re.search(rf"^{target}:", makefile, re.M), target
 
 
-def test_every_command_runs(clone):
+@pytest.fixture(scope="module")
+def commands_done(clone):
+    """What each command of the page did, one after the other: [(words, CompletedProcess)]."""
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")
-    for words in commands(ENGLISH):
-        if reason_not_run(words) is None:
-            done = run(trimmed(words), clone)
-            allowed = (0, 1) if MAY_FAIL & set(words) else (0,)
-            assert done.returncode in allowed, (
-                f"{' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-            )
+    return [
+        (words, run(trimmed(words), clone)) for words in commands(ENGLISH) if reason_not_run(words) is None
+    ]
 
 
-def test_every_python_block_runs(clone, tmp_path):
+def test_every_command_runs(commands_done):
+    for words, done in commands_done:
+        allowed = (0, 1) if MAY_FAIL & set(words) else (0,)
+        assert done.returncode in allowed, f"{' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def test_every_python_block_runs(commands_done, clone, tmp_path):
     for number, block in enumerate(blocks(ENGLISH, "python")):
         script = tmp_path / f"block{number}.py"
         script.write_text(f"import sys\nsys.path.insert(0, {str(clone)!r})\n{block}", encoding="utf-8")
