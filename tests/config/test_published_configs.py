@@ -1,0 +1,98 @@
+"""The files in configs/ against the published recipes, number by number."""
+
+from pathlib import Path
+
+import pytest
+
+from paddle_inline.config import Config, load_config
+
+CONFIGS = Path(__file__).parent.parent.parent / "configs"
+NONE, EMA = None, {"decay": 0.9996, "lr_batch": 4096}
+
+# batch/device, epochs, warm-up, cool-down, base, warm-up and min rate, decay, clip, drop path, size
+DEFAULT = (128, 300, 20, 0, 5e-4, 5e-7, 5e-6, 0.05, 5.0, 0.1, 224)
+PVT = (128, 300, 5, 10, 5e-4, 1e-6, 1e-5, 0.05, NONE, 0.1, 224)
+CSWIN = (128, 300, 20, 10, 5e-4, 1e-6, 1e-5, 0.05, NONE, 0.2, 224)
+SOFT = (128, 300, 10, 10, 1e-3, 1e-6, 5e-5, 0.05, 1.0, 0.1, 224)
+
+
+def but(row, **changes):
+    names = "batch epochs warmup cooldown base warm floor decay clip drop size".split()
+    values = {**dict(zip(names, row)), **changes}
+    return tuple(values[name] for name in names)
+
+
+RECIPES = {
+    "base_imagenet": ("inline_deit_tiny", DEFAULT),
+    "inline_deit_t": ("inline_deit_tiny", but(DEFAULT, batch=512)),
+    "inline_deit_s": ("inline_deit_small", but(DEFAULT, size=288)),
+    "inline_deit_b": ("inline_deit_base", but(DEFAULT, batch=64, size=448)),
+    "inline_pvt_t": ("inline_pvt_tiny", PVT),
+    "inline_pvt_s": ("inline_pvt_small", PVT),
+    "inline_pvt_m": ("inline_pvt_medium", but(PVT, clip=1.0, drop=0.3)),
+    "inline_pvt_l": ("inline_pvt_large", but(PVT, batch=64, clip=1.0, drop=0.3)),
+    "inline_swin_t": ("inline_swin_tiny", but(DEFAULT, drop=0.2)),
+    "inline_swin_s": ("inline_swin_small", but(DEFAULT, drop=0.3)),
+    "inline_swin_b": ("inline_swin_base", but(DEFAULT, batch=64, drop=0.5)),
+    "inline_swin_b_384": (
+        "inline_swin_base_384",
+        (32, 30, 5, 0, 2e-5, 2e-8, 2e-7, 1e-8, 5.0, 0.5, 384),
+    ),
+    "inline_cswin_t": ("inline_cswin_tiny", CSWIN),
+    "inline_cswin_s": ("inline_cswin_small", but(CSWIN, drop=0.4)),
+    "inline_cswin_b": ("inline_cswin_base", but(CSWIN, batch=64, decay=0.1, drop=0.5)),
+    "inline_cswin_b_384": (
+        "inline_cswin_base_384",
+        (32, 20, 0, 10, 5e-6, 5e-6, 5e-7, 1e-8, NONE, 0.7, 384),
+    ),
+}
+for size, batch, base, base_norm in (
+    ("tiny", 128, 1e-3, 1e-3),
+    ("small", 128, 1e-3, 1e-3),
+    ("medium", 32, 3.5e-4, 4e-4),
+    ("large", 32, 3.3e-4, 3.3e-4),
+    ("huge", 32, 2.7e-4, 2.7e-4),
+):
+    RECIPES[f"soft_{size}"] = (f"soft_{size}", but(SOFT, batch=batch, base=base))
+    RECIPES[f"soft_norm_{size}"] = (f"soft_norm_{size}", but(SOFT, batch=batch, base=base_norm))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_numbers_of_the_recipe(name):
+    model, row = RECIPES[name]
+    config = load_config(str(CONFIGS / f"{name}.yaml"))
+    train = config.train
+    assert config.model.name == model
+    assert row == (
+        *(config.data.batch_size, train.epochs, train.warmup_epochs, train.cooldown_epochs),
+        *(train.base_lr, train.warmup_lr, train.min_lr, train.weight_decay, train.clip_grad),
+        *(config.model.drop_path_rate, config.data.img_size),
+    )
+    assert train.lr_batch == (None if name.startswith("soft") else 512)
+    assert config.test.crop is not name.endswith("384")
+    average = {"decay": config.ema.decay, "lr_batch": config.ema.lr_batch}
+    expected = {"inline_cswin": EMA, "soft": {"decay": 0.99996, "lr_batch": None}}
+    found = [value for start, value in expected.items() if name.startswith(start)]
+    assert average == (found[0] if found else {"decay": None, "lr_batch": None})
+    assert (config.aug.mixup, config.aug.cutmix, config.aug.reprob) == (0.8, 1.0, 0.25)
+
+
+def test_the_base_file_says_what_the_defaults_are():
+    assert load_config(str(CONFIGS / "base_imagenet.yaml")) == Config()
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_is_read_and_says_what_it_is_for(path):
+    config = load_config(str(path))
+    head = path.read_text(encoding="utf-8").split("\n")
+    assert head[0].startswith("# ")
+    assert config.model.name
+    if path.stem != "base_imagenet":
+        assert f"configs/{path.name}" in "".join(line for line in head if line.startswith("#"))
+
+
+def test_every_published_model_has_a_file():
+    from paddle_inline import list_models
+
+    named = {load_config(str(path)).model.name for path in CONFIGS.glob("*.yaml")}
+    assert set(list_models()) <= named
