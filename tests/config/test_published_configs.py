@@ -17,7 +17,19 @@ SOFT = (128, 300, 10, 10, 1e-3, 1e-6, 5e-5, 0.05, 1.0, 0.1, 224)
 
 
 def but(row, **changes):
-    names = "batch epochs warmup cooldown base warm floor decay clip drop size".split()
+    names = [
+        "batch",
+        "epochs",
+        "warmup",
+        "cooldown",
+        "base",
+        "warm",
+        "floor",
+        "decay",
+        "clip",
+        "drop",
+        "size",
+    ]
     values = {**dict(zip(names, row)), **changes}
     return tuple(values[name] for name in names)
 
