@@ -6,6 +6,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from .basic import exact_epsilon_scale
+
 
 class BatchNorm2d(nn.BatchNorm2D):
     """Normalises each channel of [B, C, H, W], eps 1e-5; running statistics move by a tenth per batch.
@@ -18,8 +20,14 @@ class BatchNorm2d(nn.BatchNorm2D):
         super().__init__(channels, momentum=0.9, epsilon=1e-5)
 
     def forward(self, x):
+        scale = exact_epsilon_scale(self._epsilon) if x.dtype == paddle.float64 else 1.0
+        if scale != 1:
+            x = x * scale
         if not self.training:
-            return nn.BatchNorm2D.forward(self, x)  # Paddle 2.6 traces no super()
+            mean, variance = self._mean, self._variance
+            if scale != 1:
+                mean, variance = mean * scale, variance * scale**2
+            return F.batch_norm(x, mean, variance, self.weight, self.bias, epsilon=self._epsilon)
         count = x.shape[0] * x.shape[2] * x.shape[3]
         if count == 1:
             raise ValueError(f"more than 1 value per channel is needed to train, got images {list(x.shape)}")
@@ -29,7 +37,7 @@ class BatchNorm2d(nn.BatchNorm2D):
             x, mean, variance, self.weight, self.bias, training=True, momentum=0.0, epsilon=self._epsilon
         )
         with paddle.no_grad():
-            self._mean.set_value(self._momentum * self._mean + (1 - self._momentum) * mean)
             unbiased = variance * (count / (count - 1))
-            self._variance.set_value(self._momentum * self._variance + (1 - self._momentum) * unbiased)
+            for running, new in ((self._mean, mean / scale), (self._variance, unbiased / scale**2)):
+                running.set_value(self._momentum * running + (1 - self._momentum) * new)
         return out
