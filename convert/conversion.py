@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -237,12 +238,10 @@ def _read_checked(name, array, own):
 
 def require_torch():
     """Refuse to verify where PyTorch is missing: ValueError with both ways out."""
-    try:
-        import torch  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("torch") is None:  # not imported before the file has been read
         raise ValueError(
             "verifying runs the model in PyTorch too, which is not installed: install it, or add --no-verify"
-        ) from None
+        )
 
 
 def check(written, opened, target, side, exact):

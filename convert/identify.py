@@ -94,7 +94,7 @@ def identify(shapes, name=None, overrides=None, hints=None):
     except (_Missing, ZeroDivisionError) as error:
         near = name or next(iter(FAMILIES[family]))
         raise UnknownModelError(
-            f"this looks like a {family.__name__}, but {error}\n{_differences(near, {}, shapes)[1]}"
+            f"this looks like {family.__name__}, but {error}\n{_differences(near, {}, shapes)[1]}"
         ) from None
     candidates = [
         _candidate(variant, {**sight.fields, **option}, overrides)

@@ -128,7 +128,7 @@ def test_a_training_checkpoint_with_settings_of_an_unknown_class(save, monkeypat
         }
     )
     monkeypatch.undo()
-    with pytest.raises(Exception, match="weights_only|Weights only"):
+    with pytest.raises(Exception, match=r"weights_only|Weights only"):
         torch.load(path, weights_only=True)
     found = open_torch(path)
     assert_equal(found["model"]["weight"].stored, weight.weight)
