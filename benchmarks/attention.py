@@ -93,7 +93,7 @@ FRAMEWORKS = {"torch": torch_forms, "paddle": paddle_forms}
 
 
 def peak_memory(framework, form, tokens, heads, width, device):
-    """Mebibytes that a form needs beyond its inputs, measured in a process of its own; None where it fails."""
+    """Mebibytes that a form needs beyond its inputs, measured in a process of its own."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_peak, (framework, form, tokens, heads, width, device))
