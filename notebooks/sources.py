@@ -66,7 +66,7 @@ def arrays(train, archive=None, size=32, most=10_000, mean=(0.5,) * 3, std=(0.5,
     else:
         from paddle_inline.data.cifar import Cifar
 
-        source = Cifar(archive, train=train)
+        source = Cifar("cifar10", str(archive), train)
     count = min(most, len(source))
     images = [np.asarray(source[i][0].resize((size, size)), "float32") / 255 for i in range(count)]
     images = (np.stack(images) - np.float32(mean)) / np.float32(std)

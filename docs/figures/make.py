@@ -11,6 +11,7 @@ import base64
 import datetime
 import os
 import platform
+import re
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
 NOTEBOOKS = HERE.parents[1] / "notebooks"
+BAR = "━"  # of a progress bar
 
 
 def run(path):
@@ -50,11 +52,11 @@ def pictures(notebook):
 
 
 def printed(notebook):
-    """All that the notebook's cells print."""
+    """All that the notebook's cells print, as a terminal shows it: without colours and finished bars."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return "".join(
-        output.text for output in outputs if output.output_type == "stream" and output.name == "stdout"
-    )
+    text = "".join(out.text for out in outputs if out.output_type == "stream" and out.name == "stdout")
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", text).splitlines(keepends=True)
+    return "".join(line for line in lines if BAR not in line)
 
 
 def main():

@@ -56,7 +56,7 @@ def measure(names):
 
 
 def draw(reports, names, path):
-    """One panel per precision: models down, kinds of tensors across, the worst relative error in each field."""
+    """A panel for each precision: models down, kinds of tensors across, the worst relative error in each."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

@@ -121,7 +121,8 @@ def test_model_table_says_what_the_models_are():
             assert cell == ("-" if value is None else f"{value:g}"), (name, cell)
         assert size == str(spec.img_size) and float(counted) == spec.published.built_params
         if spec.published.built_gmacs:
-            assert float(counted_gmacs) == pytest.approx(spec.published.built_gmacs, rel=0.05)
+            share = float(counted_gmacs) / spec.published.built_gmacs
+            assert 0.93 < share < 1.01, name  # below 1: a cheaper form of the same
 
 
 def test_make_targets_exist():

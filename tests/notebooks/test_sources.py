@@ -37,15 +37,10 @@ def test_digits_as_arrays():
 
 
 def test_stand_in_archive_has_cifars_format(tmp_path):
-    from paddle.vision.datasets import Cifar10
-
     path = sources.digits_as_cifar10(tmp_path / sources.ARCHIVE)
     assert [file.name for file in tmp_path.iterdir()] == [sources.ARCHIVE]
-    expected, labels = sources.arrays(train=False, mean=(0,) * 3, std=(1 / 255,) * 3)
-    expected = np.round(expected)
-    test_set = Cifar10(data_file=str(path), mode="test", download=False, backend="cv2")
-    train_set = Cifar10(data_file=str(path), mode="train", download=False, backend="cv2")
-    assert len(train_set) == 1433 and len(test_set) == len(expected)
-    for i in (0, 100, 363):
-        image, label = test_set[i]
-        assert np.array_equal(np.asarray(image), expected[i].transpose(1, 2, 0)) and label == labels[i]
+    for train, count in ((True, 1433), (False, 364)):
+        expected, labels = sources.arrays(train)
+        images, found = sources.arrays(train, archive=path)
+        assert len(images) == count and np.array_equal(found, labels)
+        assert np.array_equal(images, expected)
