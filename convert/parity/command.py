@@ -62,9 +62,9 @@ def add_commands(subparsers):
 
 def _add_model(parser, metavar, **options):
     parser.add_argument("--model", metavar=metavar, help="of list_models()", **options)
-    parser.add_argument("--weights", metavar="FILE", help="test weights if not given")
+    parser.add_argument("--weights", metavar="FILE", help="a checkpoint; test weights if not given")
     parser.add_argument("--backward", action="store_true", help="compare gradients too")
-    parser.add_argument("--batch", type=_positive, default=2, metavar="N", help="images; default: 2")
+    parser.add_argument("--batch", type=_positive, metavar="N", help="images; default: 2, more of small ones")
     parser.add_argument("--seed", type=int, default=0, help="of images and test weights; default: 0")
     parser.add_argument(
         "--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides, as num_classes 10"
@@ -87,13 +87,14 @@ def verify(arguments):
 
     from .run import compare as compare_model
 
-    if arguments.all == bool(arguments.model):
-        raise ValueError("say what to verify: --model NAME, or --all")
-    if arguments.weights and (arguments.all or len(arguments.model) > 1):
-        raise ValueError("--weights are of one model; give one --model NAME")
+    names = list_models() if arguments.all else arguments.model or [None]
+    if (arguments.all and arguments.model) or (names == [None] and not arguments.weights):
+        raise ValueError("say what to verify: --model NAME, --weights FILE, or --all")
+    if arguments.weights and len(names) > 1:
+        raise ValueError("--weights are of one model; give one --model NAME, or none")
     console = Console()
     overrides = parse_overrides(arguments.opts)
-    jobs = [(n, d) for n in (list_models() if arguments.all else arguments.model) for d in arguments.dtype]
+    jobs = [(name, dtype) for name in names for dtype in arguments.dtype]
     reports = []
     with Live(_overview(reports, jobs), console=console, refresh_per_second=4) as live:
         for name, dtype in jobs:
@@ -193,7 +194,7 @@ def _overview(reports, jobs):
             report = reports[i]
             worst = report.worst()
             table.add_row(
-                name,
+                report.model,
                 dtype,
                 str(len(report.rows)),
                 f"{worst.max_rel:.1e}",
@@ -204,7 +205,7 @@ def _overview(reports, jobs):
             )
         else:
             table.add_row(
-                name, dtype, "", "", "", "", "", Text("running", "yellow") if i == len(reports) else ""
+                name or "", dtype, "", "", "", "", "", Text("running", "yellow") if i == len(reports) else ""
             )
     return table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import time
 import zlib
 
@@ -16,17 +17,19 @@ from .weights import rule_batch, rule_weights
 FRAMEWORKS = ("torch", "paddle")
 
 
-def compare(name, weights=None, dtype="float64", seed=0, backward=True, batch=2, arbiter=True, **overrides):
+def compare(
+    name, weights=None, dtype="float64", seed=0, backward=True, batch=None, arbiter=True, **overrides
+):
     """Run one model in both frameworks on the same batch and compare every named sublayer.
 
     Args:
         name: one of `list_models()`; `overrides`: as for `create_model`.
-        weights: a `.pdparams` file (or {Paddle name: array}); None draws test weights in which
-            every tensor matters (weights.py).
+        weights: a weights file or checkpoint of either framework, or {Paddle name: array}; None draws test
+            weights in which every tensor matters (weights.py). A file's own overrides need not be repeated.
         dtype: "float64", "float32" or "bfloat16": that of weights, input and computation.
         seed: of the test weights and the batch.
         backward: compare gradients too: of every sublayer's output, every parameter, the input.
-        batch: images in the batch.
+        batch: images in the batch; None: see `rule_batch`.
         arbiter: below float64, run PyTorch in float64 too and measure both sides' distance from it.
     Returns:
         A Report.
@@ -35,12 +38,29 @@ def compare(name, weights=None, dtype="float64", seed=0, backward=True, batch=2,
     """
     check_dtype(dtype)
     check_frameworks()
+    source = weights
+    name, weights, overrides = open_weights(name, weights, overrides)
     ours, theirs = create_pair(name, weights, seed, **overrides)
     report = compare_models(ours, theirs, dtype, seed, backward, batch, arbiter)
-    return dataclasses.replace(report, subject={**report.subject, **_origin(weights, overrides)})
+    return dataclasses.replace(report, subject={**report.subject, **_origin(source, overrides)})
 
 
-def compare_models(ours, theirs, dtype="float64", seed=0, backward=True, batch=2, arbiter=True):
+def open_weights(name, source, overrides):
+    """(name, {Paddle name: array} or None, overrides) of a file of either framework; what is no file passes
+    through. `name` None: the file's own.
+
+    Raises ValueError, FileNotFoundError: see `open_checkpoint`.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        return name, source, overrides
+    from ..conversion import Wishes, open_checkpoint, paddle_side
+
+    wishes = Wishes(model=name, overrides=overrides)
+    arrays, identity, _ = paddle_side(open_checkpoint(source, wishes), wishes)
+    return identity.name, {key: array.read() for key, array in arrays.items()}, identity.overrides
+
+
+def compare_models(ours, theirs, dtype="float64", seed=0, backward=True, batch=None, arbiter=True):
     """`compare` for two models that exist: a paddle.nn.Layer and its torch.nn.Module twin, as they are."""
     check_frameworks()
     started = time.perf_counter()
@@ -61,7 +81,15 @@ def compare_models(ours, theirs, dtype="float64", seed=0, backward=True, batch=2
 
 
 def record(
-    framework, name, weights=None, dtype="float64", seed=0, backward=True, batch=2, truth=False, **overrides
+    framework,
+    name,
+    weights=None,
+    dtype="float64",
+    seed=0,
+    backward=True,
+    batch=None,
+    truth=False,
+    **overrides,
 ):
     """One framework's half of `compare`, which loads no other framework.
 
@@ -74,6 +102,8 @@ def record(
     if framework not in FRAMEWORKS:
         raise ValueError(f"framework {framework!r} must be one of {', '.join(FRAMEWORKS)}")
     create, run = {"torch": (create_torch, record_torch), "paddle": (create_paddle, record_paddle)}[framework]
+    if framework == "paddle":
+        name, weights, overrides = open_weights(name, weights, overrides)
     model = create(name, weights, seed, **overrides)
     images, labels = rule_batch(model.spec, batch, seed)
     recordings = [run(model, images, labels, dtype, backward), None]
@@ -90,7 +120,9 @@ def _subject(images, labels, seed):
 
 
 def _origin(weights, overrides):
-    source = "drawn for the test" if weights is None else weights if isinstance(weights, str) else "given"
+    source = "drawn for the test" if weights is None else "given"
+    if isinstance(weights, (str, os.PathLike)):
+        source = os.path.basename(weights)
     return {"weights": source, "overrides": {key: str(value) for key, value in overrides.items()}}
 
 

@@ -49,7 +49,13 @@ def draw_labels(batch, num_classes):
     return (7 * np.arange(batch) + 3) % max(num_classes, 1)
 
 
-def rule_batch(spec, batch, seed=0, size=None):
-    """Images [batch, in_chans, H, W] and labels [batch] for a model's spec, of `size` or its own img_size."""
-    size = size or ((spec.img_size, spec.img_size) if isinstance(spec.img_size, int) else spec.img_size)
+def rule_batch(spec, batch=None, seed=0):
+    """Images [batch, in_chans, H, W] and labels [batch] for a model's spec, of its own img_size.
+
+    By default two images of 224 pixels and more; of smaller ones as many as have as many pixels, but 32 at
+    most: how far rounding carries a result is a matter of luck, which many pixels even out.
+    """
+    size = (spec.img_size, spec.img_size) if isinstance(spec.img_size, int) else spec.img_size
+    if batch is None:
+        batch = min(max(2, 2 * 224 * 224 // math.prod(size)), 32)
     return draw_images((batch, spec.in_chans, *size), seed), draw_labels(batch, spec.num_classes)
