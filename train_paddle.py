@@ -27,12 +27,13 @@ import paddle  # noqa: E402
 
 from paddle_inline import config as settings  # noqa: E402
 from paddle_inline import create_model, load_weights  # noqa: E402
+from paddle_inline.adapt import load_adapted  # noqa: E402
 from paddle_inline.data import sampler  # noqa: E402
 from paddle_inline.data.loaders import BadImage, Loader, Samples  # noqa: E402
 from paddle_inline.data.mixup import Mixup  # noqa: E402
 from paddle_inline.data.sources import open_source  # noqa: E402
 from paddle_inline.data.transforms import eval_transform, train_transform  # noqa: E402
-from paddle_inline.engine import checkpoint, distributed, plots  # noqa: E402
+from paddle_inline.engine import checkpoint, distributed, failure, plots  # noqa: E402
 from paddle_inline.engine.diagnose import NotFinite  # noqa: E402
 from paddle_inline.engine.ema import Ema, total_decay  # noqa: E402
 from paddle_inline.engine.evaluate import evaluate  # noqa: E402
@@ -47,7 +48,7 @@ from paddle_inline.models.factory import model_spec  # noqa: E402
 FREE = (
     *("output", "tag", "print_freq", "save_freq", "save_steps", "keep_last", "visualdl"),
     *("data.data_path", "data.num_workers", "data.zip_mode", "model.resume", "model.pretrained"),
-    *("model.pretrained_skip", "train.auto_resume", "train.use_checkpoint"),
+    *("train.auto_resume", "train.use_checkpoint"),
 )
 
 
@@ -206,13 +207,18 @@ def amp_arguments(config):
     return {"enable": True, "level": config.amp.level, "dtype": config.amp.dtype}
 
 
+def place(config) -> Path:
+    """OUTPUT/MODEL/TAG."""
+    return Path(config.output) / settings.model_name(config.model.name) / config.tag
+
+
 def run_folder(config) -> Path:
     """OUTPUT/MODEL/TAG, made here.
 
     Raises:
         OSError: if it cannot be written, with the way out.
     """
-    folder = Path(config.output) / settings.model_name(config.model.name) / config.tag
+    folder = place(config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe{os.getpid()}"
@@ -285,6 +291,12 @@ def check_same_run(old, new, world, updates_per_epoch, force):
 def train(config, args) -> int:
     """A training run, from its beginning or a checkpoint to its end."""
     rank, world = distributed.start()
+    with failure.reported(place(config), rank, world):
+        return train_rank(config, args, rank, world)
+
+
+def train_rank(config, args, rank, world) -> int:
+    """One rank's part of `train`."""
     paddle.seed(config.seed)
     train_source, load = build_train(config, world, rank)
     eval_source, eval_loader = build_eval(config, world, rank)
@@ -324,8 +336,7 @@ def train(config, args) -> int:
     scaler = None
     if amp and config.amp.dtype == "float16":
         scaler = paddle.amp.GradScaler(init_loss_scaling=2.0**16)
-    if config.model.pretrained:
-        load_weights(model, config.model.pretrained, skip=tuple(config.model.pretrained_skip))
+    notes = load_adapted(model, config.model.pretrained) if config.model.pretrained else []
     ema = None
     if config.ema.decay is not None:
         ema = Ema(model, total_decay(config.ema.decay, images, config.ema.lr_batch))
@@ -344,6 +355,8 @@ def train(config, args) -> int:
         log.say(f"resumed from {found}: epoch {progress.epoch}, update {progress.update}")
     if rank == 0:
         (folder / "config.yaml").write_text(settings.to_yaml(config), encoding="utf-8")
+    for note in notes:
+        log.say(f"{config.model.pretrained}: {note}")
     describe(log, config, model, groups, train_source, eval_source, world, images)
 
     def save(progress):

@@ -36,8 +36,7 @@ class ModelConfig:
     drop_path_rate: float = 0.1
     label_smoothing: float = 0.1
     overrides: dict[str, Any] = field(default_factory=dict)  # further ones of create_model
-    pretrained: str = ""  # weights to start from; see also `pretrained_skip`
-    pretrained_skip: list[str] = field(default_factory=list)  # parts of names not to load
+    pretrained: str = ""  # weights to start from, of any input size and class count
     resume: str = ""  # a checkpoint, a run's folder, or "auto"
 
 

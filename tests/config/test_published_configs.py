@@ -17,7 +17,7 @@ SOFT = (128, 300, 10, 10, 1e-3, 1e-6, 5e-5, 0.05, 1.0, 0.1, 224)
 
 
 def but(row, **changes):
-    names = [
+    names = [  # as in the table above
         "batch",
         "epochs",
         "warmup",

@@ -1,0 +1,60 @@
+"""Run by test_ranks.py under the launcher: trains a small model and writes what became of it."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from paddle_inline.runtime import tune_cpu
+
+tune_cpu(2)
+
+import numpy as np  # noqa: E402
+import paddle  # noqa: E402
+
+from paddle_inline import create_model  # noqa: E402
+from paddle_inline.data import sampler  # noqa: E402
+from paddle_inline.engine import distributed  # noqa: E402
+from paddle_inline.engine.ema import Ema  # noqa: E402
+from paddle_inline.engine.evaluate import evaluate  # noqa: E402
+from paddle_inline.engine.fit import train_step  # noqa: E402
+from paddle_inline.engine.losses import make_loss  # noqa: E402
+from paddle_inline.engine.optim import decay_groups, make_optimizer  # noqa: E402
+
+
+def main(folder, per_rank, steps=10, length=37):
+    rank, world = distributed.start()
+    paddle.set_default_dtype("float64")
+    paddle.seed(3)
+    model = create_model("inline_deit_digits", img_size=8, depth=2, embed_dim=16, num_heads=2)
+    net = distributed.parallel(model, world)
+    optimizer = make_optimizer("adamw", model, decay_groups(model, 0.05))
+    ema = Ema(model, 0.9)
+    rng = np.random.RandomState(0)
+    images, labels = rng.standard_normal((length, 3, 8, 8)), rng.randint(0, 10, length)
+
+    def load(batch):
+        index = [i for _, i in batch]
+        return paddle.to_tensor(images[index]), paddle.to_tensor(labels[index])
+
+    batches = []
+    while len(batches) < steps:
+        batches += sampler.train_batches(length, per_rank, seed=1, epoch=len(batches), rank=rank, world=world)
+    for batch in batches[:steps]:
+        train_step(net, optimizer, [load(batch)], make_loss(False, 0.1), 1e-2, clip=0.5)
+        ema.update(model)
+    mine = sampler.eval_batches(length, 4, rank=rank, world=world)
+    accuracy = evaluate(model, [load(batch) for batch in mine], world=world)
+    if rank == 0:
+        np.savez(
+            Path(folder) / f"{world}.npz",
+            **{name: value.numpy() for name, value in model.state_dict().items()},
+            **{f"ema/{name}": value.numpy() for name, value in ema.average.items()},
+        )
+        (Path(folder) / f"{world}.json").write_text(json.dumps(accuracy._asdict()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
+    sys.stdout.flush()
+    os._exit(0)  # gloo's threads may outlive the interpreter
