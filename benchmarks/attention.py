@@ -1,32 +1,59 @@
-"""InLine's attention against softmax attention, from 196 to 16384 tokens: time, memory, how both grow.
+"""InLine's and SOFT's attention against softmax, from 196 to 16384 tokens: time, memory, how both grow.
 
     python benchmarks/attention.py --framework paddle --tokens 196 784 3136 12544 --device cpu
 
-In one framework at a time: plain softmax attention, the framework's fused one, and InLine's. A slope is the
-exponent of time in the number of tokens, fitted over the longer half of the lengths.
+In one framework at a time: plain softmax attention, the framework's fused one, InLine's, and the softmax-free
+one of SOFT and SOFT-Norm with 49 landmarks, as they have at 224 pixels. Their first stage has one landmark
+for 64 tokens at any size: a fixed number is linear, a fixed share is not, and is shown too. A slope is the
+exponent of time, or memory, in the number of tokens, fitted from SHORTEST tokens on.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import functools
 import math
 import multiprocessing
+import re
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from common import could_not_run, figure, print_table, report
 
 from paddle_inline.timing import race
 
+LANDMARKS, TOKENS_PER_LANDMARK = 49, 64
 TOKENS = [196, 392, 784, 1568, 3136, 6272, 12544, 16384]
 SHORTEST = 1024  # tokens from which the slope is fitted: below, the fixed cost of a call shows
+
+
+def softmax_free_forms(ops):
+    """{form: function of q, k, v}; keys are the queries, and every so manyth one is a landmark."""
+
+    def form(q, v, step, invert):
+        q = q * q.shape[3] ** -0.25
+        return ops.softmax_free_attention(q, q[:, :, ::step][:, :, : q.shape[2] // step], v, invert)
+
+    def few(invert):
+        return lambda q, k, v: form(q, v, max(q.shape[2] // LANDMARKS, 1), invert)
+
+    return {
+        f"SOFT, {LANDMARKS} landmarks": few(ops.newton_inverse),
+        f"SOFT-Norm, {LANDMARKS} landmarks": few(ops.normalised_newton_inverse),
+        f"SOFT, N/{TOKENS_PER_LANDMARK} landmarks": lambda q, k, v: form(
+            q, v, TOKENS_PER_LANDMARK, ops.newton_inverse
+        ),
+    }
 
 
 def torch_forms(device):
     """({form: function of q, k, v}, random tensors of a shape, wait for the device, peak memory or None)."""
     import torch
 
+    from torch_ref.ops import softmax_free
     from torch_ref.ops.inline_attention import inline_attention, softmax_attention
 
     device = "cuda" if device.startswith("gpu") else device
@@ -37,6 +64,7 @@ def torch_forms(device):
         "fused softmax": lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(
             q, k, v, scale=scale
         ),
+        **softmax_free_forms(softmax_free),
     }
 
     def tensors(*shape):
@@ -59,6 +87,7 @@ def paddle_forms(device):
     import paddle
     import paddle.nn.functional as F
 
+    from paddle_inline.ops import softmax_free
     from paddle_inline.ops.inline_attention import inline_attention, softmax_attention
 
     paddle.set_device(device)
@@ -66,6 +95,7 @@ def paddle_forms(device):
     forms = {
         "InLine": lambda q, k, v: inline_attention(q, k, v, scale),
         "softmax": lambda q, k, v: softmax_attention(q, k, v, scale),
+        **softmax_free_forms(softmax_free),
     }
     if hasattr(F, "scaled_dot_product_attention"):
         forms["fused softmax"] = F.scaled_dot_product_attention
@@ -95,20 +125,16 @@ FRAMEWORKS = {"torch": torch_forms, "paddle": paddle_forms}
 def peak_memory(framework, form, tokens, heads, width, device):
     """Mebibytes that a form needs beyond its inputs, measured in a process of its own."""
     context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_peak, (framework, form, tokens, heads, width, device))
+    with ProcessPoolExecutor(1, context) as pool:  # which ends its process in peace, as Pool does not
+        return pool.submit(_peak, framework, form, tokens, heads, width, device).result()
 
 
 def _peak(framework, form, tokens, heads, width, device):
     forms, tensors = FRAMEWORKS[framework](device)
-    forms[form](*tensors(1, heads, 16, width))  # what the framework itself needs
+    forms[form](*tensors(1, heads, TOKENS_PER_LANDMARK, width))  # what the framework itself needs
     inputs = tensors(1, heads, tokens, width)
     if device == "cpu":
-        import resource
-
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        forms[form](*inputs)
-        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        return _resident_peak(lambda: forms[form](*inputs))
     library = sys.modules[framework]
     before = (
         library.device.cuda.memory_allocated() if framework == "paddle" else library.cuda.memory_allocated()
@@ -118,9 +144,22 @@ def _peak(framework, form, tokens, heads, width, device):
     return (cuda.max_memory_allocated() - before) / 2**20
 
 
-def slope(tokens, seconds):
-    """The exponent of time in the number of tokens, least squares in the logarithms, from SHORTEST on."""
-    points = [(math.log(n), math.log(s)) for n, s in zip(tokens, seconds) if n >= SHORTEST]
+def _resident_peak(run):
+    """Mebibytes by which memory grew at most; not a number where the system is not Linux."""
+    status = Path("/proc/self/status")
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # or memory that was freed before would be reused unseen
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is in use
+    except (OSError, AttributeError):
+        return math.nan
+    before = int(re.search(r"VmRSS:\s+(\d+)", status.read_text())[1])
+    run()
+    return (int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) - before) / 1024
+
+
+def slope(tokens, values):
+    """The exponent of `values` in the number of tokens, least squares in the logarithms, from SHORTEST on."""
+    points = [(math.log(n), math.log(y)) for n, y in zip(tokens, values) if n >= SHORTEST and y and y > 0]
     return float(np.polyfit(*zip(*points), 1)[0]) if len(points) > 1 else None
 
 
@@ -136,7 +175,7 @@ def main(argv):
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
     parser.add_argument("--no-memory", action="store_true", help="measure time alone")
     arguments = parser.parse_args(argv)
-    rows, missing, slopes, lines = [], [], {}, {}
+    rows, missing, slopes, memory_slopes, lines = [], [], {}, {}, {}
     for framework in arguments.framework:
         try:
             forms, tensors = FRAMEWORKS[framework](arguments.device)
@@ -179,10 +218,13 @@ def main(argv):
             y = [row["seconds"]["median"] for row in own if row["form"] == form]
             lines[f"{framework} {form}"] = (x, [1e3 * value for value in y])
             slopes[f"{framework} {form}"] = slope(x, y)
+            mebibytes = [row.get("peak_mib") for row in own if row["form"] == form]
+            memory_slopes[f"{framework} {form}"] = slope(x, mebibytes)
     print_table(
-        ["form", f"slope from {SHORTEST} tokens"], [[form, str(value)[:5]] for form, value in slopes.items()]
+        ["form", f"slope of time from {SHORTEST} tokens", "of memory"],
+        [[form, str(value)[:5], str(memory_slopes[form])[:5]] for form, value in slopes.items()],
     )
-    report("attention", argv, rows, missing, slopes=slopes)
+    report("attention", argv, rows, missing, slopes=slopes, memory_slopes=memory_slopes)
     figure("attention", f"Attention on {arguments.device}", "tokens", "milliseconds", lines)
     return 1 if missing else 0
 
