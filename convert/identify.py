@@ -103,6 +103,9 @@ def identify(shapes, name=None, overrides=None, hints=None):
     ]
     rank = min(candidate.rank for candidate in candidates)
     tied = list({repr(c.spec): c for c in reversed(candidates) if c.rank == rank}.values())[::-1]
+    if rank[0]:  # sizes that nobody released, so no variant's input size is nearer than the usual one
+        usual = [candidate for candidate in tied if candidate.spec.img_size == type(candidate.spec).img_size]
+        tied = usual or tied
     told = [candidate for candidate in tied if _agrees(candidate.spec, hints or {})]
     if len(tied) > 1 and len(told) != 1:
         raise UnknownModelError(_ambiguity(tied))
