@@ -40,10 +40,18 @@ def registry():
     from paddle.base import core
 
     spelled = {"float32": "data_type[float]", "float16": "::float16]", "bfloat16": "::bfloat16]"}
-    return {
+    kernels = {
         name: {kind for kind, text in spelled.items() for key in keys if text in key and "Place(gpu" in key}
         for name, keys in core._get_all_register_op_kernels("all").items()
     }
+    for name, keys in core._get_registered_phi_kernels(
+        "function"
+    ).items():  # the newer half, by its own names
+        there = {
+            kind for kind in TYPES for key in keys if key.startswith("(GPU") and key.endswith(f" {kind})")
+        }
+        kernels[name] = kernels.get(name, set()) | there
+    return kernels
 
 
 def traced_operators(name, overrides, half):

@@ -10,6 +10,7 @@ import json
 import sys
 import warnings
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from .errors import unknown
 from .export import default_preprocessing, read_card, read_classes, square
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-ENGINES = ("paddle", "onnx")
+ENGINES = ("auto", "paddle", "onnx")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Predictor:
         device: "cpu", "gpu" or "gpu:1"; of a model: where it is.
         threads: CPU threads; None: the cores this process may use.
         precision: "fp32" or "bf16", the latter with Paddle's engine alone.
-        engine: "paddle" or "onnx", for a folder that holds ONNX files.
+        engine: "paddle"; "onnx", for a folder that holds an ONNX file; "auto": ONNX Runtime where it is
+            installed, the file is there and float32 on a CPU is asked for, which is then the faster one.
         onednn: None: as the export found it to work.
         classes: names to use in place of the card's.
     Raises:
@@ -52,7 +54,7 @@ class Predictor:
         device="cpu",
         threads=None,
         precision="fp32",
-        engine="paddle",
+        engine="auto",
         onednn=None,
         classes=None,
     ):
@@ -65,12 +67,15 @@ class Predictor:
             self.directory = Path(source)
             self.card = read_card(source)
             self.onednn = self.card["onednn"] if onednn is None else onednn
+            if engine == "auto":
+                fit = self.card["files"]["onnx"] and (device, precision, onednn) == ("cpu", "fp32", None)
+                self.engine = engine = "onnx" if fit and find_spec("onnxruntime") else "paddle"
             if engine == "onnx" and not self.card["files"]["onnx"]:
                 raise ValueError(f"{source} holds no ONNX files: export the model with --onnx")
             if engine == "onnx" and (device != "cpu" or precision != "fp32"):
                 raise ValueError("the onnx engine runs float32 on the CPU; use engine paddle for the rest")
         else:
-            if precision != "fp32" or engine != "paddle":
+            if precision != "fp32" or engine == "onnx":
                 raise ValueError("a model runs eagerly in its own precision; export it for bf16 or onnx")
             self.card = {
                 "model": source.name,
@@ -197,7 +202,7 @@ def predict_command(parser):
     add("--device", default="cpu", help="cpu, gpu or gpu:N; default: cpu")
     add("--threads", type=int, metavar="N", help="CPU threads; default: all that this process may use")
     add("--precision", default="fp32", choices=("fp32", "bf16"), help="default: fp32")
-    add("--engine", default="paddle", choices=ENGINES, help="default: paddle")
+    add("--engine", default="auto", choices=ENGINES, help="default: the faster one that is there")
     add("--json", metavar="FILE", help="write the answers as JSON; - for standard output, without the table")
     add("--html", metavar="FILE", help="write a page with thumbnails")
     return run

@@ -103,5 +103,6 @@ def _filter_shifted(v, kernel):
     column = paddle.zeros_like(v[:, :, :1])
     v = paddle.concat([column, v, column], axis=2)
     kernel = kernel.reshape([-1, channels, 9]).transpose([0, 2, 1]).reshape([-1, 9, 1, 1, channels])
-    taps = [v[:, y : y + height, x : x + width] * kernel[:, 3 * y + x] for y in range(3) for x in range(3)]
+    weights = paddle.unbind(kernel, axis=1)
+    taps = [v[:, y : y + height, x : x + width] * weights[3 * y + x] for y in range(3) for x in range(3)]
     return paddle.add_n(taps).transpose([0, 3, 1, 2])

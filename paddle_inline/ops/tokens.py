@@ -24,7 +24,8 @@ def merge_heads(x):
 
 def tokens_to_map(x, size):
     """[B, N, C] -> [B, C, H, W]."""
-    return x.transpose([0, 2, 1]).reshape([-1, x.shape[2], size[0], size[1]])
+    # Reshaped first: a pass of Paddle 3.3 for oneDNN loses the shape of a reshape behind a transpose.
+    return x.reshape([-1, size[0], size[1], x.shape[2]]).transpose([0, 3, 1, 2])
 
 
 def map_to_tokens(x):

@@ -100,6 +100,17 @@ def test_what_an_export_does_not_have_is_refused(exported, options, message):
         Predictor(exported[1] / "any", **options)
 
 
+def test_the_faster_engine_that_is_there_is_taken(exported, tmp_path):
+    _, folder = exported
+    assert Predictor(folder / "any").engine == "paddle"  # no ONNX file
+    card = json.loads((folder / "any" / "card.json").read_text())
+    card["files"]["onnx"] = "model.onnx"
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    there = "onnx" if predict.find_spec("onnxruntime") else "paddle"
+    assert Predictor(tmp_path).engine == there
+    assert Predictor(tmp_path, precision="bf16").engine == "paddle"
+
+
 def test_a_folder_without_a_card_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no card\.json"):
         Predictor(tmp_path)
