@@ -195,8 +195,9 @@ class Comparison:
         self.floor = gradient_floor(reference)
         self.theirs = reference.by_name
         self.met = set()
-        self.partners = {}  # key -> the reference's Value
-        self.outputs, self.gradients, self.tail = [], {}, []  # rows; gradients: id of Value -> (row, excerpt)
+        self.partners = {}  # key -> {(sublayer, place among its inputs; -1: its output): reference's Value}
+        self.gradients = {}  # (sublayer, place) -> (row, excerpt if it failed)
+        self.outputs, self.tail = [], []  # rows
         self.blamed = None
         self.results = {}
 
@@ -207,8 +208,8 @@ class Comparison:
             self.one_sided(name, kind, output[1], nan_first=True)
             return
         self.met.add(name)
-        for (key, _), theirs in zip((*inputs, output), (*call.inputs, call.output)):
-            self.partners.setdefault(key, theirs)
+        for place, ((key, _), theirs) in enumerate(zip((output, *inputs), (call.output, *call.inputs)), -1):
+            self.partners.setdefault(key, {})[name, place] = theirs
         row = self.row("output", name, call.output.array, output[1])
         self.outputs.append(row)
         if name == MODEL:
@@ -218,11 +219,14 @@ class Comparison:
 
     def gradient(self, key, array):
         """The loss's gradient by the tensor with this key."""
-        theirs = self.partners.get(key)
-        if theirs is not None and theirs.gradient is not None:
-            row = self.row("gradient", "", theirs.gradient, array)
-            excerpt = None if row.passed else _excerpt(theirs.gradient, array)
-            self.gradients[id(theirs)] = (row, excerpt)
+        met = {}  # reference's Value -> (row, excerpt): mostly one for all places
+        for where, theirs in self.partners.get(key, {}).items():
+            if theirs.gradient is None:
+                continue
+            if theirs not in met:
+                row = self.row("gradient", "", theirs.gradient, array)
+                met[theirs] = row, None if row.passed else _excerpt(theirs.gradient, array)
+            self.gradients[where] = met[theirs]
 
     def finished(self, loss, input_gradient=None, parameter_gradients=None):
         """The pass is over: assemble the rows and find who is to blame."""
@@ -233,9 +237,9 @@ class Comparison:
         if self.reference.loss is not None:
             self.tail.append(self.row("loss", "", self.reference.loss, loss))
         failed = set()
-        for name, call in reversed(self.theirs.items()):
-            if id(call.output) in self.gradients:
-                row = self.gradients[id(call.output)][0]
+        for name in reversed(self.theirs):
+            if (name, -1) in self.gradients:
+                row = self.gradients[name, -1][0]
                 row = dataclasses.replace(
                     row, kind="output gradient", name=name, **self.distances("output gradient", name)
                 )
@@ -261,9 +265,9 @@ class Comparison:
                 continue
             if name in wrong:
                 return _divergence(name, call.kind, *wrong[name])
-            for value in call.inputs:
-                row, excerpt = self.gradients.get(id(value), (None, None))
-                if value is not call.output and row is not None and not row.passed:
+            for place in range(len(call.inputs)):
+                row, excerpt = self.gradients.get((name, place), (None, None))
+                if row is not None and not row.passed:
                     return Divergence(name, call.kind, "input gradient", row.shape, *excerpt)
         for name, found in wrong.items():
             return _divergence(name, self.theirs[name].kind if name in self.theirs else "", *found)
@@ -325,7 +329,8 @@ class Comparison:
             allowed, measure = self.limits["output"], _relative_to_largest
         else:
             allowed = self.limits["gradient"]
-            measure = functools.partial(_relative_to_element, floor=self.floor)
+            of = _relative_to_norm if self.dtype == "bfloat16" else _relative_to_element
+            measure = functools.partial(of, floor=self.floor)
         row = _row(kind, name, reference, candidate, allowed, measure)
         return dataclasses.replace(row, **self.distances(kind, name))
 
@@ -405,7 +410,8 @@ def _relative_to_element(difference, reference, floor):
     return (difference / np.where(scale > 0, scale, 1)).max(initial=0)
 
 
-def _relative_to_norm(difference, reference):
-    """Weights after training: the norm of the difference by the norm of the weight."""
-    size = _norm(reference)
+def _relative_to_norm(difference, reference, floor=0):
+    """Weights after training, and gradients in bfloat16, where single elements jump with every rounding that
+    crosses a ReLU's zero: the norm of the difference by the norm of the reference."""
+    size = max(_norm(reference), floor)
     return _norm(difference) / size if size else _norm(difference)
