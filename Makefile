@@ -53,7 +53,7 @@ clean:  ## remove the virtual environments and caches; output/ stays
 $(VENV)/installed: pyproject.toml
 	$(call make_venv,$(VENV))
 	$(BIN)/python -c 'import paddle' 2>/dev/null || $(BIN)/python -m pip install $(PADDLE)
-	$(BIN)/python -m pip install $(TORCH) -e '.[parity,demo,logs,notebooks,docs,dev]'
+	$(BIN)/python -m pip install $(TORCH) -e '.[parity,demo,logs,notebooks,docs,onnx,dev]'
 	@touch $@
 
 # Paddle 2.6 asks for setuptools at import, which Python 3.12 no longer brings.
