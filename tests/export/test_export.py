@@ -59,12 +59,20 @@ def test_one_file_serves_batches_of_1_3_and_8(name, tmp_path):
             compare([engine(images)], [model(paddle.to_tensor(images)).numpy()], name)
 
 
-def test_a_filter_frozen_at_the_first_call_is_found(tmp_path, monkeypatch):
-    from paddle_inline.ops import inline_attention
+FROZEN = """
+import sys
+from paddle_inline import create_model
+from paddle_inline.export import export_model
+from paddle_inline.ops import inline_attention
+inline_attention._filter_shifted = inline_attention._filter_grouped
+export_model(create_model("inline_deit_digits"), sys.argv[1], batch=2)
+"""
 
-    monkeypatch.setattr(inline_attention, "_filter_shifted", inline_attention._filter_grouped)
-    with pytest.raises(ExportError, match="nothing was written"):
-        export_model(small("inline_deit_digits"), tmp_path / "out", batch=2, log=lambda line: None)
+
+@pytest.mark.skipif(paddle.__version__.startswith("2."), reason="Paddle 2.6 has not got this fault")
+def test_a_filter_frozen_at_the_first_call_is_found(tmp_path):
+    done = export.in_child(FROZEN, tmp_path / "out")  # in a fresh process: the tracer keeps what it traced
+    assert "oneDNN differs from the model" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -1,0 +1,85 @@
+"""The benchmarks' arithmetic, and that each runs alone on a small case."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paddle_inline.timing import race, spread
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def load(name, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_race_takes_turns():
+    order, time = [], iter(range(100))
+    runs = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+    result = race(runs, rounds=3, warmup=1, clock=lambda: next(time))
+    assert "".join(order) == "ab" + "ababab"
+    assert result["a"] == {"median": 1, "low": 1, "high": 1}
+
+
+def test_spread_is_the_median_between_the_quartiles():
+    assert spread([5, 1, 3, 2, 4]) == {"median": 3, "low": 1.5, "high": 4.5}
+    assert spread([2]) == {"median": 2, "low": 2, "high": 2}
+
+
+def test_slope_is_the_exponent(monkeypatch):
+    attention = load("attention", monkeypatch)
+    tokens = [256, 1024, 2048, 8192]
+    assert attention.slope(tokens, [1e-9, *(1e-6 * n**2 for n in tokens[1:])]) == pytest.approx(2)
+    assert attention.slope([256, 1024], [1, 2]) is None
+
+
+def row(engine, median, **more):
+    return {"model": "m", "engine": engine, "batch": 8, "seconds": {"median": median}, **more}
+
+
+def test_check_names_what_fell(monkeypatch, tmp_path, capsys):
+    check = load("check", monkeypatch)
+    results, baseline = tmp_path / "results", tmp_path / "baseline.json"
+    call = ["--results", str(results), "--baseline", str(baseline)]
+    assert check.main(call) == 2  # nothing to compare
+    results.mkdir()
+
+    def write(ours, theirs):
+        facts = {"benchmark": "inference", "rows": [row("paddle", ours), row("torch-eager", theirs)]}
+        (results / "inference.json").write_text(json.dumps(facts))
+
+    write(1.0, 2.0)
+    assert check.main([*call, "--write"]) == 0
+    assert json.loads(baseline.read_text()) == {"inference: paddle over torch-eager, m, 8": 2.0}
+    write(1.0, 1.8)
+    assert check.main(call) == 0
+    write(1.0, 1.6)
+    capsys.readouterr()
+    assert check.main(call) == 1
+    assert "FELL from 2.00 to 1.60: inference: paddle over torch-eager, m, 8" in capsys.readouterr().out
+
+
+def test_what_could_not_run_is_said_loudly(monkeypatch, capsys):
+    common = load("common", monkeypatch)
+    assert common.could_not_run("torch", ImportError("no torch")) == "torch: ImportError: no torch"
+    assert "!!! COULD NOT RUN torch" in capsys.readouterr().err
+
+
+@pytest.mark.full
+def test_attention_runs_alone(tmp_path):
+    pytest.importorskip("torch")
+    command = "import sys; sys.argv = ['attention']; import common; from pathlib import Path\n"
+    command += f"common.RESULTS = Path({str(tmp_path)!r})\nimport attention\n"
+    command += "sys.exit(attention.main('--framework torch --tokens 64 128 --rounds 1 --no-memory'.split()))"
+    done = subprocess.run([sys.executable, "-c", command], cwd=BENCHMARKS, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((tmp_path / "attention.json").read_text())
+    assert {row["form"] for row in facts["rows"]} == {"InLine", "softmax", "fused softmax"}
