@@ -2,7 +2,8 @@
 
     python docs/figures/make.py [NOTEBOOK ...]
 
-A cell tagged `figure:NAME` gives docs/figures/NAME.png. Without names, all notebooks are run. What the
+A cell tagged `figure:NAME` gives docs/figures/NAME.png. Without names, all notebooks
+with such cells are run. What the
 notebooks print goes to docs/figures/NOTEBOOK.txt, the record of the run that the pictures are from.
 """
 
@@ -20,6 +21,7 @@ from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
 NOTEBOOKS = HERE.parents[1] / "notebooks"
+TAG = "figure:"
 BAR = "━"  # of a progress bar
 
 
@@ -39,7 +41,7 @@ def pictures(notebook):
     found = {}
     for cell in notebook.cells:
         for tag in cell.metadata.get("tags", []):
-            if tag.startswith("figure:"):
+            if tag.startswith(TAG):
                 drawn = [
                     output.data["image/png"]
                     for output in cell.outputs
@@ -47,7 +49,7 @@ def pictures(notebook):
                 ]
                 if len(drawn) != 1:
                     raise ValueError(f"the cell of {tag} draws {len(drawn)} pictures, not one")
-                found[tag[len("figure:") :]] = base64.b64decode(drawn[0])
+                found[tag[len(TAG) :]] = base64.b64decode(drawn[0])
     return found
 
 
@@ -61,8 +63,10 @@ def printed(notebook):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebooks", nargs="*", help="names without .ipynb; all if none")
-    names = parser.parse_args().notebooks or sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+    parser.add_argument("notebooks", nargs="*", help="names without .ipynb")
+    names = parser.parse_args().notebooks or [
+        path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")) if TAG in path.read_text(encoding="utf-8")
+    ]
     for name in names:
         notebook = run(NOTEBOOKS / f"{name}.ipynb")
         for picture, png in pictures(notebook).items():

@@ -24,6 +24,7 @@ every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: pat
 def execute(notebook, output, trimmed=False):
     """Run all cells; what they write goes to the folder `output`. Raises CellExecutionError."""
     env = {**os.environ, "NOTEBOOK_OUTPUT": str(output), "CUDA_VISIBLE_DEVICES": ""}
+    env.pop("MPLBACKEND", None)  # the kernel's own draws into the notebook
     if trimmed:
         env["NOTEBOOK_TRIMMED"] = "1"
     client = nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(FOLDER)}})
