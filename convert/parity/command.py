@@ -64,6 +64,9 @@ def _add_model(parser, metavar, **options):
     parser.add_argument("--model", metavar=metavar, help="of list_models()", **options)
     parser.add_argument("--weights", metavar="FILE", help="a checkpoint; test weights if not given")
     parser.add_argument("--backward", action="store_true", help="compare gradients too")
+    parser.add_argument(
+        "--steps", type=_positive, default=0, metavar="N", help="also train for N updates, in float64"
+    )
     parser.add_argument("--batch", type=_positive, metavar="N", help="images; default: 2, more of small ones")
     parser.add_argument("--seed", type=int, default=0, help="of images and test weights; default: 0")
     parser.add_argument(
@@ -107,6 +110,7 @@ def verify(arguments):
                     arguments.backward,
                     arguments.batch,
                     arbiter=not arguments.no_arbiter,
+                    steps=arguments.steps,
                     **overrides,
                 )
             )
@@ -127,6 +131,7 @@ def record(arguments):
         arguments.backward,
         arguments.batch,
         truth=arguments.truth is not None,
+        steps=arguments.steps,
         **parse_overrides(arguments.opts),
     )
     for result, folder in ((recording, arguments.folder), (truth, arguments.truth)):

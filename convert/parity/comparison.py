@@ -116,12 +116,10 @@ def compare_recordings(reference: Recording, candidate: Recording, arbiter: Arbi
         ValueError: recordings of different models, dtypes or batches.
     """
     _check_same_subject(reference, candidate)
-    comparison = Comparison(
-        reference, candidate.framework, candidate.version, candidate.model, candidate.dtype, arbiter
-    )
-    candidate.replay(comparison)
-    comparison.steps(candidate)
-    comparison.weights(candidate)
+    head = candidate.framework, candidate.version, candidate.model, candidate.dtype
+    comparison = candidate.replay(Comparison(reference, *head, arbiter))
+    comparison.checksums(candidate.weights)
+    comparison.steps(candidate.step_losses, candidate.step_weights)
     return comparison.report()
 
 
@@ -280,23 +278,27 @@ class Comparison:
         self.outputs.append(row)
         self.blamed = self.blamed or _divergence(name, kind, row, *(reversed(pair) if nan_first else pair))
 
-    def steps(self, candidate):
-        """Rows of a training run: each step's loss, then each weight after the last step."""
-        theirs, ours = self.reference.step_losses, candidate.step_losses
-        if not _both(theirs, ours):
+    def steps(self, losses, weights):
+        """A training run: rows for each step's loss, then for each weight after the last step."""
+        theirs = self.reference.step_losses
+        if not _both(theirs, losses):
             return
-        if len(theirs) != len(ours):
-            raise ValueError(f"recordings of {len(theirs)} and {len(ours)} steps; record the same number")
-        for step, pair in enumerate(zip(theirs, ours), 1):
+        if len(theirs) != len(losses):
+            raise ValueError(f"recordings of {len(theirs)} and {len(losses)} steps; record the same number")
+        self.results["step_losses"] = losses
+        for step, pair in enumerate(zip(theirs, losses), 1):
             row = _row("step loss", f"step {step}", *pair, tolerance.STEP_LOSS, _relative_to_largest)
             self.tail.append(row)
         for name, weight in self.reference.step_weights.items():
-            pair = weight, candidate.step_weights[name]
-            self.tail.append(_row("step weight", name, *pair, tolerance.STEP_WEIGHT, _relative_to_norm))
+            pair = weight, weights.get(name, np.full(weight.shape, np.nan))
+            row = _row("step weight", name, *pair, tolerance.STEP_WEIGHT, _relative_to_norm)
+            self.tail.append(row)
+            if self.blamed is None and not row.passed:
+                self.blamed = _divergence(name.rpartition(".")[0] or MODEL, "", row, *pair)
 
-    def weights(self, candidate):
+    def checksums(self, ours):
         """A row for each tensor of which both sides took a checksum, if they are not of the same bits."""
-        theirs, ours = self.reference.weights, candidate.weights
+        theirs = self.reference.weights
         for name in {**theirs, **ours} if theirs and ours else ():
             if theirs.get(name) != ours.get(name):
                 self.tail.append(Row("weight", name, (), np.inf, np.inf, tolerance.WEIGHT))
@@ -304,7 +306,8 @@ class Comparison:
     def report(self):
         """The Report on what was heard."""
         labels = self.reference.subject.get("labels")
-        reference = {"logits": self.reference.logits, "loss": self.reference.loss}
+        theirs = self.reference
+        reference = {"logits": theirs.logits, "loss": theirs.loss, "step_losses": theirs.step_losses}
         return Report(
             self.reference.model,
             self.dtype,
@@ -352,13 +355,15 @@ def gradient_floor(recording):
     return tolerance.GRADIENT_FLOOR * max(norms, default=0)
 
 
-def results_of(logits, loss, labels=None):
+def results_of(logits, loss, labels=None, step_losses=None):
     """The few arrays by which Paddle's reproduction guide compares: {stage: {name: array}}."""
     results = {"forward": {"logits": np.array(logits)}, "loss": {"loss": np.array(loss)}}
     if labels is not None:
         order = np.argsort(-np.array(logits), axis=1, kind="stable")
         hits = order[:, :5] == np.array(labels)[:, None]
         results["metric"] = {"acc_top1": hits[:, :1].any(1).mean(), "acc_top5": hits.any(1).mean()}
+    if step_losses is not None:
+        results["losses"] = {f"loss_{step}": np.array(loss) for step, loss in enumerate(step_losses, 1)}
     return results
 
 

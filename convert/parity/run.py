@@ -11,14 +11,15 @@ import zlib
 import numpy as np
 
 from .capture import check_dtype, record_paddle, record_torch
-from .comparison import Arbiter, Comparison, compare_recordings
+from .comparison import Arbiter, Comparison
+from .steps import recipe_of, train_paddle, train_torch
 from .weights import rule_batch, rule_weights
 
 FRAMEWORKS = ("torch", "paddle")
 
 
 def compare(
-    name, weights=None, dtype="float64", seed=0, backward=True, batch=None, arbiter=True, **overrides
+    name, weights=None, dtype="float64", seed=0, backward=True, batch=None, arbiter=True, steps=0, **overrides
 ):
     """Run one model in both frameworks on the same batch and compare every named sublayer.
 
@@ -31,6 +32,7 @@ def compare(
         backward: compare gradients too: of every sublayer's output, every parameter, the input.
         batch: images in the batch; None: see `rule_batch`.
         arbiter: below float64, run PyTorch in float64 too and measure both sides' distance from it.
+        steps: also train for so many updates, in float64 whatever `dtype` is (steps.py).
     Returns:
         A Report.
     Raises:
@@ -41,7 +43,7 @@ def compare(
     source = weights
     name, weights, overrides = open_weights(name, weights, overrides)
     ours, theirs = create_pair(name, weights, seed, **overrides)
-    report = compare_models(ours, theirs, dtype, seed, backward, batch, arbiter)
+    report = compare_models(ours, theirs, dtype, seed, backward, batch, arbiter, steps)
     return dataclasses.replace(report, subject={**report.subject, **_origin(source, overrides)})
 
 
@@ -60,7 +62,7 @@ def open_weights(name, source, overrides):
     return identity.name, {key: array.read() for key, array in arrays.items()}, identity.overrides
 
 
-def compare_models(ours, theirs, dtype="float64", seed=0, backward=True, batch=None, arbiter=True):
+def compare_models(ours, theirs, dtype="float64", seed=0, backward=True, batch=None, arbiter=True, steps=0):
     """`compare` for two models that exist: a paddle.nn.Layer and its torch.nn.Module twin, as they are."""
     check_frameworks()
     started = time.perf_counter()
@@ -68,16 +70,27 @@ def compare_models(ours, theirs, dtype="float64", seed=0, backward=True, batch=N
     reference = record_torch(theirs, images, labels, dtype, backward)
     reference.model = getattr(ours, "name", type(ours).__name__)
     reference.subject = _subject(images, labels, seed)
+    into = functools.partial(Comparison, reference)
     if arbiter and dtype != "float64":
         candidate = record_paddle(ours, images, labels, dtype, backward)
         candidate.model, candidate.subject = reference.model, reference.subject
         listener = Arbiter(reference, candidate)
         record_torch(theirs, rounded(images, dtype), labels, "float64", backward, lambda *_: listener)
-        report = compare_recordings(reference, candidate, listener)
+        head = candidate.framework, candidate.version, candidate.model, candidate.dtype
+        comparison = candidate.replay(into(*head, listener))
     else:  # compared as it is computed, so that one side's tensors are kept at a time
-        into = functools.partial(Comparison, reference)
-        report = record_paddle(ours, images, labels, dtype, backward, into).report()
-    return dataclasses.replace(report, seconds=time.perf_counter() - started)
+        comparison = record_paddle(ours, images, labels, dtype, backward, into)
+    if steps:
+        reference.step_losses, reference.step_weights = _steps(theirs, train_torch, steps, batch, seed)
+        comparison.steps(*_steps(ours, train_paddle, steps, batch, seed))
+    return dataclasses.replace(comparison.report(), seconds=time.perf_counter() - started)
+
+
+def _steps(model, train, steps, batch, seed):
+    """(losses, {PyTorch name: weight}) of a training run, each update on a batch of its own."""
+    batches = [rule_batch(model.spec, batch, seed + 1 + step) for step in range(steps)]
+    losses = train(model, batches, recipe_of(model.name))
+    return losses, {name: value for name, value in _torch_state(model).items() if value.dtype.kind == "f"}
 
 
 def record(
@@ -89,6 +102,7 @@ def record(
     backward=True,
     batch=None,
     truth=False,
+    steps=0,
     **overrides,
 ):
     """One framework's half of `compare`, which loads no other framework.
@@ -112,6 +126,9 @@ def record(
     for recording in filter(None, recordings):
         recording.subject = {**_subject(images, labels, seed), **_origin(None, overrides)}
         recording.weights = fingerprints(model)
+    if steps:
+        train = {"torch": train_torch, "paddle": train_paddle}[framework]
+        recordings[0].step_losses, recordings[0].step_weights = _steps(model, train, steps, batch, seed)
     return tuple(recordings)
 
 
@@ -172,7 +189,9 @@ def create_torch(name, weights=None, seed=0, **overrides):
 
 
 def _torch_state(model):
-    """{PyTorch name: array} of a Paddle model."""
+    """{PyTorch name: array} of a model of either framework."""
+    if not hasattr(model, "sublayers"):
+        return {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
     from ..translate import paddle_to_torch
 
     return paddle_to_torch({key: value.numpy() for key, value in model.state_dict().items()}, model)
@@ -180,11 +199,9 @@ def _torch_state(model):
 
 def fingerprints(model):
     """{PyTorch name: checksum} of a model of either framework, equal for equal weights."""
-    if hasattr(model, "sublayers"):
-        state = _torch_state(model)
-    else:
-        state = {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
-    return {name: zlib.crc32(np.ascontiguousarray(value).tobytes()) for name, value in state.items()}
+    return {
+        name: zlib.crc32(np.ascontiguousarray(value).tobytes()) for name, value in _torch_state(model).items()
+    }
 
 
 def check_frameworks():
