@@ -2,9 +2,8 @@
 
     python docs/figures/make.py [NOTEBOOK ...]
 
-A cell tagged `figure:NAME` gives docs/figures/NAME.png. Without names, all notebooks
-with such cells are run. What the
-notebooks print goes to docs/figures/NOTEBOOK.txt, the record of the run that the pictures are from.
+A cell tagged `figure:NAME` gives docs/figures/NAME.png. Without names, all notebooks with such cells are run.
+What they print goes to docs/figures/NOTEBOOK.txt, the record of the run that the pictures are from.
 """
 
 import argparse
