@@ -31,6 +31,11 @@ def main(argv=None):
     warnings.filterwarnings("ignore", "No ccache found")  # Paddle's, on a compiler that nothing here uses
     try:
         return arguments.run(arguments)
+    except ModuleNotFoundError as error:
+        if error.name not in ("paddle", "torch"):
+            raise
+        print(f"error: this needs {error.name}, which is not installed (README, Install)", file=sys.stderr)
+        return 2
     except Exception as error:
         code = exit_code(error)
         print(f"error: {error}", file=sys.stderr)
