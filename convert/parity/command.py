@@ -70,7 +70,11 @@ def _add_model(parser, metavar, **options):
     parser.add_argument("--batch", type=_positive, metavar="N", help="images; default: 2, more of small ones")
     parser.add_argument("--seed", type=int, default=0, help="of images and test weights; default: 0")
     parser.add_argument(
-        "--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides, as num_classes 10"
+        "--opts",
+        nargs="+",
+        default=[],
+        metavar="KEY VALUE",
+        help="overrides, as num_classes 10; last in the line",
     )
 
 

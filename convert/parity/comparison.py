@@ -38,7 +38,7 @@ class Row:
     @property
     def ratio(self):
         """The error as a share of its tolerance."""
-        return self.max_rel / self.tolerance
+        return self.max_rel / self.tolerance if self.tolerance else np.inf if self.max_rel else 0.0
 
 
 @dataclass(frozen=True)
