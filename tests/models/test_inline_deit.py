@@ -7,7 +7,7 @@ import torch
 
 import paddle_inline
 import torch_ref
-from convert.parity.compare import compare
+from convert.parity import compare
 
 SMALL = {"embed_dim": 24, "num_heads": 2, "depth": 3, "img_size": 16, "num_classes": 7}
 
