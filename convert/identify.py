@@ -507,7 +507,8 @@ def _differences(name, overrides, shapes):
         model = skeleton(name, overrides)
     except ValueError as error:
         return "torch", f"  {_call(name, overrides)} cannot be built: {error}"
-    known = {key: shape for key, shape in shapes.items() if key not in torch_only_names(model)}
+    ignored = set(torch_only_names(model))
+    known = {key: shape for key, shape in shapes.items() if key not in ignored}
     found = {side: difference(shapes_of(model, side), known) for side in ("torch", "paddle")}
     side = min(found, key=lambda key: len(found[key]))
     lines = found[side]

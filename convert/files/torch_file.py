@@ -134,8 +134,7 @@ class _Archive:
         if self.cache[0] is not member:
             self.cache = (None, None)
             try:
-                with zipfile.ZipFile(self.path) as archive:
-                    self.cache = (member, np.frombuffer(archive.read(member), np.uint8))
+                self.cache = (member, np.frombuffer(self.archive.read(member), np.uint8))
             except _DAMAGE as error:
                 raise WeightsFileError(f"{self.path} is damaged: {error}") from None
         return self.cache[1][begin:end]
