@@ -236,12 +236,10 @@ def _read_checked(name, array, own):
     return values
 
 
-def require_torch():
-    """Refuse to verify where PyTorch is missing: ValueError with both ways out."""
-    if importlib.util.find_spec("torch") is None:  # not imported before the file has been read
-        raise ValueError(
-            "verifying runs the model in PyTorch too, which is not installed: install it, or add --no-verify"
-        )
+def require_torch(why="verifying runs the model in PyTorch too (--no-verify does without)"):
+    """ValueError where PyTorch is missing; it is not imported before a file has been read."""
+    if importlib.util.find_spec("torch") is None:
+        raise ValueError(f"{why}; PyTorch is not installed: install it (README, Install)")
 
 
 def check(written, opened, target, side, exact):
@@ -333,12 +331,6 @@ def _values(arrays):
 def describe(opened, output, written, side, description, notes, verification):
     """The sidecar's facts."""
     source = opened.source
-    versions = {"python": platform.python_version(), "paddle-inline": __version__}
-    for package in ("paddlepaddle", "paddlepaddle-gpu", "torch", "numpy"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return {
         "source": {
             "format": source.format,
@@ -360,5 +352,16 @@ def describe(opened, output, written, side, description, notes, verification):
         "assumed": opened.identity.assumed,
         "changed": notes,
         "verification": verification,
-        "versions": versions,
+        "versions": versions(),
     }
+
+
+def versions():
+    """{package: version} of what a result may depend on."""
+    found = {"python": platform.python_version(), "paddle-inline": __version__}
+    for package in ("paddlepaddle", "paddlepaddle-gpu", "torch", "numpy"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -8,6 +8,7 @@ max_accuracy, state_dict_ema, max_accuracy_e); Paddle's is a checkpoint folder o
 from __future__ import annotations
 
 import math
+import shutil
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +17,33 @@ import numpy as np
 import paddle
 
 import paddle_inline
-from paddle_inline.engine.checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
+from paddle_inline.engine.checkpoint import (
+    SUMS,
+    CheckpointError,
+    check_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from paddle_inline.engine.ema import Ema
 from paddle_inline.engine.fit import Progress
 from paddle_inline.engine.optim import decay_groups, load_optimizer_state, make_optimizer, optimizer_state
 from paddle_inline.stored import StoredArray, WeightsFileError, nonfinite
 from paddle_inline.weights import open_weights, tuples
 
-from .conversion import check_forward, open_checkpoint, paddle_side, require_torch, spoken, torch_side
+from .conversion import (
+    check_forward,
+    open_checkpoint,
+    paddle_side,
+    require_torch,
+    spoken,
+    torch_side,
+    versions,
+)
 from .errors import CheckFailedError, UnfitWeightsError
-from .files.source import EMA_KEYS, select_weights
+from .files.source import EMA_KEYS, open_source, select_weights
 from .files.torch_file import Tensor
-from .files.write import atomic, check_output
+from .files.write import atomic, check_output, sha256, sidecar_of, write_sidecar
+from .identify import Identity
 from .rules import tensor_rules
 
 # PyTorch's name of a moment, Paddle's, and that of the running power of its beta
@@ -62,7 +78,7 @@ def training_to_paddle(path, folder, wishes, say=lambda line: None):
     model = _build(identity.name, identity.overrides, dtypes)
     groups, slots = _read_optimizer(contents.get("optimizer"), model, list(opened.weights.arrays), path)
     ema = None
-    if any(key in contents for key in EMA_KEYS):
+    if any(key in EMA_KEYS for key in opened.weights.others):
         averaged = select_weights(opened.source, "ema")
         kept = {name: array for name, array in averaged.arrays.items() if name not in opened.counters}
         averaged = replace(opened, weights=replace(averaged, arrays=kept))
@@ -71,13 +87,22 @@ def training_to_paddle(path, folder, wishes, say=lambda line: None):
     _load(model, arrays)
     optimizer = _optimizer(model, groups)
     load_optimizer_state(model, optimizer, _paddle_slots(slots, model, groups))
-    if wishes.verify:
-        say(
-            f"verified: {check_forward(identity, arrays, torch_side(arrays, model, opened.counters))['text']}"
-        )
     state = _state(contents, opened, groups, max((slot["step"] for slot in slots.values()), default=0))
-    made = save_checkpoint(folder, model=model, optimizer=optimizer, ema=ema, state=state, keep_last=10**6)
-    _check_written(made, model, optimizer, ema)
+    if wishes.verify:
+        found = check_forward(identity, arrays, torch_side(arrays, model, opened.counters))
+        state["torch"]["verification"] = found
+        say(f"verified: {found['text']}")
+    try:
+        made = save_checkpoint(
+            folder, model=model, optimizer=optimizer, ema=ema, state=state, keep_last=10**6
+        )
+    except CheckpointError as error:
+        raise OSError(str(error)) from None
+    try:
+        _check_written(made, model, optimizer, ema)
+    except CheckFailedError:
+        shutil.rmtree(made)
+        raise
     say(
         f"{len(slots)} pairs of moments, {'averaged weights, ' if ema else ''}update {state['update']}, "
         f"epoch {state['progress']['epoch']}"
@@ -95,10 +120,10 @@ def training_to_torch(folder, output, wishes, say=lambda line: None):
     Returns:
         The output's path.
     Raises:
-        paddle_inline.engine.checkpoint.CheckpointError: the folder is no sound checkpoint.
-        UnfitWeightsError: values that no run can have; CheckFailedError.
+        WeightsFileError: the folder is no sound checkpoint; UnfitWeightsError: values that no run can have;
+        CheckFailedError.
     """
-    require_torch()
+    require_torch("a PyTorch training checkpoint is written by PyTorch")
     import torch
 
     import torch_ref
@@ -128,6 +153,19 @@ def training_to_torch(folder, output, wishes, say=lambda line: None):
         contents["max_accuracy_e"] = max(state["progress"]["best_ema_top1"], 0.0)
     with atomic(output) as temporary:
         torch.save(contents, temporary)
+        facts = {
+            "source": {"folder": str(folder), "sha256": sha256(Path(folder) / SUMS), "of": SUMS},
+            "output": {"name": output.name, "bytes": temporary.stat().st_size, "sha256": sha256(temporary)},
+            "model": model.name,
+            "overrides": state["overrides"],
+            "verification": {"done": False, "why": "--no-verify"},
+            "versions": versions(),
+        }
+        if wishes.verify:
+            facts["verification"] = _check_torch_file(temporary, model, state, order, slots)
+            say(f"verified: {facts['verification']['text']}")
+        sidecar_of(output).unlink(missing_ok=True)  # better none than that of another file
+    write_sidecar(output, facts)
     say(f"{len(slots)} pairs of moments in {len(groups)} groups")
     return output
 
@@ -162,13 +200,23 @@ def _load(model, arrays):
 def _open_run(folder):
     """(model, optimizer, Ema or None, state) of a checkpoint folder."""
     folder = Path(folder)
-    state = check_checkpoint(folder)
-    arrays, _ = open_weights(folder / "model.pdparams")
-    dtypes = {array.dtype for array in arrays.values() if "float" in array.dtype}
-    model = _build(state["model"], tuples(state["overrides"]), dtypes)
-    optimizer = _optimizer(model, _extra(state).get("param_groups") or [_settings(state)])
-    ema = Ema(model, 0.0) if (folder / "ema.pdparams").exists() else None
-    load_checkpoint(folder, model=model, optimizer=optimizer, ema=ema)
+    try:
+        state = check_checkpoint(folder)
+        Progress(**state["progress"])
+        if not (isinstance(state["update"], int) and math.isfinite(state["rate"])):
+            raise TypeError("update or rate is no number")
+        arrays, _ = open_weights(folder / "model.pdparams")
+        dtypes = {array.dtype for array in arrays.values() if "float" in array.dtype}
+        model = _build(state["model"], tuples(state["overrides"]), dtypes)
+        optimizer = _optimizer(model, _extra(state).get("param_groups") or [_settings(state)])
+        ema = Ema(model, 0.0) if (folder / "ema.pdparams").exists() else None
+        load_checkpoint(folder, model=model, optimizer=optimizer, ema=ema)
+    except CheckpointError as error:
+        raise WeightsFileError(str(error)) from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise WeightsFileError(
+            f"{folder} is no checkpoint of train_paddle.py: its state.json lacks what one has ({error})"
+        ) from None
     return model, optimizer, ema, state
 
 
@@ -363,17 +411,33 @@ def _numbered(groups, slots, rate):
     return {"state": state, "param_groups": parts}
 
 
+def _arrays(tensors):
+    """{name: StoredArray} of {name: Paddle's tensor}."""
+    values = {name: tensor.numpy() for name, tensor in tensors.items()}
+    return {
+        name: StoredArray(value.shape, str(value.dtype), lambda value=value: value)
+        for name, value in values.items()
+    }
+
+
 def _torch_weights(model, tensors, counters):
     """A PyTorch state dict from {Paddle name: tensor}."""
     import torch
 
-    values = {name: tensor.numpy() for name, tensor in tensors.items()}
-    arrays = {
-        name: StoredArray(value.shape, str(value.dtype), lambda value=value: value)
-        for name, value in values.items()
-    }
-    result = torch_side(arrays, model, counters)
+    result = torch_side(_arrays(tensors), model, counters)
     return OrderedDict((name, torch.from_numpy(array.read().copy())) for name, array in result.items())
+
+
+def _check_torch_file(path, model, state, order, slots):
+    """Read a PyTorch training checkpoint back: its moments bit for bit, its weights by running them."""
+    back = open_source(path)
+    _, found = _read_optimizer(back.contents["optimizer"], model, order, path)
+    for name, slot in slots.items():
+        for key, value in slot.items():
+            if np.asarray(found[name][key]).tobytes() != np.asarray(value).tobytes():
+                raise CheckFailedError(f"the {key} of {name} does not come back bit for bit")
+    identity = Identity(state["model"], tuples(state["overrides"]), "paddle")
+    return check_forward(identity, _arrays(model.state_dict()), select_weights(back, "model").arrays)
 
 
 def _state(contents, opened, groups, update):
@@ -402,6 +466,7 @@ def _state(contents, opened, groups, update):
             "param_groups": groups,
             "lr_scheduler": plain(contents.get("lr_scheduler")),
             "num_batches_tracked": opened.counters,
+            "source": {file.name: sha256(file) for file in opened.source.files},
         },
     }
 

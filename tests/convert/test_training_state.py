@@ -1,6 +1,9 @@
 """A run that changes its framework half-way ends where it would have ended: AdamW, schedule, averages."""
 
+import hashlib
+import json
 import math
+import pickle
 from collections import OrderedDict
 from copy import deepcopy
 
@@ -12,6 +15,7 @@ import torch
 import paddle_inline
 import torch_ref
 from convert import paddle_to_torch
+from convert.__main__ import main
 from convert.conversion import Wishes
 from convert.training_state import training_to_paddle, training_to_torch
 from paddle_inline.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -19,6 +23,7 @@ from paddle_inline.engine.ema import Ema
 from paddle_inline.engine.fit import Progress
 from paddle_inline.engine.optim import decay_groups, make_optimizer
 from paddle_inline.stored import WeightsFileError
+from tests.convert.hostile import TRAP, Trap
 
 SMALL = {
     "inline_deit_digits": {"depth": 2, "embed_dim": 16, "num_heads": 2, "img_size": 16},
@@ -239,6 +244,54 @@ def test_an_optimizer_that_is_not_this_model_s_is_refused(tmp_path, checkpoint, 
     with pytest.raises((WeightsFileError, ValueError), match=message):
         training_to_paddle(tmp_path / "a.pth", tmp_path / "checkpoints", QUIET)
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_both_ways_on_the_command_line_and_verified(tmp_path, checkpoint, capsys):
+    folder, back = tmp_path / "checkpoints", tmp_path / "back.pth"
+    assert main(["to-paddle", "--training", str(checkpoint), str(folder)]) == 0
+    assert main(["to-torch", "--training", str(folder / "last"), str(back)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("verified: forward pass in float64") == 2
+    assert f"wrote {folder / 'update_00000001'}" in said
+    facts = json.loads((tmp_path / "back.pth.json").read_text())
+    assert facts["verification"]["passed"]
+    assert facts["output"]["sha256"] == hashlib.sha256(back.read_bytes()).hexdigest()
+    state = json.loads((folder / "last" / "state.json").read_text())
+    assert state["torch"]["source"] == {"a.pth": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
+    first, second = (torch.load(file, weights_only=False) for file in (checkpoint, back))
+    assert all(torch.equal(first["model"][name], value) for name, value in second["model"].items())
+
+
+def reseal(folder):
+    """Write the sums of a changed checkpoint, as whoever changed it would."""
+    files = sorted(file for file in folder.iterdir() if file.name != "SHA256SUMS")
+    sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
+    (folder / "SHA256SUMS").write_text("".join(sums))
+
+
+@pytest.mark.parametrize(
+    "spoil, sealed, message",
+    [
+        (lambda folder: (folder / "state.json").write_text("{}"), False, "its SHA-256 differs"),
+        (lambda folder: (folder / "state.json").write_text('{"format": 1}'), True, "state.json lacks"),
+        (lambda folder: (folder / "model.pdparams").unlink(), False, "is missing"),
+        (
+            lambda folder: (folder / "model.pdparams").write_bytes(pickle.dumps(Trap(folder))),
+            True,
+            "asks for",
+        ),
+        (lambda folder: (folder / "SHA256SUMS").unlink(), False, "no checkpoint"),
+    ],
+)
+def test_a_checkpoint_folder_of_a_stranger(tmp_path, checkpoint, capsys, spoil, sealed, message):
+    made = training_to_paddle(checkpoint, tmp_path / "checkpoints", QUIET)
+    spoil(made)
+    if sealed:
+        reseal(made)
+    assert main(["to-torch", "--training", str(made), str(tmp_path / "b.pth"), "--no-verify"]) == 3
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "b.pth").exists()
+    assert not (made / TRAP).exists()
 
 
 def test_a_run_keeps_its_sizes(tmp_path):
