@@ -25,8 +25,8 @@ class Profile:
 
     Attributes:
         params: trainable numbers; a BatchNorm's running statistics are none.
-        macs: multiply-adds of one image by kind, "Linear" and "convolution" layers, and outside layers "matmul"
-            and "conv2d", which in these models are attention's own products and its local filter.
+        macs: multiply-adds of one image by kind, "Linear" and "convolution" layers, and outside layers
+            "matmul" and "conv2d": in these models attention's own products and its local filter.
     """
 
     params: int

@@ -108,9 +108,8 @@ def test_throughput(cfg, tmp_path, capsys):
 
 def test_flags_reach_the_settings(cfg):
     args = train_paddle.parse(
-        ["-c", cfg, "--batch-size", "32", "--tag", "007", "--accumulation-steps", "2", "--use-checkpoint"]
-        + ["--opts", "TRAIN.EPOCHS", "9", "seed", "3", "-o", "seed=4", "-o", "output=/a=b"]
-        + ["--model-ema-decay", "0.99", "--amp", "--resume", "auto"]
+        f"-c {cfg} --batch-size 32 --tag 007 --accumulation-steps 2 --use-checkpoint --opts TRAIN.EPOCHS 9 "
+        "seed 3 -o seed=4 -o output=/a=b --model-ema-decay 0.99 --amp --resume auto".split()
     )
     config = train_paddle.configure(args)
     assert (config.data.batch_size, config.tag, config.train.accumulation_steps) == (32, "007", 2)
