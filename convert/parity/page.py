@@ -16,10 +16,21 @@ from datetime import datetime, timezone
 from . import tolerance
 from .files import write_whole
 
-# Steps of log10(error / tolerance), coldest first, and their colours; equal bits have one of their own.
-LEVELS = (-7, -6, -5, -4, -3, -2, -1, 0)
-COLOURS = ("#d5ebe6", "#b4dbd7", "#8cc7c8", "#5fadbb", "#3c8fac", "#2c6e98", "#3d4f86", "#c98a1b")
-EXACT, BEYOND = "#eef1ee", "#d02b35"
+# Colours of log10(error / tolerance), in between interpolated; equal bits and what is beyond have their own.
+SCALE = (
+    (-7, "#e2f1ec"),
+    (-5, "#a9d8d5"),
+    (-3, "#4ba3b7"),
+    (-2, "#2c78a0"),
+    (-1, "#3d4f86"),
+    (-0.5, "#a9742f"),
+    (0, "#e0a11b"),
+)
+EXACT, BEYOND = "#f0f2f0", "#d02b35"
+LEVELS = tuple(-7 + 0.25 * i for i in range(29))  # a cell's colour is that of the next level above it
+# Colours of log2(Paddle's distance from the truth / PyTorch's), likewise.
+BALANCE = ((-2, "#2c78a0"), (0, "#f0f2f0"), (2, "#b8651b"))
+BALANCES = tuple(-2 + 0.25 * i for i in range(17))
 
 KINDS = {
     "output": "Outputs, forward",
@@ -49,12 +60,12 @@ def page(reports):
     )
     return _PAGE.format(
         title=f"Parity: {verdict}",
-        style=_STYLE + "".join(f".h{i}{{fill:{c};background:{c}}}" for i, c in _levels()),
+        style=_STYLE + "".join(f".{name}{{fill:{c};background:{c}}}" for name, c in _colours().items()),
         verdict=_text(verdict),
         state="bad" if failed else "good",
         cards="".join(f"<div><b>{_text(value)}</b><span>{_text(name)}</span></div>" for value, name in cards),
         legend=_legend(),
-        rows="".join(_report(report, open_=len(reports) == 1 or not report.passed) for report in reports),
+        rows="".join(_report(report, open_=len(reports) <= 2 or not report.passed) for report in reports),
         tolerances=_tolerances(reports),
         footer=_footer(reports),
     )
@@ -83,12 +94,12 @@ def _strip(rows):
     if not rows:
         return ""
     cells, x = [], 0
-    for level, run in itertools.groupby(rows, _level):
+    for name, run in itertools.groupby(rows, _colour):
         run = list(run)
         worst = max(run, key=_badness)
         span = run[0].name if len(run) == 1 else f"{run[0].name} to {run[-1].name}"
         tip = f"{span}: {_number(worst.max_rel)}"
-        cells.append(_cell(x, 0, len(run), 1, level, tip))
+        cells.append(_cell(x, 0, len(run), 1, name, tip))
         x += len(run)
     return f'<svg viewBox="0 0 {x} 1" preserveAspectRatio="none">{"".join(cells)}</svg>'
 
@@ -176,7 +187,8 @@ def _curve(report):
         line = y(limits[kind])
         label = f"{kind}s: {_number(limits[kind])} allowed"
         parts.append(f'<path class="limit {names}" d="M{left} {line:.1f}H{right}"/>')
-        parts.append(f'<text class="limit-label {names}" x="{right}" y="{line - 5:.1f}">{label}</text>')
+        at = line + (-5 if limits[kind] == max(limits.values()) else 14)
+        parts.append(f'<text class="limit-label {names}" x="{right}" y="{at:.1f}">{label}</text>')
         for row in rows[kind]:
             bad = "" if row.passed else " bad"
             parts.append(
@@ -211,41 +223,70 @@ def _stage_starts(places):
 
 
 def _maps(report):
-    """Heat maps: blocks from left to right, the sublayers of a block from top to bottom."""
-    maps = []
-    for kind, title in KINDS.items():
-        rows = report.of_kind(kind)
-        if not rows:
-            continue
-        blocks, lines, cells = {}, {}, {}
-        for row in rows if kind == "output" else reversed(rows):
-            block, inside = _block(row.name)
-            x, y = blocks.setdefault(block, len(blocks)), lines.setdefault(inside, len(lines))
-            if (x, y) not in cells or _badness(cells[x, y]) < _badness(row):
-                cells[x, y] = row
-        order = _ordered(lines)
-        width, height, left = 20, 13, 190
-        drawn = [
-            _cell(left + x * width, 4 + order[y] * height, width - 1, height - 1, _level(row), _tip(row))
-            for (x, y), row in cells.items()
-        ]
-        labels = [
-            f'<text class="line" x="{left - 8}" y="{14 + order[y] * height}">{_text(name or "output")}</text>'
-            for name, y in lines.items()
-        ]
-        bottom = 4 + len(lines) * height
-        columns = [
-            f'<text class="column" transform="translate({left + x * width + 13},{bottom + 6}) rotate(90)">'
-            f"{_text(name)}</text>"
-            for name, x in blocks.items()
-        ]
-        deep = 6 * max(len(name) for name in blocks) + 14
-        full = left + len(blocks) * width + 4
-        maps.append(
-            f'<h3>{title}</h3><div class="scroll"><svg class="map" width="{full}" height="{bottom + deep}">'
-            f"{''.join(drawn)}{''.join(labels)}{''.join(columns)}</svg></div>"
+    """Heat maps of the errors."""
+    maps = [
+        f"<div><h3>{title}</h3>{_map(report.of_kind(kind), _colour, _tip)}</div>"
+        for kind, title in KINDS.items()
+        if report.of_kind(kind)
+    ]
+    return f'<div class="maps">{"".join(maps)}{_balance(report)}</div>'
+
+
+def _balance(report):
+    """A heat map of which framework is further from the truth."""
+    rows = [row for row in report.of_kind("output") if row.torch_distance]
+    if not rows:
+        return ""
+
+    def tip(row):
+        return _text(
+            f"{row.name}: PyTorch {_number(row.torch_distance)}, Paddle {_number(row.paddle_distance)}, "
+            f"allowed {_number(row.allowed_distance)}"
         )
-    return "".join(maps)
+
+    key = "".join(f'<span class="b{i}"></span>' for i in range(0, len(BALANCES), 2))
+    return (
+        "<div><h3>Distance from the float64 truth, outputs</h3>"
+        f'<div class="legend"><em>PyTorch is four times as far</em>{key}<em>Paddle is</em></div>'
+        f"{_map(rows, _balance_colour, tip)}</div>"
+    )
+
+
+def _map(rows, colour, tip):
+    """Blocks from left to right, the sublayers of a block from top to bottom."""
+    if rows[0].kind == "output gradient" or rows[0].kind == "parameter gradient":
+        rows = rows[::-1]  # they come from the loss
+    blocks, lines, cells = {}, {}, {}
+    for row in rows:
+        block, inside = _block(row.name)
+        place = blocks.setdefault(block, len(blocks)), lines.setdefault(inside, len(lines))
+        if place not in cells or _badness(cells[place]) < _badness(row):
+            cells[place] = row
+    order = _ordered(lines)
+    whole = "output" if rows[0].kind.startswith("output") else "itself"
+    width, height = max(7, min(22, 900 // len(blocks))), 13
+    left = 16 + 6 * max(len(name) for name in (*lines, whole))
+    drawn = [
+        _cell(left + x * width, 4 + order[y] * height, width - 1, height - 1, colour(row), tip(row))
+        for (x, y), row in cells.items()
+    ]
+    labels = [
+        f'<text class="line" x="{left - 8}" y="{14 + order[y] * height}">{_text(name or whole)}</text>'
+        for name, y in lines.items()
+    ]
+    bottom = 4 + len(lines) * height
+    every = math.ceil(11 / width)  # so that names do not touch
+    columns = [
+        f'<text class="column" transform="translate({left + (x + 0.5) * width - 3},{bottom + 6}) rotate(90)">'
+        f"{_text(name)}</text>"
+        for name, x in blocks.items()
+        if x % every == 0
+    ]
+    wide, high = left + len(blocks) * width + 4, bottom + 14 + 6 * max(len(name) for name in blocks)
+    return (
+        f'<div class="scroll"><svg class="map" width="{wide}" height="{high}">'
+        f"{''.join(drawn)}{''.join(labels)}{''.join(columns)}</svg></div>"
+    )
 
 
 def _block(name):
@@ -279,7 +320,7 @@ def _tables(report):
                 f"<td><code>{_text(row.name or kind)}</code></td>",
                 f"<td>{'&times;'.join(map(str, row.shape)) or 'scalar'}</td>",
                 f"<td>{_number(row.max_abs)}</td>",
-                f'<td><span class="chip h{_level(row)}"></span>{_number(row.max_rel)}</td>',
+                f'<td><span class="chip {_colour(row)}"></span>{_number(row.max_rel)}</td>',
                 f"<td>{_number(row.tolerance)}</td>",
             ]
             if arbiter:
@@ -296,22 +337,21 @@ def _tables(report):
 
 
 def _legend():
-    cells = [f'<span class="h0"></span><i>equal bits</i><span class="h1"></span><i>below 1e{LEVELS[0]}</i>']
-    cells += [f'<span class="h{i + 1}"></span><i>1e{level}</i>' for i, level in enumerate(LEVELS) if i]
-    cells.append(f'<span class="h{len(LEVELS) + 1}"></span><i>beyond</i>')
-    return "".join(cells)
+    steps = {-7: "1e-7", -5: "1e-5", -3: "1e-3", -2: "1e-2", -1: "1e-1", 0: "1"}
+    cells = ['<span class="exact"></span><i>equal bits</i>']
+    for i, level in enumerate(LEVELS):
+        cells.append(f'<span class="step h{i}"></span>')
+        cells += [f"<i>{steps[level]}</i>"] if level in steps else []
+    return "".join([*cells, '<span class="beyond"></span><i>beyond</i>'])
 
 
 def _tolerances(reports):
-    used = dict.fromkeys(report.dtype for report in reports)
-    rows = "".join(
-        f"<tr><td>{dtype}</td><td>{_number(tolerance.OUTPUT[dtype])}</td>"
-        f"<td>{_number(tolerance.GRADIENT[dtype])}</td></tr>"
-        for dtype in used
-    )
-    reasons = _text(tolerance.__doc__).replace("\n\n", "</p><p>")
-    head = "<tr><th>dtype</th><th>outputs</th><th>gradients</th></tr>"
-    return f'<table class="rows">{head}{rows}</table><p>{reasons}</p>'
+    rows = []
+    for dtype in dict.fromkeys(report.dtype for report in reports):
+        limits = f"<td>{_number(tolerance.OUTPUT[dtype])}</td><td>{_number(tolerance.GRADIENT[dtype])}</td>"
+        rows.append(f"<tr><td>{dtype}</td>{limits}<td>{_text(tolerance.REASONS[dtype])}</td></tr>")
+    head = "<tr><th>dtype</th><th>outputs</th><th>gradients</th><th>why</th></tr>"
+    return f'<table class="rows">{head}{"".join(rows)}</table>'
 
 
 def _footer(reports):
@@ -321,26 +361,45 @@ def _footer(reports):
     return _text(f"{', '.join(f'{k} {v}' for k, v in versions.items())} · {machine} · {now}")
 
 
-def _levels():
-    return enumerate((EXACT, *COLOURS, BEYOND))
+def _colours():
+    """{class name: colour} of cells."""
+    names = {f"h{i}": _between(SCALE, level) for i, level in enumerate(LEVELS)}
+    names.update({f"b{i}": _between(BALANCE, level) for i, level in enumerate(BALANCES)})
+    return {**names, "exact": EXACT, "beyond": BEYOND}
 
 
-def _level(row):
-    """The colour number of a row: 0 for equal bits, the last beyond its limits."""
+def _between(stops, value):
+    """The colour at `value` between ((value, colour), ...)."""
+    for (low, first), (high, second) in zip(stops, stops[1:]):
+        if value <= high:
+            share = (value - low) / (high - low)
+            pairs = ((int(first[i : i + 2], 16), int(second[i : i + 2], 16)) for i in (1, 3, 5))
+            return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in pairs)
+    return stops[-1][1]
+
+
+def _colour(row):
+    """The class of a row's cell."""
     if not row.passed:
-        return len(LEVELS) + 1
+        return "beyond"
     if row.max_rel == 0:
-        return 0
-    return 1 + next(i for i, level in enumerate(LEVELS) if math.log10(row.ratio) <= level)
+        return "exact"
+    power = math.log10(row.ratio)
+    return f"h{next(i for i, level in enumerate(LEVELS) if power <= level)}"
+
+
+def _balance_colour(row):
+    power = math.log2(row.paddle_distance / row.torch_distance) if row.paddle_distance else BALANCES[0]
+    return f"b{min(range(len(BALANCES)), key=lambda i: abs(BALANCES[i] - power))}"
 
 
 def _badness(row):
     return (not row.passed, math.inf if math.isnan(row.ratio) else row.ratio)
 
 
-def _cell(x, y, width, height, level, tip):
+def _cell(x, y, width, height, name, tip):
     return (
-        f'<rect class="h{level}" x="{x}" y="{y}" width="{width}" height="{height}">'
+        f'<rect class="{name}" x="{x}" y="{y}" width="{width}" height="{height}">'
         f"<title>{_text(tip)}</title></rect>"
     )
 
@@ -386,14 +445,15 @@ h1.good{color:var(--good)}h1.bad{color:var(--bad)}
 .cards div{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 18px;
 min-width:140px}
 .cards b{display:block;font-size:21px;font-weight:620}.cards span{color:var(--soft);font-size:13px}
-.legend{display:flex;align-items:center;gap:5px;margin:0 0 12px;font-size:12px;color:var(--soft);
+.legend{display:flex;align-items:center;gap:1px;margin:0 0 12px;font-size:12px;color:var(--soft);
 flex-wrap:wrap}
-.legend span{width:18px;height:12px;border-radius:3px;margin-left:8px}.legend i{font-style:normal}
-.legend em{font-style:normal;margin-right:4px}
+.legend span{width:18px;height:12px}.legend span.step{width:9px}.legend i{font-style:normal;margin-right:5px}
+.legend em{font-style:normal;margin-right:6px}.legend span+em{margin-left:6px}
 details.model{background:var(--card);border:1px solid var(--line);border-radius:10px;margin-bottom:8px}
 details.model>summary{display:flex;align-items:center;gap:14px;padding:11px 16px;cursor:pointer;
 list-style:none}
-summary::-webkit-details-marker{display:none}
+summary{list-style:none}summary::-webkit-details-marker{display:none}
+.maps{display:flex;flex-wrap:wrap;gap:0 36px}.maps>div{max-width:100%}
 .dot{width:10px;height:10px;border-radius:50%;flex:none}
 .dot.good{background:var(--good)}.dot.bad{background:var(--bad)}
 .name{width:230px;flex:none;line-height:1.25}.name b{font-weight:600;display:block}

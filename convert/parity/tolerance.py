@@ -1,20 +1,24 @@
 """The one tolerance table. Errors are relative, by the measures of comparison.py and golden.py; nothing in
 the environment changes these numbers.
-
-float64: Paddle rounds its norms' epsilon to float32 even here; with epsilon 1e-5 that alone is worth 3e-10
-    on outputs and ten times that on gradients. Anything wrong (an epsilon off by ten, the other GELU) is
-    worth 1e-5 and more.
-float32: one rounding is 6e-8; the longest sums (tens of thousands of terms) and tens of layers in a row
-    multiply it by a few dozen.
-bfloat16: one rounding is 4e-3, and so are a few dozen in a row, as far as they do not cancel.
 """
 
-WEIGHT = 0.0  # weights that were loaded are the same bits
-OUTPUT = {"float64": 1e-9, "float32": 2e-5, "bfloat16": 1e-1}
-GRADIENT = {"float64": 1e-8, "float32": 1e-3, "bfloat16": 1.0}
+OUTPUT = {"float64": 1e-9, "float32": 2e-5, "bfloat16": 5e-2}
+GRADIENT = {"float64": 1e-8, "float32": 1e-3, "bfloat16": 3e-1}
+REASONS = {
+    "float64": "Paddle rounds its norms' epsilon to float32 even here; with epsilon 1e-5 that alone is worth "
+    "3e-10 on outputs and ten times that on gradients. Anything wrong, such as an epsilon off by ten or the "
+    "other GELU, is worth 1e-5 and more.",
+    "float32": "One rounding is 6e-8; tens of layers in a row and sums over thousands of tokens multiply it "
+    "by a few dozen. Measured on all models: outputs 3e-6, gradients 2e-4.",
+    "bfloat16": "One rounding is 4e-3, and where one goes the other way in one framework it stays for all "
+    "layers that follow. Measured on all models: outputs 2e-2, gradients (by their norm) 1e-1.",
+}
 # A gradient that is zero by mathematics (a key's bias: subtracting the mean of the keys removes it) holds
 # rounding noise; below this share of the network's largest gradient, size is not compared.
 GRADIENT_FLOOR = 1e-6
+
+# Weights that both sides loaded are the same bits.
+WEIGHT = 0.0
 
 # Training steps in float64: of each loss, and of each weight's difference by the weight's norm.
 STEP_LOSS, STEP_WEIGHT = 1e-8, 1e-7
