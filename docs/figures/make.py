@@ -21,17 +21,20 @@ from nbclient import NotebookClient
 HERE = Path(__file__).parent
 NOTEBOOKS = HERE.parents[1] / "notebooks"
 TAG = "figure:"
-BAR = "━"  # of a progress bar
+# progress bars, and Paddle's advice
+NOISE = re.compile("━|warnings.warn|UserWarning|OMP_NUM_THREADS|PLEASE USE")
 
 
 def run(path):
-    """The notebook, executed in its folder; what it writes goes to a temporary one."""
+    """The notebook, executed in its folder; its files go to a temporary one, which its text calls OUTPUT."""
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "NOTEBOOK_OUTPUT": folder}
-        NotebookClient(notebook, timeout=3600, resources={"metadata": {"path": str(path.parent)}}).execute(
-            env=env
-        )
+        resources = {"metadata": {"path": str(path.parent)}}
+        NotebookClient(notebook, timeout=3600, resources=resources).execute(env=env)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        if output.output_type == "stream":
+            output.text = output.text.replace(folder, "OUTPUT")
     return notebook
 
 
@@ -57,7 +60,8 @@ def printed(notebook):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "".join(out.text for out in outputs if out.output_type == "stream" and out.name == "stdout")
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", text).splitlines(keepends=True)
-    return "".join(line for line in lines if BAR not in line)
+    kept = "".join(line for line in lines if not NOISE.search(line))
+    return re.sub(r"\n{3,}", "\n\n", kept)
 
 
 def main():
