@@ -67,8 +67,9 @@ class SoftSpec:
 MEDIUM = {"embed_dims": (64, 128, 288, 512), "num_heads": (2, 4, 9, 16)}
 HUGE = {"embed_dims": (64, 128, 352, 512), "num_heads": (2, 4, 11, 16)}
 
-# The built multiply-adds count the Gaussian kernel as three products; the one-product form that is used here
-# makes SOFT's 2.157, 7.512, 8.820, 13.374 and 18.918. Those of the larger SOFT-Norm were never recorded.
+# The built multiply-adds count the Gaussian kernel as three products and K1 inv(K2), N x m x m, as one. Here the
+# kernel is one product and inv(K2) meets K1^T v, m x m x d: 2.12, 7.40, 8.68, 13.18 and 18.65 for SOFT's five.
+# Those of the larger SOFT-Norm were never recorded.
 VARIANTS = {
     "soft_tiny": SoftSpec((1, 2, 3, 2), published=Published(13, 13.069, 1.9, 2.221, 79.3)),
     "soft_small": SoftSpec((1, 3, 20, 4), published=Published(24, 38.858, 3.3, 7.717, 82.2)),
