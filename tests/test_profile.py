@@ -9,8 +9,8 @@ from paddle_inline import create_model, list_models
 from paddle_inline.models.factory import model_spec
 from paddle_inline.profile import profile
 
-# Their built figures are of the authors' form: the kernel as three products where one does, and K1 inv(K2) before
-# K1^T v, where inv(K2) (K1^T v) costs m x m x d instead of N x m x m.
+# Their built figures are of the authors' form: the kernel as three products where one does, and K1 inv(K2)
+# first, where inv(K2) (K1^T v) costs m x m x d instead of N x m x m.
 FEWER_PRODUCTS = {name for name in list_models() if name.startswith("soft_")}
 
 

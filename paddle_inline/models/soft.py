@@ -67,8 +67,8 @@ class SoftSpec:
 MEDIUM = {"embed_dims": (64, 128, 288, 512), "num_heads": (2, 4, 9, 16)}
 HUGE = {"embed_dims": (64, 128, 352, 512), "num_heads": (2, 4, 11, 16)}
 
-# The built multiply-adds count the Gaussian kernel as three products and K1 inv(K2), N x m x m, as one. Here the
-# kernel is one product and inv(K2) meets K1^T v, m x m x d: 2.12, 7.40, 8.68, 13.18 and 18.65 for SOFT's five.
+# The built multiply-adds count the Gaussian kernel as three products and K1 inv(K2), N x m x m, as one. Here
+# the kernel is one product and inv(K2) meets K1^T v, m x m x d: 2.12, 7.40, 8.68, 13.18 and 18.65 for SOFT.
 # Those of the larger SOFT-Norm were never recorded.
 VARIANTS = {
     "soft_tiny": SoftSpec((1, 2, 3, 2), published=Published(13, 13.069, 1.9, 2.221, 79.3)),
