@@ -33,7 +33,7 @@ def record_torch(model, images, labels, dtype="float64", backward=True, into=Rec
         dtype: "float64", "float32" or "bfloat16" (see above).
         backward: record the gradients of the mean cross-entropy as well.
         into: makes the listener from the framework's name and version, the model's name and `dtype`: a
-            Recording, or what compares as it listens and keeps nothing.
+            Recording, or what compares or digests as it listens and keeps nothing.
     Returns:
         The listener.
     Raises:
@@ -144,7 +144,8 @@ class _Hooks:
 
     def __init__(self, listener, tensor_class, numpy, wants_gradient, round_off):
         self.listener, self.tensor_class = listener, tensor_class
-        self.numpy, self.wants_gradient, self.round_off = numpy, wants_gradient, round_off
+        self.numpy, self.round_off = numpy, round_off
+        self.wants_gradient = wants_gradient if hasattr(listener, "gradient") else None
         self.seen = {}  # id -> (key, array), as long as the tensor with this id lives
         self.keys = itertools.count()
         self.counts = {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 
 from rich.console import Console
 from rich.live import Live
@@ -31,6 +32,11 @@ def add_commands(subparsers):
     _add_model(parser, "NAME", nargs="+")
     parser.add_argument("--all", action="store_true", help="every model of list_models()")
     parser.add_argument("--dtype", nargs="+", default=["float64"], choices=DTYPES, help="default: float64")
+    parser.add_argument(
+        "--golden",
+        metavar="DIR",
+        help="compare Paddle alone with recorded numbers, such as tests/golden/inline; PyTorch is not needed",
+    )
     parser.add_argument("--no-arbiter", action="store_true", help="no float64 truth for lower precisions")
     _add_outputs(parser)
     parser.set_defaults(run=verify)
@@ -90,6 +96,17 @@ def verify(arguments):
     from paddle_inline.runtime import tune_cpu
 
     tune_cpu()  # before Paddle is loaded
+    jobs = list(_golden_jobs(arguments) if arguments.golden else _jobs(arguments))
+    console, reports = Console(), []
+    with Live(_overview(reports, jobs), console=console, refresh_per_second=4) as live:
+        for _, _, run in jobs:
+            reports.append(run())
+            live.update(_overview(reports, jobs))
+    return _finish(reports, arguments, console, in_full=len({name for name, _, _ in jobs}) == 1)
+
+
+def _jobs(arguments):
+    """(name, dtype, function that makes the report) of each comparison of the two frameworks."""
     from paddle_inline import list_models
 
     from .run import compare as compare_model
@@ -99,27 +116,36 @@ def verify(arguments):
         raise ValueError("say what to verify: --model NAME, --weights FILE, or --all")
     if arguments.weights and len(names) > 1:
         raise ValueError("--weights are of one model; give one --model NAME, or none")
-    console = Console()
-    overrides = parse_overrides(arguments.opts)
-    jobs = [(name, dtype) for name in names for dtype in arguments.dtype]
-    reports = []
-    with Live(_overview(reports, jobs), console=console, refresh_per_second=4) as live:
-        for name, dtype in jobs:
-            reports.append(
-                compare_model(
-                    name,
-                    arguments.weights,
-                    dtype,
-                    arguments.seed,
-                    arguments.backward,
-                    arguments.batch,
-                    arbiter=not arguments.no_arbiter,
-                    steps=arguments.steps,
-                    **overrides,
-                )
-            )
-            live.update(_overview(reports, jobs))
-    return _finish(reports, arguments, console, in_full=len(dict(jobs)) == 1)
+    options = {
+        "weights": arguments.weights,
+        "seed": arguments.seed,
+        "backward": arguments.backward,
+        "batch": arguments.batch,
+        "arbiter": not arguments.no_arbiter,
+        "steps": arguments.steps,
+        **parse_overrides(arguments.opts),
+    }
+    for name in names:
+        for dtype in arguments.dtype:
+            yield name, dtype, functools.partial(compare_model, name, dtype=dtype, **options)
+
+
+def _golden_jobs(arguments):
+    """The same of each comparison of Paddle with recorded numbers."""
+    from .golden import read_goldens
+    from .run import compare_golden
+
+    for name in ("weights", "opts", "steps", "batch", "seed"):
+        if getattr(arguments, name):
+            raise ValueError(f"--golden brings its own weights and images; leave out --{name}")
+    goldens = read_goldens(arguments.golden)
+    chosen = [g for g in goldens.values() if arguments.all or g.model in (arguments.model or ())]
+    if not chosen or (arguments.all and arguments.model):
+        known = ", ".join(dict.fromkeys(golden.model for golden in goldens.values()))
+        raise ValueError(f"say what to verify: --all, or --model with one of {known}")
+    for golden in chosen:
+        for dtype in arguments.dtype:
+            yield golden.name, dtype, functools.partial(compare_golden, golden, "paddle", dtype)
 
 
 def record(arguments):
@@ -198,7 +224,7 @@ def _finish(reports, arguments, console, in_full):
 def _overview(reports, jobs):
     """One line per model: done, running, waiting."""
     table = Table("model", "dtype", "tensors", "worst error", "allowed", "where", "seconds", "")
-    for i, (name, dtype) in enumerate(jobs):
+    for i, (name, dtype, _) in enumerate(jobs):
         if i < len(reports):
             report = reports[i]
             worst = report.worst()

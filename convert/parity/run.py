@@ -12,10 +12,9 @@ import numpy as np
 
 from .capture import check_dtype, record_paddle, record_torch
 from .comparison import Arbiter, Comparison
+from .golden import Digest, compare_digest
 from .steps import recipe_of, train_paddle, train_torch
 from .weights import rule_batch, rule_weights
-
-FRAMEWORKS = ("torch", "paddle")
 
 
 def compare(
@@ -93,6 +92,22 @@ def _steps(model, train, steps, batch, seed):
     return losses, {name: value for name, value in _torch_state(model).items() if value.dtype.kind == "f"}
 
 
+def compare_golden(golden, framework="paddle", dtype="float64"):
+    """The Report on one framework alone against a Golden; in float32 the logits are compared."""
+    from ..translate import torch_shapes
+
+    started = time.perf_counter()
+    create, run = _SIDES[framework]
+    model = create(golden.model, seed=golden.seed, **golden.overrides)
+    digest = run(model, *golden.batch(), dtype, backward=dtype == "float64", into=Digest)
+    if framework == "paddle":
+        shapes = torch_shapes(model)
+    else:
+        shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    report = compare_digest(digest, golden, shapes)
+    return dataclasses.replace(report, seconds=time.perf_counter() - started)
+
+
 def record(
     framework,
     name,
@@ -113,9 +128,9 @@ def record(
     Returns:
         (Recording, Recording of the truth or None)
     """
-    if framework not in FRAMEWORKS:
-        raise ValueError(f"framework {framework!r} must be one of {', '.join(FRAMEWORKS)}")
-    create, run = {"torch": (create_torch, record_torch), "paddle": (create_paddle, record_paddle)}[framework]
+    if framework not in _SIDES:
+        raise ValueError(f"framework {framework!r} must be one of {', '.join(_SIDES)}")
+    create, run = _SIDES[framework]
     if framework == "paddle":
         name, weights, overrides = open_weights(name, weights, overrides)
     model = create(name, weights, seed, **overrides)
@@ -226,3 +241,6 @@ def rounded(images, dtype):
         bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
         images = bits.astype("uint32").view("float32")
     return images.astype("float64")
+
+
+_SIDES = {"torch": (create_torch, record_torch), "paddle": (create_paddle, record_paddle)}

@@ -3,7 +3,9 @@
 import json
 import math
 import re
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -276,3 +278,45 @@ class TestVerify:
         monkeypatch.setitem(sys.modules, "torch", paddle)
         with pytest.raises(ValueError, match=r"not PyTorch: paddle.enable_compat\(\) is on"):
             compare("inline_deit_digits")
+
+
+class TestPaddleAlone:
+    """Recorded numbers stand in for PyTorch."""
+
+    GOLDENS = str(Path(__file__).parents[1] / "golden" / "inline")
+
+    @pytest.fixture(autouse=True)
+    def no_torch(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "torch", None)
+        monkeypatch.setenv("COLUMNS", "150")
+
+    def test_a_model_and_its_page(self, tmp_path, capsys):
+        arguments = ["verify", "--golden", self.GOLDENS, "--model", "inline_deit_tiny"]
+        assert main([*arguments, "--html", str(tmp_path / "page.html")]) == 0
+        out = capsys.readouterr().out
+        assert "blocks.11.attn" in out and "parameter gradient pos_embed" in out
+        assert "inline_deit_tiny float64: every layer agrees" in out
+        assert "golden inline_deit_t" in Text((tmp_path / "page.html").read_text()).text
+
+    def test_a_wrong_model_is_code_1(self, monkeypatch):
+        from paddle_inline.layers import attention
+
+        monkeypatch.setattr(attention, "mean_tokens", lambda x: x[:, 1:].mean(axis=1))
+        arguments = ["verify", "--golden", self.GOLDENS, "--model", "inline_deit_tiny", "--dtype", "float32"]
+        assert main(arguments) == 1
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--model", "inline_deit_digits"], "--model with one of inline_cswin_base"),
+            (["--model", "inline_deit_tiny", "--steps", "3"], "leave out --steps"),
+            ([], "say what to verify"),
+        ],
+    )
+    def test_a_mistake_is_one_line(self, arguments, message, capsys):
+        assert main(["verify", "--golden", self.GOLDENS, *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+    def test_a_folder_without_goldens(self, tmp_path, capsys):
+        assert main(["verify", "--golden", str(tmp_path), "--all"]) == 3
+        assert "there is no manifest.json" in capsys.readouterr().err
