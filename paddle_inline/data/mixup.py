@@ -65,12 +65,13 @@ class Mixup:
         keep = paddle.to_tensor(keep, dtype=images.dtype)
         other = paddle.to_tensor(other, dtype=images.dtype)
         images = images * keep + images.flip(0) * other
-        return images, self.targets(labels, lam).astype(images.dtype)
+        return images, self.targets(labels, lam, images.dtype)
 
-    def targets(self, labels, lam):
+    def targets(self, labels, lam, dtype="float32"):
         """Smoothed one-hot rows [B, num_classes] of the labels, mixed with those of the reverse."""
         off = self.smoothing / self.num_classes
-        rows = paddle.nn.functional.one_hot(labels, self.num_classes) * (1.0 - self.smoothing) + off
+        rows = paddle.nn.functional.one_hot(labels, self.num_classes).astype(dtype)
+        rows = rows * (1.0 - self.smoothing) + off
         lam = paddle.to_tensor(np.reshape(lam, (-1, 1)), dtype=rows.dtype)
         return rows * lam + rows.flip(0) * (1.0 - lam)
 
