@@ -18,12 +18,12 @@ import sys
 import time
 from pathlib import Path
 
-from paddle_inline.runtime import tune_cpu
+from paddle_inline.runtime import import_paddle, tune_cpu
 
 TUNED = tune_cpu(workers=int(os.environ.get("PADDLE_LOCAL_SIZE", "1")))  # before Paddle is imported
+paddle = import_paddle()
 
 import numpy as np  # noqa: E402
-import paddle  # noqa: E402
 
 from paddle_inline import config as settings  # noqa: E402
 from paddle_inline import create_model, load_weights  # noqa: E402

@@ -9,13 +9,12 @@ import argparse
 import dataclasses
 import os
 import sys
-import warnings
 
 from . import __version__
 from .bench import bench_command
 from .export import export_command
 from .predict import predict_command
-from .runtime import tune_cpu
+from .runtime import import_paddle, tune_cpu
 
 
 def list_command(parser):
@@ -151,10 +150,10 @@ def build_parser():
 def main(argv=None):
     """Run one command; returns the exit code. A user's mistake is one message, without a traceback."""
     arguments = build_parser().parse_args(argv)
-    if arguments.command != "doctor":  # which looks at what the user has set
-        tune_cpu()  # before Paddle is loaded
-    warnings.filterwarnings("ignore", "No ccache found")  # Paddle's, on a compiler that nothing here uses
     try:
+        if arguments.command != "doctor":  # which looks at what the user has set, from outside Paddle
+            tune_cpu()
+            import_paddle()
         code = arguments.run(arguments) or 0
         sys.stdout.flush()
         return code

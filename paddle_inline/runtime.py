@@ -1,11 +1,15 @@
 """What the process should know before Paddle is imported: threads and switches of the CPU.
 
-Imports nothing but the standard library, so that it can be the first line of a program.
+Imports nothing but the standard library at first, so that it can be the first line of a program.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import sys
+import warnings
 
 
 def tune_cpu(workers: int = 1) -> dict[str, str]:
@@ -40,6 +44,25 @@ def tune_cpu(workers: int = 1) -> dict[str, str]:
     for name, value in done.items():
         os.environ.setdefault(name, value)
     return done
+
+
+def import_paddle():
+    """Import Paddle without its remarks on the way: on a number of threads above 1, which `tune_cpu` has
+    chosen, and on a missing cache for a compiler that is not used. What else it says is passed on.
+
+    Returns:
+        The module `paddle`.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "No ccache found")
+            import paddle
+    finally:
+        for line in said.getvalue().splitlines(keepends=True):
+            if "OMP_NUM_THREADS" not in line:
+                sys.stderr.write(line)
+    return paddle
 
 
 def available_cores() -> int:

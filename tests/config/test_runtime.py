@@ -55,3 +55,30 @@ def test_the_vendor_is_read_from_a_file(tmp_path):
 def test_it_comes_before_paddle():
     code = "import paddle_inline.runtime, sys; assert 'paddle' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_paddle_is_imported_without_its_remarks():
+    code = """
+import os, sys, warnings
+os.environ["OMP_NUM_THREADS"] = "2"
+from paddle_inline.runtime import import_paddle
+assert import_paddle() is sys.modules["paddle"]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_else_paddle_says_is_passed_on(tmp_path):
+    (tmp_path / "paddle.py").write_text(
+        "import sys\n"
+        "print('OMP_NUM_THREADS set to 2', file=sys.stderr)\n"
+        "print('no driver', file=sys.stderr)\n"
+        "raise ImportError('broken')\n"
+    )
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom paddle_inline import runtime as r"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nr.import_paddle()"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "no driver" in done.stderr and "ImportError: broken" in done.stderr
+    assert "OMP_NUM_THREADS" not in done.stderr
