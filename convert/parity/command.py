@@ -93,9 +93,10 @@ def _add_outputs(parser):
 
 def verify(arguments):
     """Compare models, show and write the outcome; 0 if all agree, else 1."""
-    from paddle_inline.runtime import tune_cpu
+    from paddle_inline.runtime import import_paddle, tune_cpu
 
-    tune_cpu()  # before Paddle is loaded
+    tune_cpu()
+    import_paddle()
     jobs = list(_golden_jobs(arguments) if arguments.golden else _jobs(arguments))
     console, reports = Console(), []
     with Live(_overview(reports, jobs), console=console, refresh_per_second=4) as live:
