@@ -72,8 +72,9 @@ class Mixup:
         off = self.smoothing / self.num_classes
         rows = paddle.nn.functional.one_hot(labels, self.num_classes).astype(dtype)
         rows = rows * (1.0 - self.smoothing) + off
-        lam = paddle.to_tensor(np.reshape(lam, (-1, 1)), dtype=rows.dtype)
-        return rows * lam + rows.flip(0) * (1.0 - lam)
+        lam = np.reshape(lam, (-1, 1))  # 1 - lam in its own precision, before both are rounded
+        keep, other = (paddle.to_tensor(share, dtype=rows.dtype) for share in (lam, 1 - lam))
+        return rows * keep + rows.flip(0) * other
 
     def weights(self, batch, height, width, rng):
         """(keep, other, lambda): [B or 1, 1, H or 1, W or 1] twice, and [B or 1]."""
