@@ -16,6 +16,7 @@ BIN = $(VENV)/bin
 BIN26 = $(VENV26)/bin
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help test test-fast test-full test-paddle26 lint format demo docs clean
 
 help:  ## this list
