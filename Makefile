@@ -17,17 +17,20 @@ BIN26 = $(VENV26)/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test test-fast test-full test-paddle26 lint format demo docs clean
+.PHONY: help test test-fast test-golden test-full test-paddle26 lint format demo docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' Makefile
 
-test: lint test-fast test-full  ## lint and every test, on the CPU
+test: lint test-fast test-golden  ## what CI runs: lint, the tests on small inputs, every recorded number
 
 test-fast: $(VENV)/installed  ## the tests without the full-size models
 	$(BIN)/python -m pytest
 
-test-full: $(VENV)/installed  ## the tests of the full-size models
+test-golden: $(VENV)/installed  ## the recorded numbers and sizes of all full-size models, in both frameworks
+	$(BIN)/python -m pytest -m full tests/models tests/test_profile.py
+
+test-full: $(VENV)/installed  ## every test of full-size models, parity sweep and notebooks among them: an hour
 	$(BIN)/python -m pytest -m full
 
 test-paddle26: $(VENV26)/installed  ## the Paddle half of the tests on Paddle 2.6.2 and numpy 1.26
