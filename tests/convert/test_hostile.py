@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch  # noqa: F401  (hostile.py makes files with it; without it this file is left out)
 
 from tests.convert.hostile import MAKERS, TRAP, Trap
 
