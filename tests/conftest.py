@@ -1,7 +1,7 @@
 """For every test: a seeded start, a CPU, no network, and torch only where a test asks for it.
 
-Where torch is not installed, the test files that import it at their top are left out, which the run's
-summary says, and a test that comes upon it later is skipped: the Paddle half runs on Paddle alone.
+Where torch is not installed, a test file that needs it to be imported is skipped, and so is a single test
+that comes upon it later: the Paddle half of the suite runs on Paddle alone.
 """
 
 import ast
@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import os
 import random
+import re
 import socket
 import sys
 
@@ -20,17 +21,16 @@ from paddle_inline.runtime import tune_cpu
 
 NEEDS_TORCH = {"timm", "torch", "torch_ref", "torchvision"}
 HAS_TORCH = importlib.util.find_spec("torch") is not None
-left_out = set()
+NO_TORCH = re.compile(rf"No module named '({'|'.join(NEEDS_TORCH)})\b")
 
 tune_cpu()  # before anything imports Paddle
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
-def imported_packages(path, anywhere):
-    """The top-level packages that a source file imports, at its own top or anywhere in it."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def imported_packages(path):
+    """The top-level packages that a source file imports, anywhere in it."""
     names = set()
-    for node in ast.walk(tree) if anywhere else tree.body:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -43,29 +43,27 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-def pytest_ignore_collect(collection_path):
-    if HAS_TORCH or collection_path.suffix != ".py":
-        return None
-    if imported_packages(collection_path, anywhere=False) & NEEDS_TORCH:
-        left_out.add(collection_path)
-        return True
-    return None
-
-
-def pytest_report_collectionfinish():
-    return [f"torch is not installed: {len(left_out)} files that need it are left out"] if left_out else []
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector):
+    outcome = yield
+    report = outcome.get_result()
+    if HAS_TORCH or not (report.failed and isinstance(collector, pytest.Module)):
+        return
+    if NO_TORCH.search(str(report.longrepr)):
+        report.outcome, report.result = "skipped", []
+        report.longrepr = (str(collector.path), 0, "Skipped: torch is not installed")
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_pyfunc_call():
     outcome = yield
     error = outcome.excinfo[1] if outcome.excinfo else None
-    if isinstance(error, ModuleNotFoundError) and error.name in NEEDS_TORCH and not HAS_TORCH:
-        pytest.skip(f"{error.name} is not installed")
+    if isinstance(error, ModuleNotFoundError) and not HAS_TORCH and NO_TORCH.search(str(error)):
+        pytest.skip("torch is not installed")
 
 
 def pytest_pycollect_makemodule(module_path):
-    if imported_packages(module_path, anywhere=True) & {*NEEDS_TORCH, "convert"}:
+    if HAS_TORCH and imported_packages(module_path) & {*NEEDS_TORCH, "convert"}:
         declare_torchvision_operators()
 
 
