@@ -1,0 +1,36 @@
+"""Gradient checkpointing lowers the peak of memory: one training step in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STEP = """
+import resource
+import {framework} as framework
+import {package} as package
+
+model = package.create_model("inline_deit_digits", depth=24, recompute={recompute})
+model.train()
+images = framework.ones([128, 3, 32, 32])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+model(images).sum().backward()
+print("KiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def growth(framework, package, recompute):
+    """MiB that a step's peak stands above what the process held before it."""
+    code = STEP.format(framework=framework, package=package, recompute=recompute)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split("KiB")[1]) / 1024
+
+
+@pytest.mark.parametrize(("framework", "package"), [("paddle", "paddle_inline"), ("torch", "torch_ref")])
+def test_peak_is_lower_by_a_third(framework, package):
+    pytest.importorskip(framework)
+    kept, recomputed = (growth(framework, package, recompute) for recompute in (False, True))
+    assert recomputed < 2 / 3 * kept, (kept, recomputed)
