@@ -30,7 +30,7 @@ def growth(framework, package, recompute):
 
 
 @pytest.mark.parametrize(("framework", "package"), [("paddle", "paddle_inline"), ("torch", "torch_ref")])
-def test_peak_is_lower_by_a_third(framework, package):
+def test_peak_is_lower_by_a_fifth_of_a_gib(framework, package):
     pytest.importorskip(framework)
     kept, recomputed = (growth(framework, package, recompute) for recompute in (False, True))
-    assert recomputed < 2 / 3 * kept, (kept, recomputed)
+    assert recomputed < kept - 200, (kept, recomputed)
