@@ -6,6 +6,7 @@ Imports nothing but the standard library at first, so that it can be the first l
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import os
 import sys
@@ -34,6 +35,7 @@ def tune_cpu(workers: int = 1) -> dict[str, str]:
     """
     if workers < 1:
         raise ValueError(f"workers is {workers}; it counts processes and starts at 1")
+    bind_zlib()
     wanted = {
         "OMP_NUM_THREADS": str(max(1, available_cores() // workers)),
         "FLAGS_use_stride_kernel": "0",
@@ -63,6 +65,15 @@ def import_paddle():
             if "OMP_NUM_THREADS" not in line:
                 sys.stderr.write(line)
     return paddle
+
+
+def bind_zlib() -> None:
+    """Uses Python's zlib once.
+
+    Paddle 2.6.2 brings an older zlib that offers the same symbols to all: a program that reads its first
+    .gz file after loading Paddle crashes, unless Python's own are bound already.
+    """
+    gzip.decompress(gzip.compress(b"paddle"))
 
 
 def available_cores() -> int:

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import paddle
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
@@ -63,7 +62,6 @@ visualdl: false
 """
 
 
-@pytest.mark.skipif(paddle.__version__.startswith("2."), reason="a rank of Paddle 2.6.2 crashes on a CPU")
 def test_only_one_rank_writes_and_the_run_is_that_of_one_rank(tmp_path):
     pytest.importorskip("sklearn")
     (tmp_path / "tiny.yaml").write_text(TINY)
