@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import paddle
 import pytest
 
 pytest.importorskip("sklearn")
@@ -123,6 +124,7 @@ def test_sigterm_saves_and_ends_cleanly(undisturbed, tmp_path):
     assert digests(tmp_path) == digests(reference)
 
 
+@pytest.mark.skipif(paddle.__version__.startswith("2."), reason="Paddle 2.6's launcher leaves no rank's file")
 def test_a_rank_that_fails_ends_the_job_and_says_why(undisturbed, tmp_path):
     cfg, _ = undisturbed
     code = (
