@@ -43,22 +43,23 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-@pytest.hookimpl(hookwrapper=True)
+@pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector):
-    outcome = yield
-    report = outcome.get_result()
-    if HAS_TORCH or not (report.failed and isinstance(collector, pytest.Module)):
-        return
-    if NO_TORCH.search(str(report.longrepr)):
+    report = yield
+    broken = report.failed and isinstance(collector, pytest.Module)
+    if broken and not HAS_TORCH and NO_TORCH.search(str(report.longrepr)):
         report.outcome, report.result = "skipped", []
         report.longrepr = (str(collector.path), 0, "Skipped: torch is not installed")
+    return report
 
 
-@pytest.hookimpl(hookwrapper=True)
+@pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call():
-    outcome = yield
-    error = outcome.excinfo[1] if outcome.excinfo else None
-    if isinstance(error, ModuleNotFoundError) and not HAS_TORCH and NO_TORCH.search(str(error)):
+    try:
+        return (yield)
+    except ModuleNotFoundError as error:
+        if HAS_TORCH or not NO_TORCH.search(str(error)):
+            raise
         pytest.skip("torch is not installed")
 
 
