@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 
+import paddle
+
 import paddle_inline
-from paddle_inline.layers.basic import weightless
 
 from .rules import tensor_rules
 from .translate import torch_shapes
@@ -13,7 +14,7 @@ from .translate import torch_shapes
 
 @functools.lru_cache(maxsize=8)
 def _skeleton(name, overrides):
-    with weightless():
+    with paddle.LazyGuard():  # parameters get shapes, not values
         return paddle_inline.create_model(name, **dict(overrides))
 
 

@@ -129,13 +129,11 @@ def read_weights(path):
 
 
 def described_model(path):
-    """(name, overrides, shapes): the model that a weights file says it is for, and {name: shape} of what it
-    holds; ValueError if it does not say."""
-    arrays, description = ({}, None) if path is None else open_weights(path)
+    """(name, overrides) of the model that a weights file says it is for; ValueError if it does not."""
+    description = None if path is None else open_weights(path)[1]
     if description is None:
         raise ValueError(f"no model is named, and the weights {path} do not name theirs; give a name")
-    shapes = {name: array.shape for name, array in arrays.items()}
-    return description["model"], description["overrides"], shapes
+    return description["model"], description["overrides"]
 
 
 def difference(expected, found, skip=()):
