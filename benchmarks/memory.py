@@ -13,6 +13,8 @@ import sys
 
 from common import could_not_run, figure, print_table, report
 
+from paddle_inline.timing import peak_memory
+
 MODELS = ["inline_deit_tiny", "inline_pvt_small"]
 SIZES = [224, 448, 672]
 
@@ -65,11 +67,9 @@ def peak(framework, device, *what):
     """Mebibytes by which one step raises the process's peak (CPU) or the allocator's (GPU)."""
     step, cuda = FRAMEWORKS[framework](what[0], device, *what[1:])
     if device == "cpu":
-        import resource
-
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_memory()
         step()
-        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        return peak_memory() - before
     before = cuda.memory_allocated()
     step()
     return (cuda.max_memory_allocated() - before) / 2**20

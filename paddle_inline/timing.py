@@ -1,4 +1,4 @@
-"""Timing several things against each other on a machine that does other work as well."""
+"""Measuring: several things timed against each other on a machine that does other work, peaks of memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 import time
+from pathlib import Path
 
 from .runtime import available_cores
 
@@ -36,6 +37,24 @@ def spread(values):
     values = sorted(values)
     low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
     return {"median": statistics.median(values), "low": low, "high": high}
+
+
+def peak_memory():
+    """MiB: the most resident memory that this program has held; None where the system does not tell.
+
+    Linux's `VmHWM`, since `ru_maxrss` goes on counting what the process held that started this one.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    except (OSError, IndexError):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 2**20 if platform.system() == "Darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def machine():

@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 
 from ..data.draws import seed_of
+from ..timing import peak_memory
 from .diagnose import NotFinite, explain
 from .distributed import summed
 from .evaluate import Accuracy
@@ -230,6 +231,4 @@ def memory_mb() -> float:
     """The most memory that this process has held: the GPU's where there is one, else its own."""
     if paddle.device.is_compiled_with_cuda() and paddle.device.get_device().startswith("gpu"):
         return round(paddle.device.cuda.max_memory_allocated() / 2**20, 1)
-    import resource
-
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    return round(peak_memory() or 0, 1)

@@ -8,16 +8,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 STEP = """
-import resource
 import {framework} as framework
 import {package} as package
+from paddle_inline.timing import peak_memory
 
 model = package.create_model("inline_deit_digits", depth=24, recompute={recompute})
 model.train()
 images = framework.ones([128, 3, 32, 32])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_memory()
 model(images).sum().backward()
-print("KiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print("MiB", peak_memory() - before)
 """
 
 
@@ -26,7 +26,7 @@ def growth(framework, package, recompute):
     code = STEP.format(framework=framework, package=package, recompute=recompute)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return int(done.stdout.split("KiB")[1]) / 1024
+    return float(done.stdout.split("MiB")[1])
 
 
 @pytest.mark.parametrize(("framework", "package"), [("paddle", "paddle_inline"), ("torch", "torch_ref")])

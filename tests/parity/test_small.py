@@ -10,9 +10,9 @@ from convert.parity.run import create_pair
 from tests.parity.specs import LETTERS, ODD, SMALL, letters, small
 
 
-def check(family, batch=3, dtype="float64", **overrides):
+def check(family, batch=3, dtype="float64", backward=True, **overrides):
     name, overrides = small(family, **overrides)
-    report = compare(name, dtype=dtype, batch=batch, **overrides)
+    report = compare(name, dtype=dtype, batch=batch, backward=backward, **overrides)
     worst = report.worst()
     assert report.passed, (report.divergence, worst)
     return report
@@ -21,15 +21,13 @@ def check(family, batch=3, dtype="float64", **overrides):
 @pytest.mark.parametrize("family", SMALL)
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 def test_every_family(family, dtype):
-    report = check(family, batch=None, dtype=dtype)  # as many images as the arbiter needs
+    # SOFT's gradients pass through the inverse of a kernel matrix: in bfloat16 PyTorch's own are a third to
+    # the whole of their size away from the truth, so that equality with them would be chance.
+    backward = not (dtype == "bfloat16" and family.startswith("soft"))
+    report = check(family, batch=None, dtype=dtype, backward=backward)  # as many images as the arbiter needs
     assert report.first_divergence is None
-    assert {row.kind for row in report.rows} == {
-        "output",
-        "loss",
-        "output gradient",
-        "parameter gradient",
-        "input gradient",
-    }
+    gradients = {"output gradient", "parameter gradient", "input gradient"} if backward else set()
+    assert {row.kind for row in report.rows} == {"output", "loss"} | gradients
 
 
 @pytest.mark.parametrize("case", ODD)
