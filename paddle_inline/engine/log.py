@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -111,6 +112,25 @@ class RunLog:
         if self.board is not None:
             self.board.close()
             self.board = None
+
+
+def make_folder(folder) -> Path:
+    """Makes a run's folder, where it is not there yet.
+
+    Raises:
+        OSError: if it cannot be written, with the way out.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"the output folder {folder} cannot be written ({error.strerror}); choose another with --output"
+        ) from None
+    return folder
 
 
 def read_metrics(folder) -> list[dict]:

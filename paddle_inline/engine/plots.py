@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import paddle
 
 from .log import read_metrics
 
@@ -74,3 +75,32 @@ def image_grid(images, titles, path, *, correct=None, columns=8) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+@paddle.no_grad()
+def predictions(model, images, labels, classes, path, *, mean, std) -> None:
+    """Images with the model's guesses over them, wrong ones in red with the truth beside.
+
+    Args:
+        images: [n, 3, H, W], normalised with `mean` and `std` of the channels.
+        labels: [n] int64.
+        classes: their names.
+
+    Raises:
+        ImportError: without matplotlib.
+    """
+    model.eval()
+    logits = model(images.astype(model.parameters()[0].dtype)).astype("float32")
+    shares = paddle.nn.functional.softmax(logits, -1).numpy()
+    best, labels = shares.argmax(1), labels.numpy()
+    titles = [
+        f"{classes[b]} {100 * s[b]:.0f}%" + ("" if b == t else f" ({classes[t]})")
+        for b, s, t in zip(best, shares, labels)
+    ]
+    image_grid(in_colour(images, mean, std), titles, path, correct=best == labels)
+
+
+def in_colour(images, mean, std):
+    """Normalised images [n, 3, H, W] as an array of 0..1."""
+    mean, std = (np.reshape(values, (1, 3, 1, 1)) for values in (mean, std))
+    return np.asarray(images) * std + mean

@@ -1,0 +1,51 @@
+"""What a run says of itself at its beginning and its end, in words and pictures."""
+
+from __future__ import annotations
+
+import paddle
+
+from . import plots
+from .log import duration
+
+
+def describe(log, model, groups, *, dataset, source, held_out, world, images, amp_level, tuned):
+    """The first lines of a run: what is trained, on what, how.
+
+    Args:
+        groups: of `decay_groups`.
+        images: an update's.
+        amp_level: as it was asked for.
+        tuned: what `tune_cpu` has set.
+    """
+    count, device = sum(p.size for p in model.parameters()), paddle.device.get_device()
+    log.say(f"{model.name}: {count / 1e6:.3f} M parameters, {world} x {device}")
+    log.say(
+        f"{dataset}: {len(source)} training and {len(held_out)} held-out images, "
+        f"{len(source.classes)} classes, {images} images an update"
+    )
+    for group in groups:
+        log.say(f"weight decay {group.weight_decay:g}: {len(group.names)} tensors, {group.rule}")
+    if amp_level != "O0" and device == "cpu":
+        log.say(f"amp.level {amp_level} has no effect on a CPU: training in full precision")
+    if tuned and device == "cpu":
+        log.say("set for this CPU: " + " ".join(f"{k}={v}" for k, v in tuned.items()))
+
+
+def finish(log, model, progress, loader, classes, *, mean, std, seconds, count=32):
+    """The pictures and last lines of a run; on rank 0.
+
+    Args:
+        loader: of held-out images, the first of which are shown with the model's guesses.
+        classes: their names.
+    """
+    try:
+        plots.learning_curves(log.folder, log.folder / "curves.png")
+        images, labels = (part[:count] for part in next(iter(loader)))
+        path = log.folder / "predictions.png"
+        plots.predictions(model, images, labels, classes, path, mean=mean, std=std)
+    except ImportError as error:
+        log.say(f"no pictures: {error}")
+    best = f"best top-1 {progress.best_top1:.2f}% (epoch {progress.best_epoch})"
+    if progress.best_ema_top1 >= 0:
+        best += f", averaged {progress.best_ema_top1:.2f}% (epoch {progress.best_ema_epoch})"
+    log.say(f"{best}; {duration(seconds)}; everything is in {log.folder}")

@@ -1,0 +1,152 @@
+"""A run's state: kept while it goes on, found and put back when it is taken up again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import paddle
+
+from ..config import differences
+from .checkpoint import (
+    CheckpointError,
+    check_checkpoint,
+    find_checkpoint,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+    save_weights,
+)
+from .fit import Progress
+
+# Settings that may change between a run and its resumption: none of them changes the weights.
+FREE = (
+    *("output", "tag", "print_freq", "save_freq", "save_steps", "keep_last", "visualdl"),
+    *("data.data_path", "data.num_workers", "data.zip_mode", "model.resume", "model.pretrained"),
+    *("train.auto_resume", "train.use_checkpoint"),
+)
+
+
+class Keeper:
+    """Writes a run's checkpoints and its files for users, and puts a checkpoint back.
+
+    Args:
+        folder: of the run; gets `checkpoints/` and `best_model.pdparams`.
+        model: has `.name` and `.overrides`, which build it again.
+        ema, scaler: or None.
+        schedule: update -> learning rate.
+        facts: what a checkpoint says besides: `config`, `world`, `updates_per_epoch`, `classes`.
+        keep_last: checkpoints kept.
+    """
+
+    def __init__(self, folder, model, optimizer, *, ema, scaler, schedule, facts, keep_last=2):
+        self.folder, self.model, self.optimizer = Path(folder), model, optimizer
+        self.ema, self.scaler, self.schedule = ema, scaler, schedule
+        self.facts, self.keep_last = facts, keep_last
+
+    def save(self, progress: Progress) -> None:
+        """A checkpoint of this moment."""
+        scaler = self.scaler.state_dict() if self.scaler is not None else None
+        save_checkpoint(
+            self.folder / "checkpoints",
+            model=self.model,
+            optimizer=self.optimizer,
+            ema=self.ema,
+            keep_last=self.keep_last,
+            state={
+                "model": self.model.name,
+                "overrides": self.model.overrides,
+                "update": progress.update,
+                "progress": progress.as_dict(),
+                "rate": self.schedule(progress.update),
+                "scaler": scaler and {k: v.item() if hasattr(v, "item") else v for k, v in scaler.items()},
+                "random": {"seed": self.facts["config"]["seed"], "update": progress.update},
+                "paddle": paddle.__version__,
+                **self.facts,
+            },
+        )
+
+    def save_best(self, which: str) -> None:
+        """best_model.pdparams of the present weights, or best_model_ema.pdparams of their average."""
+        weights = self.model.state_dict() if which == "model" else self.ema.average
+        name = "best_model.pdparams" if which == "model" else "best_model_ema.pdparams"
+        description = {"model": self.model.name, "overrides": self.model.overrides}
+        save_weights(self.folder / name, weights, description)
+
+    def restore(self, found) -> Progress:
+        """Puts a checkpoint back, and says how far it is."""
+        state = load_checkpoint(found, model=self.model, optimizer=self.optimizer, ema=self.ema)
+        if self.scaler is not None and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        return Progress(**state["progress"])
+
+
+def wanted_checkpoint(wanted: str, folder, say):
+    """The checkpoint to go on from, or None.
+
+    Args:
+        wanted: a checkpoint, a run's folder; `auto` for this run's newest valid one, if there is any;
+            empty for none.
+        folder: of this run.
+        say: called with each line for the log.
+
+    Raises:
+        CheckpointError: for a checkpoint that is not there.
+    """
+    if wanted != "auto":
+        return find_checkpoint(wanted) if wanted else None
+    found, skipped = newest_checkpoint(Path(folder) / "checkpoints")
+    for message in skipped:
+        say(f"skipped: {message}")
+    if found is None:
+        say(f"nothing to resume in {folder}: starting afresh")
+    return found
+
+
+def check_same_run(found, settings, *, world, updates_per_epoch, by_rank=(), force=False) -> None:
+    """Refuses to go on from a checkpoint of other settings, unless forced.
+
+    Another number of ranks is the same run where an update sees the same images and nothing in it
+    is drawn by each rank for itself; it then differs by the order of sums alone.
+
+    Args:
+        found: the checkpoint.
+        settings: of this run, as nested dicts.
+        by_rank: what is drawn or computed by each rank for itself.
+
+    Raises:
+        CheckpointError: with the differences and the way out.
+    """
+    old = check_checkpoint(found)
+    if old["config"] is None:  # converted from PyTorch, which tells none: the epochs must be as long
+        if old["update"] != old["progress"]["epoch"] * updates_per_epoch:
+            raise CheckpointError(
+                f"the checkpoint has done {old['update']} updates in {old['progress']['epoch']} epochs; with "
+                f"this batch and data an epoch has {updates_per_epoch}. Choose data.batch_size and "
+                "train.accumulation_steps as it was trained with"
+            )
+        return
+    changed = [d for d in differences(old["config"], settings) if d.split(":")[0] not in FREE]
+    if old["world"] != world:
+        before = _images_per_update(old["config"], old["world"])
+        now = _images_per_update(settings, world)
+        share = ("data.batch_size", "train.accumulation_steps")
+        ranks = f"ranks: {old['world']} -> {world}"
+        if now != before:
+            changed.append(
+                f"{ranks}, and with them the images of an update: {before} -> {now} (choose data.batch_size "
+                f"and train.accumulation_steps so that it is {before} again, or start {old['world']} ranks)"
+            )
+        elif by_rank:
+            changed.append(f"{ranks}, and each rank has its own {', '.join(by_rank)}: start {old['world']}")
+        else:
+            changed = [line for line in changed if line.split(":")[0] not in share]
+    if changed and not force:
+        raise CheckpointError(
+            "the settings differ from those of the checkpoint:\n  "
+            + "\n  ".join(changed)
+            + "\n(--force goes on with the new ones)"
+        )
+
+
+def _images_per_update(settings, world):
+    return world * settings["data"]["batch_size"] * settings["train"]["accumulation_steps"]
