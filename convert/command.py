@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from paddle_inline.errors import short
 from paddle_inline.stored import WeightsFileError
 
 from .conversion import Wishes, convert, open_checkpoint, spoken
@@ -138,10 +139,11 @@ def inspect(arguments):
 
 def _content(key, value):
     if hasattr(value, "shape"):
-        return f"{key} {list(value.shape)}"
+        return f"{short(key)} {list(value.shape)}"
     if isinstance(value, (int, float, str, bool)) or value is None:
-        return f"{key}={str(value)[:40]}"
-    return f"{key} ({len(value)})" if isinstance(value, (dict, list, tuple)) else f"{key} {value!r}"
+        return f"{short(key)}={short(str(value), 40)}"
+    what = f"({len(value)})" if isinstance(value, (dict, list, tuple)) else short(value)
+    return f"{short(key)} {what}"
 
 
 def to_other(arguments):

@@ -13,8 +13,9 @@ import numpy as np
 
 from paddle_inline import __version__
 from paddle_inline.adapt import REBUILT, adapt_weights, as_float64
+from paddle_inline.errors import short
 from paddle_inline.pickles import Inert
-from paddle_inline.stored import StoredArray, nonfinite
+from paddle_inline.stored import StoredArray, WeightsFileError, nonfinite
 
 from .errors import CheckFailedError, UnfitWeightsError
 from .files.source import Source, Weights, open_source, select_weights
@@ -74,17 +75,23 @@ def open_checkpoint(path, wishes):
     weights = select_weights(source, wishes.take)
     from .identify import identify  # Paddle is loaded only for a file that could be read
 
-    name, overrides, hints = wishes.model, wishes.overrides, training_hints(source.contents)
-    if source.description and name in (None, source.description["model"]):
-        name, overrides = source.description["model"], {**source.description["overrides"], **overrides}
-    counters = {name: a for name, a in weights.arrays.items() if name.endswith(".num_batches_tracked")}
-    identity = identify({name: array.shape for name, array in weights.arrays.items()}, name, overrides, hints)
-    if source.description and name == source.description["model"]:
+    shapes = {name: array.shape for name, array in weights.arrays.items()}
+    described = source.description
+    if described and wishes.model in (None, described["model"]):
+        try:
+            identity = identify(shapes, described["model"], {**described["overrides"], **wishes.overrides})
+        except Exception as error:  # a description can hold anything
+            raise WeightsFileError(
+                f"{source.path} says it is of {short(described['model'])!r}, but: {error}"
+            ) from None
         identity = replace(identity, how="what the file says of itself", assumed={})
+    else:
+        identity = identify(shapes, wishes.model, wishes.overrides, training_hints(source.contents))
+    counters = {name: a for name, a in weights.arrays.items() if name.endswith(".num_batches_tracked")}
     arrays = {name: array for name, array in weights.arrays.items() if name not in counters}
     counts = {name: int(array.read()) for name, array in counters.items() if array.shape == ()}
-    if identity.side == "paddle" and source.description:
-        counts = source.description.get("num_batches_tracked", {})
+    if identity.side == "paddle" and described:
+        counts = described.get("num_batches_tracked", {})
     return Opened(source, replace(weights, arrays=arrays), identity, counts)
 
 

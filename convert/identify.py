@@ -13,6 +13,8 @@ import math
 import re
 from dataclasses import dataclass, field
 
+from paddle_inline.adapt import REBUILT
+from paddle_inline.errors import short
 from paddle_inline.models import inline_cswin, inline_deit, inline_pvt, inline_swin, soft
 from paddle_inline.models.factory import FAMILIES, model_spec
 from paddle_inline.models.spec import attention_types
@@ -90,7 +92,8 @@ def identify(shapes, name=None, overrides=None, hints=None):
     if family is None:
         raise UnknownModelError(_nearest(shapes))
     try:
-        sight = READERS[family](_Shapes(shapes))
+        sight = READERS[family](_Shapes(shapes), overrides)
+        _refuse_contradictions(sight, overrides)
     except (_Missing, ZeroDivisionError) as error:
         near = name or next(iter(FAMILIES[family]))
         raise UnknownModelError(
@@ -99,7 +102,7 @@ def identify(shapes, name=None, overrides=None, hints=None):
     candidates = [
         _candidate(variant, {**sight.fields, **option}, overrides)
         for variant in ([name] if name else FAMILIES[family])
-        for option in _compatible(sight.options, overrides)
+        for option in sight.options
     ]
     rank = min(candidate.rank for candidate in candidates)
     tied = list({repr(c.spec): c for c in reversed(candidates) if c.rank == rank}.values())[::-1]
@@ -193,11 +196,16 @@ def _attention_code(letters):
     return code
 
 
-def _sizes(tokens, stride):
-    """Image sizes of a grid of so many tokens: the square, or else every other one, the squarest first."""
+def _sizes(tokens, stride, known):
+    """Image sizes of a grid of so many tokens: the known one, the square, or else all, the squarest first."""
     side = math.isqrt(tokens)
     sides = [side] if side * side == tokens else [n for n in range(side, 0, -1) if tokens % n == 0]
     pairs = {pair: None for n in sides for pair in ((n, tokens // n), (tokens // n, n))}
+    if "img_size" in known:
+        pair = known["img_size"] if isinstance(known["img_size"], tuple) else (known["img_size"],) * 2
+        if len(pair) != 2 or any(n % stride for n in pair) or pair[0] * pair[1] != tokens * stride**2:
+            raise _Missing(f"its {tokens} positions are not those of img_size {short(known['img_size'])}")
+        pairs = [(pair[0] // stride, pair[1] // stride)]
     return tuple({"img_size": _square((height * stride, width * stride))} for height, width in pairs)
 
 
@@ -206,7 +214,7 @@ def _square(size):
     return size[0] if isinstance(size, (tuple, list)) and len(set(size)) == 1 else size
 
 
-def _read_deit(shapes):
+def _read_deit(shapes, known):
     dim, patch = shapes.of("cls_token", 3)[2], shapes.of("patch_embed.proj.weight", 4)
     depth = shapes.count("blocks")
     letters = shapes.letters([f"blocks.{i}" for i in range(depth)], "attn.residual.0.weight")
@@ -221,10 +229,10 @@ def _read_deit(shapes):
         "attn_type": letters[0],
         **_ends(shapes, "patch_embed.proj.weight"),
     }
-    return Sight(fields, _sizes(shapes.of("pos_embed", 3)[1] - 1, patch[2]))
+    return Sight(fields, _sizes(shapes.of("pos_embed", 3)[1] - 1, patch[2], known))
 
 
-def _read_pvt(shapes):
+def _read_pvt(shapes, known):
     stages = range(1, 5)
     dims = tuple(shapes.of(f"pos_embed{s}", 3)[2] for s in stages)
     firsts = [f"block{s}.0" for s in stages]
@@ -245,10 +253,10 @@ def _read_pvt(shapes):
         "attn_type": letters,
         **_ends(shapes, "patch_embed1.proj.weight"),
     }
-    return Sight(fields, _sizes(shapes.of("pos_embed4", 3)[1], 32))
+    return Sight(fields, _sizes(shapes.of("pos_embed4", 3)[1], 32, known))
 
 
-def _read_swin(shapes):
+def _read_swin(shapes, known):
     depths = tuple(shapes.count(f"layers.{s}.blocks") for s in range(4))
     blocks = [[f"layers.{s}.blocks.{i}" for i in range(depth)] for s, depth in enumerate(depths)]
     letters = [shapes.letters(stage, "attn.residual.0.weight") for stage in blocks]
@@ -268,63 +276,38 @@ def _read_swin(shapes):
         "attn_type": _attention_code(letters),
         **_ends(shapes, "patch_embed.proj.weight"),
     }
-    return Sight(fields, _swin_windows(_window_traces(shapes, blocks), letters))
+    return Sight(fields, _swin_windows(shapes, letters, known))
 
 
-def _window_traces(shapes, blocks):
-    """What each block shows of its windows: (rows of its bias table or None, shape of its mask or None)."""
-    traces = []
-    for block in itertools.chain(*blocks):
-        table, mask = f"{block}.attn.relative_position_bias_table", f"{block}.attn_mask"
-        traces.append((shapes.of(table, 2)[0] if table in shapes else None, shapes.shapes.get(mask)))
-    return traces
+def _swin_windows(shapes, letters, known):
+    """The image and window sizes that give a Swin exactly the masks and indices of a file: what is known,
+    square images and default windows first.
 
-
-def _swin_windows(seen, letters):
-    """The image and window sizes that leave exactly such traces: square images and default windows first.
-
-    Where no block leaves a trace, every size does, and there is nothing to choose from.
+    Where a file has none, every size does, and there is nothing to choose from.
     """
-    if not any(itertools.chain(*seen)):
+    seen = {name: shape for name, shape in shapes.shapes.items() if name.rsplit(".", 1)[-1] in REBUILT}
+    if not seen and not {"img_size", "window_size"} & set(known):
         return ({},)
     sides = range(32, LARGEST_IMAGE + 1, 32)
-    for sizes, windows in (
-        ([(side, side) for side in sides], lambda size: [None]),
-        ([(side, side) for side in sides], lambda size: range(1, size[0] // 4)),
-        (itertools.product(sides, sides), lambda size: [None]),
-    ):
+    squares, every = [(side, side) for side in sides], itertools.product(sides, sides)
+    if "img_size" in known:
+        size = known["img_size"]
+        squares, every = [size if isinstance(size, tuple) else (size, size)], []
+    default, windows = [None], range(1, LARGEST_IMAGE // 4)
+    if "window_size" in known:
+        default, windows = [known["window_size"]], []
+    for sizes, choices in ((squares, default), (squares, windows), (every, default)):
         found = {}
-        for size in sizes:
-            for window in windows(size):
-                if _expected_traces(size, window, letters) == seen:
-                    # other windows that cut the same grids into the same parts are the same model
-                    found.setdefault(size, {"img_size": _square(size), "window_size": window})
+        for size, window in itertools.product(sizes, choices):
+            if inline_swin.buffer_shapes(size, window, letters) == seen:
+                # other windows that cut the same grids into the same parts are the same model
+                found.setdefault(size, {"img_size": _square(size), "window_size": window})
         if found:
             return tuple(found.values())
-    return ({},)
+    raise _Missing("no image and window sizes give its masks and indices")
 
 
-def _expected_traces(size, window, letters):
-    """The traces of an InLine-Swin's blocks for such an image and window; None if it cannot be built."""
-    if inline_swin.misfits(size, window, letters):
-        return None
-    traces = []
-    for stride, stage in zip(inline_swin.STRIDES, letters):
-        grid = (size[0] // stride, size[1] // stride)
-        for i, letter in enumerate(stage):
-            side = inline_swin.window_side(grid, window or min(size) // inline_swin.STRIDES[0], letter)
-            windows = grid[0] * grid[1] // side**2
-            shifted = i % 2 and side < min(grid) and side // 2
-            traces.append(
-                (
-                    (2 * side - 1) ** 2 if letter == "S" else None,
-                    (windows, side**2, side**2) if shifted else None,
-                )
-            )
-    return traces
-
-
-def _read_cswin(shapes):
+def _read_cswin(shapes, known):
     depths = tuple(shapes.count(f"stage{s}") for s in range(1, 5))
     blocks = [[f"stage{s}.{i}" for i in range(depth)] for s, depth in enumerate(depths, 1)]
     dim = shapes.of("stage1_conv_embed.0.weight", 4)[0]
@@ -341,7 +324,7 @@ def _read_cswin(shapes):
     return Sight(fields)
 
 
-def _read_soft(shapes):
+def _read_soft(shapes, known):
     stages = range(1, 5)
     inner = [f"block{s}.0.att.mha.attn" for s in (1, 2, 3)]
     fields = {
@@ -394,9 +377,25 @@ def _family_of(name):
     return next(family for family, variants in FAMILIES.items() if name in variants)
 
 
-def _compatible(options, known):
-    """The options that say nothing else than what is known."""
-    return [o for o in options if all(known.get(key, value) == value for key, value in o.items())] or [{}]
+def _refuse_contradictions(sight, known):
+    """What is known must not be what the tensors deny: a model of such sizes might not fit into memory."""
+    for key, value in known.items():
+        seen = sight.fields.get(key, HIDDEN)
+        if key == "attn_type" and isinstance(value, str):
+            value = _same_letters(value, sight.fields)
+        whole = isinstance(seen, tuple) and isinstance(value, (tuple, list)) and len(seen) == len(value)
+        if any(v != s for v, s in (zip(value, seen) if whole else [(value, seen)]) if s is not HIDDEN):
+            raise _Missing(f"{key} is {seen!r} by its tensors, not {short(repr(value))}")
+
+
+def _same_letters(attn_type, fields):
+    """An attn_type in the one form in which readers write it, if it is one at all."""
+    if "depths" not in fields:
+        return attn_type[:1] if len(set(attn_type)) == 1 else attn_type
+    try:
+        return _attention_code(attention_types(attn_type, fields["depths"]))
+    except ValueError:
+        return attn_type
 
 
 def _candidate(variant, seen, known):
@@ -408,9 +407,9 @@ def _candidate(variant, seen, known):
     wanted.update(known)
     overrides = {key: value for key, value in wanted.items() if value != _canonical(spec, key)}
     assumed = {
-        field.name: overrides.get(field.name, getattr(spec, field.name))
-        for field in dataclasses.fields(spec)
-        if field.name not in UNSEEN | set(known) and _hides(seen.get(field.name, HIDDEN))
+        key: overrides.get(key, value)
+        for key, value in vars(spec).items()
+        if key not in UNSEEN | set(known) and _hides(seen.get(key, HIDDEN))
     }
     return _Candidate(variant, overrides, assumed)
 
@@ -447,9 +446,9 @@ def _widths(fields):
 def _canonical(spec, key):
     """A field of a spec in the one form in which readers write it."""
     value = getattr(spec, key)
-    if key == "attn_type" and hasattr(spec, "depths"):
-        return _attention_code(attention_types(value, spec.depths))
-    return value[0] if key == "attn_type" else _square(value) if key == "img_size" else value
+    if key == "attn_type":
+        return _same_letters(value, vars(spec))
+    return _square(value) if key == "img_size" else value
 
 
 def _agrees(spec, hints):
@@ -496,7 +495,7 @@ def _nearest(shapes):
     if shared[name] < 0.1:
         return (
             "these are not the weights of any model here: "
-            f"its names, such as {', '.join(list(shapes)[:3])}, are none of theirs"
+            f"its names, such as {', '.join(map(short, list(shapes)[:3]))}, are none of theirs"
         )
     return f"no model here has these tensors; the nearest is {name}\n{_differences(name, {}, shapes)[1]}"
 
@@ -505,7 +504,7 @@ def _differences(name, overrides, shapes):
     """(side, lines): the side from which a model differs less from `shapes`, and how; "" if not at all."""
     try:
         model = skeleton(name, overrides)
-    except ValueError as error:
+    except Exception as error:  # overrides from a file can be anything
         return "torch", f"  {_call(name, overrides)} cannot be built: {error}"
     ignored = set(torch_only_names(model))
     known = {key: shape for key, shape in shapes.items() if key not in ignored}
@@ -518,4 +517,5 @@ def _differences(name, overrides, shapes):
 
 def _call(name, overrides):
     """The line of Python that builds a model."""
-    return f"create_model({', '.join([repr(name), *(f'{k}={v!r}' for k, v in overrides.items())])})"
+    given = (f"{short(key)}={short(repr(value))}" for key, value in overrides.items())
+    return f"create_model({', '.join([repr(name), *given])})"

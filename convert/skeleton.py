@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 
-import paddle
-
 import paddle_inline
+from paddle_inline.layers.basic import weightless
 
 from .rules import tensor_rules
 from .translate import torch_shapes
@@ -14,7 +13,7 @@ from .translate import torch_shapes
 
 @functools.lru_cache(maxsize=8)
 def _skeleton(name, overrides):
-    with paddle.LazyGuard():  # parameters get shapes, not values
+    with weightless():
         return paddle_inline.create_model(name, **dict(overrides))
 
 

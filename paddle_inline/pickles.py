@@ -16,6 +16,7 @@ from functools import partial
 
 import numpy as np
 
+from .errors import short
 from .stored import StoredArray, WeightsFileError, check_shape, read_at
 
 # Far above any checkpoint of these models (a training checkpoint of the deepest: 200,000), and low enough
@@ -185,7 +186,7 @@ class _Machine:
             module = re.sub(old, new, module)
         path = f"{module}.{name}"
         if self.inert is None and path not in self.known:
-            raise WeightsFileError(f"it asks for {path[:80]}, which no weight file needs")
+            raise WeightsFileError(f"it asks for {short(path)}, which no weight file needs")
         self.push(Name(*path.rsplit(".", 1)))
 
     def stack_name(self):
@@ -223,7 +224,7 @@ def _put(target, keys, values):
         ):
             raise WeightsFileError(f"its pickle uses a {type(key).__name__} as a key")
         if key in target:
-            raise WeightsFileError(f"it names {str(key)[:80]!r} twice")
+            raise WeightsFileError(f"it names {short(key)!r} twice")
         target[key] = value
 
 
@@ -335,7 +336,7 @@ def _scalar(dtype, data):
 
 def _encode(text, encoding):
     if encoding != "latin1":
-        raise WeightsFileError(f"it asks for the encoding {str(encoding)[:20]!r}")
+        raise WeightsFileError(f"it asks for the encoding {short(repr(encoding))}")
     return text.encode("latin1")  # how pickle protocol 2 writes bytes
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .errors import short
+
 
 class WeightsFileError(ValueError):
     """A weight file that cannot be read: empty, cut short, damaged, or asking for more than arrays."""
@@ -137,7 +139,7 @@ def open_safetensors(path):
 def _entry(path, start, entry):
     shape, (begin, stop) = check_shape(entry["shape"]), check_shape(entry["data_offsets"])
     if entry["dtype"] not in SAFETENSORS_DTYPES:
-        raise WeightsFileError(f"it holds a tensor of dtype {str(entry['dtype'])[:20]}")
+        raise WeightsFileError(f"it holds a tensor of dtype {short(str(entry['dtype']))}")
     name = SAFETENSORS_DTYPES[entry["dtype"]]
     dtype = numpy_dtype(name).newbyteorder("<")
     if math.prod(shape) * dtype.itemsize != stop - begin:
@@ -154,5 +156,5 @@ def _unique(pairs):
     result = dict(pairs)
     if len(result) != len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise WeightsFileError(f"it names {twice[:80]!r} twice")
+        raise WeightsFileError(f"it names {short(twice)!r} twice")
     return result

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from . import pickles
+from .errors import short
 from .stored import WeightsFileError, check_file, nonfinite, open_safetensors
 
 # The key under which a file says which model its weights are for: in safetensors' metadata, and in a
@@ -129,11 +130,13 @@ def read_weights(path):
 
 
 def described_model(path):
-    """(name, overrides) of the model that a weights file says it is for; ValueError if it does not."""
-    description = None if path is None else open_weights(path)[1]
+    """(name, overrides, shapes): the model that a weights file says it is for, and {name: shape} of what it
+    holds; ValueError if it does not say."""
+    arrays, description = ({}, None) if path is None else open_weights(path)
     if description is None:
         raise ValueError(f"no model is named, and the weights {path} do not name theirs; give a name")
-    return description["model"], description["overrides"]
+    shapes = {name: array.shape for name, array in arrays.items()}
+    return description["model"], description["overrides"], shapes
 
 
 def difference(expected, found, skip=()):
@@ -145,9 +148,9 @@ def difference(expected, found, skip=()):
         ours, theirs = expected.get(name), found.get(name)
         if ours != theirs:
             if ours is not None:
-                lines.append(f"  - {name} {list(ours)}")
+                lines.append(f"  - {short(name)} {list(ours)}")
             if theirs is not None:
-                lines.append(f"  + {name} {list(theirs)}")
+                lines.append(f"  + {short(name)} {list(theirs)}")
     return lines
 
 

@@ -31,13 +31,18 @@ def read_weights(path):
 
 
 def described_model(path):
-    """(name, overrides) of the model that a weights file says it is for; ValueError if it does not."""
-    text = None if path is None else _read(path)[1]
+    """(name, overrides, shapes): the model that a weights file says it is for, and {name: shape} of what it
+    holds; ValueError if it does not say."""
+    state, text = ({}, None) if path is None else _read(path)
     if text is None:
         raise ValueError(f"no model is named, and the weights {path} do not name theirs; give a name")
-    description = json.loads(text)
-    overrides = description["overrides"].items()  # JSON has no tuples
-    return description["model"], {k: tuple(v) if isinstance(v, list) else v for k, v in overrides}
+    try:
+        description = json.loads(text)
+        name, overrides = description["model"], description["overrides"].items()  # JSON has no tuples
+        overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides}
+        return name, overrides, {key: tuple(tensor.shape) for key, tensor in state.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise WeightsFileError(f"{path} describes its model in a way that is not ours") from None
 
 
 def _read(path):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from paddle_inline.errors import short
 from paddle_inline.stored import StoredArray, WeightsFileError, check_file, open_safetensors
 from paddle_inline.weights import DESCRIPTION, described, open_pickle, stored_array
 
@@ -116,19 +117,23 @@ def _open_shards(path, skip_calls):
     arrays, files, forms = {}, [path], set()
     for name in sorted(set(wanted.values())):
         if Path(name).name != name or "\\" in name or name in ("", ".", "..") or name.endswith(".json"):
-            raise WeightsFileError(f"{path} names the shard {name[:80]!r}, which is no checkpoint beside it")
+            raise WeightsFileError(
+                f"{path} names the shard {short(name)!r}, which is no checkpoint beside it"
+            )
         shard = open_source(path.parent / name, skip_calls)
         files.append(shard.path)
         forms.add(shard.format)
         for key, value in shard.contents.items():
             if key in arrays:
-                raise WeightsFileError(f"{path}: two shards hold {key[:80]!r}")
+                raise WeightsFileError(f"{path}: two shards hold {short(key)!r}")
             arrays[key] = value
             if wanted.get(key) != name:
-                raise WeightsFileError(f"{path} does not place {key[:80]!r} in {name}, where it is")
+                raise WeightsFileError(f"{path} does not place {short(key)!r} in {name}, where it is")
     if set(arrays) != set(wanted):
         missing = next(iter(set(wanted) - set(arrays)))
-        raise WeightsFileError(f"{path} places {missing[:80]!r} in {wanted[missing]}, where it is not")
+        raise WeightsFileError(
+            f"{path} places {short(missing)!r} in {short(wanted[missing])}, where it is not"
+        )
     return Source(path, f"{'/'.join(sorted(forms))} shards", arrays, tuple(files))
 
 

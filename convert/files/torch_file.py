@@ -18,6 +18,7 @@ from functools import partial
 import numpy as np
 
 from paddle_inline import pickles
+from paddle_inline.errors import short
 from paddle_inline.stored import (
     StoredArray,
     WeightsFileError,
@@ -92,11 +93,13 @@ class _Archive:
         for member in self.archive.infolist():
             name = member.filename
             if name in self.members:
-                raise WeightsFileError(f"its archive has two members named {name[:80]!r}")
+                raise WeightsFileError(f"its archive has two members named {short(name)!r}")
             if name.startswith("/") or "\\" in name or ".." in name.split("/"):
-                raise WeightsFileError(f"its archive has a member named {name[:80]!r}, a path out of it")
+                raise WeightsFileError(f"its archive has a member named {short(name)!r}, a path out of it")
             if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-                raise WeightsFileError(f"its member {name[:80]!r} is compressed, as torch never writes them")
+                raise WeightsFileError(
+                    f"its member {short(name)!r} is compressed, as torch never writes them"
+                )
             self.members[name] = member
         size = path.stat().st_size
         if sum(member.file_size for member in self.members.values()) > size:
@@ -121,7 +124,7 @@ class _Archive:
     def storage(self, kind, key, count, view):
         member = self.member(f"data/{key}")
         if member is None:
-            raise WeightsFileError(f"its archive lacks the storage {str(key)[:40]!r}")
+            raise WeightsFileError(f"its archive lacks the storage {short(key)!r}")
         if view is not None or count * _itemsize(kind) != member.file_size:
             raise WeightsFileError(
                 f"it declares {count} numbers of {kind or 'a byte'} where its archive has "
@@ -163,19 +166,19 @@ class _Stream:
             root.offset = self.file.tell()
             self.file.seek(0, io.SEEK_END)
             if count != root.count or root.offset + root.size > self.file.tell():
-                raise WeightsFileError(f"its storage {str(key)[:40]} is cut short")
+                raise WeightsFileError(f"its storage {short(key)} is cut short")
             self.file.seek(root.offset + root.size)
         return contents
 
     def storage(self, kind, key, count, view):
         root = self.roots.setdefault(str(key), _Root(count, count * _itemsize(kind)))
         if root.size != count * _itemsize(kind):
-            raise WeightsFileError(f"it declares its storage {str(key)[:40]} in two sizes")
+            raise WeightsFileError(f"it declares its storage {short(key)} in two sizes")
         start, length = 0, count
         if view is not None:  # a part of a storage, as before torch 0.4
             start, length = check_shape(view[1:])
             if start + length > count:
-                raise WeightsFileError(f"it declares a view beyond its storage {str(key)[:40]}")
+                raise WeightsFileError(f"it declares a view beyond its storage {short(key)}")
         read = partial(self.read, root, start * _itemsize(kind))
         return _Storage(kind, length * _itemsize(kind), "<", read)  # little-endian on any machine
 
@@ -216,13 +219,13 @@ def _load(stream, storage, skip_calls):
         check_shape((count,))
         kind = kind.path.rsplit(".", 1)[1]
         if kind not in _STORAGES and kind != _UNTYPED:
-            raise WeightsFileError(f"it holds a tensor of {kind[:40]}, not of plain numbers")
+            raise WeightsFileError(f"it holds a tensor of {short(kind)}, not of plain numbers")
         return storage(_STORAGES.get(kind), key, count, view[0] if view else None)
 
     def inert(path, arguments, by_call):
         if by_call and not skip_calls and path not in _DATA:
             raise WeightsFileError(
-                f"to unpickle it is to call {path[:80]}, which weights do not need. Nothing was run. "
+                f"to unpickle it is to call {short(path)}, which weights do not need. Nothing was run. "
                 "If you know why it is there, skip such calls (--skip-calls) and its tensors are read"
             )
         return pickles.Inert(path, arguments)
@@ -250,7 +253,7 @@ def _tensor_of_dtype(storage, offset, shape, strides, grad, hooks, dtype, attrib
     """The same for torch._utils._rebuild_tensor_v3, whose storage is untyped."""
     name = dtype.path.rsplit(".", 1)[1] if isinstance(dtype, pickles.Name) else "unknown"
     if name not in _STORAGES.values():
-        raise WeightsFileError(f"it holds a tensor of dtype {name[:40]}, which these models never have")
+        raise WeightsFileError(f"it holds a tensor of dtype {short(name)}, which these models never have")
     return _tensor(storage, offset, shape, strides, attributes=attributes, dtype=name)
 
 

@@ -31,6 +31,11 @@ class Module(nn.Layer):
         return super()._apply(cast_floating, *args, **kwargs)
 
 
+def weightless():
+    """A context in which models are built whose parameters have shapes and no values, in no time."""
+    return paddle.LazyGuard()
+
+
 def token_parameter(*shape):
     """A learned token, position embedding or bias table: truncated normal, std 0.02."""
     return paddle.create_parameter(

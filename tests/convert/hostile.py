@@ -460,6 +460,53 @@ def sparse_tensor(folder):
     return torch_file(folder, {**good_state(), "head.bias": torch.zeros(3).to_sparse()})
 
 
+# -- a model that is not the file's, described in it --
+
+
+def described(folder, name, **overrides):
+    pickle_file(folder, paddle_state())
+    text = json.dumps({"paddle_inline": {"model": name, "overrides": {**SMALL, **overrides}}})
+    with open(folder / "a.pdparams", "a", encoding="utf-8") as file:
+        file.write(f"\n{text}\n")
+    return folder / "a.pdparams"
+
+
+@hostile(3)
+def description_of_a_deep_model(folder):
+    return described(folder, "inline_deit_digits", depth=10**9)
+
+
+@hostile(3)
+def description_of_a_wide_model(folder):
+    return described(folder, "inline_deit_digits", embed_dim=10**6)
+
+
+@hostile(3)
+def description_of_a_large_image(folder):
+    return described(folder, "inline_deit_digits", img_size=10**9)
+
+
+@hostile(3)
+def description_of_other_types(folder):
+    return described(folder, "inline_deit_digits", img_size="large", num_heads=[[1]])
+
+
+@hostile(3)
+def description_of_no_model(folder):
+    return described(folder, "x" * 10_000)
+
+
+@hostile(3)
+def description_of_enormous_masks(folder):
+    import torch_ref
+
+    small = {"embed_dim": 32, "depths": (2, 1, 1, 1), "num_heads": (1, 1, 1, 1), "attn_type": "IIII"}
+    state = torch_ref.create_model("inline_swin_tiny", **small, num_classes=2).state_dict()
+    sizes = {**small, "num_classes": 2, "img_size": 32 * 7 * 10**6, "window_size": 7}
+    state.paddle_inline = json.dumps({"model": "inline_swin_tiny", "overrides": sizes})
+    return torch_file(folder, state)
+
+
 # -- weights that are none: the file can be opened, and its model is needed to say more --
 
 

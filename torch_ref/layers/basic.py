@@ -13,6 +13,11 @@ Module, ModuleList, Sequential, Identity = nn.Module, nn.ModuleList, nn.Sequenti
 Dropout, GELU, ReLU = nn.Dropout, nn.GELU, nn.ReLU
 
 
+def weightless():
+    """A context in which models are built whose parameters have shapes and no values, in no time."""
+    return torch.device("meta")
+
+
 def token_parameter(*shape):
     """A learned token, position embedding or bias table: truncated normal, std 0.02."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=0.02))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..errors import unknown
+from ..errors import short, unknown
+from ..layers.basic import weightless
 from ..weights import described_model, load_weights
 from . import inline_cswin, inline_deit, inline_pvt, inline_swin, soft
 
@@ -49,6 +50,30 @@ def model_spec(name, **overrides):
     return dataclasses.replace(spec, **overrides)
 
 
+def check_described(path, name, overrides, shapes):
+    """Refuse a file whose tensors are not those of the model that it says it is of, before a model of the
+    sizes that it claims is built: ValueError.
+
+    Args:
+        shapes: {name: shape} of the file's tensors.
+    """
+    spec = model_spec(name, **overrides)
+    family = _MODELS[name][0]
+    try:
+        few = (sum(spec.depths) if hasattr(spec, "depths") else spec.depth) <= len(shapes)
+        buffers = family.buffer_shapes(spec) if few and hasattr(family, "buffer_shapes") else {}
+        if few and all(shapes.get(key) == shape for key, shape in buffers.items()):
+            with weightless():
+                state = family(spec).state_dict()
+            if {key: tuple(tensor.shape) for key, tensor in state.items()} == shapes:
+                return
+    except Exception as error:  # a description can hold anything
+        raise ValueError(f"{path} describes a {name} that cannot be built: {error}") from None
+    raise ValueError(
+        f"{path} says it is of {name} with {short(overrides, 400)}, but its tensors are another model's"
+    )
+
+
 def create_model(name=None, weights=None, **overrides):
     """Build a model.
 
@@ -66,7 +91,8 @@ def create_model(name=None, weights=None, **overrides):
         FileNotFoundError: no such weights file.
     """
     if name is None:
-        name, own = described_model(weights)
+        name, own, shapes = described_model(weights)
+        check_described(weights, name, own, shapes)
         overrides = {**own, **overrides}
     spec = model_spec(name, **overrides)
     model = _MODELS[name][0](spec)

@@ -76,6 +76,30 @@ def window_side(grid, window_size, letter):
     return min(window_size if letter == "I" else max(7, window_size // 8), *grid)
 
 
+def block_window(grid, window_size, letter, number):
+    """(side, shift) of the windows of a stage's block: odd ones are shifted where there is more than one."""
+    side = window_side(grid, window_size, letter)
+    return side, side // 2 if number % 2 and side < min(grid) else 0
+
+
+def buffer_shapes(img_size, window_size, letters):
+    """{name: shape} of what a model of (H, W) images, this window_size and these letters keeps beside its
+    parameters; {} if a window does not divide its grid."""
+    if misfits(img_size, window_size, letters):
+        return {}
+    shapes = {}
+    for i, stride in enumerate(STRIDES):
+        grid = (img_size[0] // stride, img_size[1] // stride)
+        for j, letter in enumerate(letters[i]):
+            side, shift = block_window(grid, window_size or min(img_size) // STRIDES[0], letter, j)
+            if shift:
+                windows = grid[0] * grid[1] // side**2
+                shapes[f"layers.{i}.blocks.{j}.attn_mask"] = (windows, side**2, side**2)
+            if letter == "S":
+                shapes[f"layers.{i}.blocks.{j}.attn.relative_position_index"] = (side**2, side**2)
+    return shapes
+
+
 def misfits(img_size, window_size, letters):
     """(stage, grid, window side) wherever a window does not divide its grid, for images of (H, W)."""
     found = []
@@ -198,6 +222,12 @@ class InLineSwin(Module):
 
     NO_DECAY = ("absolute_pos_embed", "relative_position_bias_table")
 
+    @staticmethod
+    def buffer_shapes(spec):
+        """{name: shape} of a model's buffers, before it is built."""
+        letters = attention_types(spec.attn_type, spec.depths)
+        return buffer_shapes(image_size(spec.img_size, STRIDES[-1]), spec.window_size, letters)
+
     def __init__(self, spec):
         super().__init__()
         check_spec(spec)
@@ -219,8 +249,7 @@ class InLineSwin(Module):
             check_heads(dim, spec.num_heads[i])
             blocks = []
             for j, (letter, rate) in enumerate(zip(letters[i], rates[i])):
-                side = window_side(grid, window_size or min(self.grids[0]), letter)
-                shift = side // 2 if j % 2 and side < min(grid) else 0
+                side, shift = block_window(grid, window_size or min(self.grids[0]), letter, j)
                 blocks.append(
                     Block(
                         dim,
