@@ -34,6 +34,7 @@ from paddle_inline.engine.log import RunLog, make_folder  # noqa: E402
 from paddle_inline.engine.losses import make_loss  # noqa: E402
 from paddle_inline.engine.optim import decay_groups  # noqa: E402
 from paddle_inline.engine.stop import Stop  # noqa: E402
+from paddle_inline.engine.sync_bn import synchronise  # noqa: E402
 
 
 def parse(argv=None):
@@ -111,6 +112,8 @@ def train_rank(config, args, rank, world) -> int:
     schedule = parts.build_schedule(config, images, updates_per_epoch)
     notes = load_adapted(model, config.model.pretrained) if config.model.pretrained else []
     ema = parts.build_ema(config, model, images)
+    if opts.sync_bn:
+        synchronise(model, world)
 
     folder = make_folder(parts.run_folder(config))
     log = RunLog(folder, rank=rank, visualdl=config.visualdl)
@@ -127,6 +130,7 @@ def train_rank(config, args, rank, world) -> int:
         schedule=schedule,
         facts=facts,
         keep_last=config.keep_last,
+        with_optimizer=config.save_optimizer,
     )
     progress = Progress()
     wanted = config.model.resume or ("auto" if opts.auto_resume else "")
@@ -157,8 +161,11 @@ def train_rank(config, args, rank, world) -> int:
         tuned=TUNED,
     )
 
+    shown = {"mean": data.mean, "std": data.std}
+    if rank == 0 and progress.update == 0:
+        report.show_samples(log, load(0, 0), source.classes, **shown)
     started = time.perf_counter()
-    fit(
+    done = fit(
         model,
         distributed.parallel(model, world),
         optimizer,
@@ -184,15 +191,16 @@ def train_rank(config, args, rank, world) -> int:
         print_freq=config.print_freq,
         save_freq=config.save_freq,
         save_steps=config.save_steps,
+        histogram_freq=config.histogram_freq,
         max_bad_losses=opts.max_bad_losses,
         should_stop=Stop(progress, args.stop_after),
         run_folder=folder,
     )
     if rank == 0:
-        seconds, mean, std = time.perf_counter() - started, data.mean, data.std
-        report.finish(
-            log, model, progress, eval_loader, held_out.classes, mean=mean, std=std, seconds=seconds
-        )
+        if done:
+            keeper.save_final()
+        seconds = time.perf_counter() - started
+        report.finish(log, model, progress, eval_loader, held_out.classes, seconds=seconds, **shown)
     log.close()
     return 0
 

@@ -143,7 +143,9 @@ class Config:
     save_freq: int = 1  # epochs between two checkpoints
     save_steps: int = 0  # updates between two checkpoints within an epoch; 0: none
     keep_last: int = 2  # checkpoints kept
+    save_optimizer: bool = False  # best_optimizer.pdopt, final_model.pdparams and final_optimizer.pdopt too
     visualdl: bool = True  # where it is installed
+    histogram_freq: int = 0  # epochs between histograms of all weights in VisualDL; 0: none
 
 
 # ---------------------------------------------------------------- the keys of Swin's lineage
@@ -326,6 +328,7 @@ AT_LEAST = {
     "print_freq": 1,
     "save_freq": 1,
     "save_steps": 0,
+    "histogram_freq": 0,
     "keep_last": 1,
 }
 FRACTIONS = (

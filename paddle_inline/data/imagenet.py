@@ -1,4 +1,7 @@
-"""ImageNet as a folder of classes, as two zip files with map lists, or as image lists."""
+"""ImageNet as a folder of classes, as two zip files with map lists, or as image lists.
+
+(`shards` reads it from tar files.)
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ class Folder:
             raise FileNotFoundError(f"{root} holds no class folders; expected {root}/CLASS/image.JPEG")
         self.classes = tuple(folders)
         stamp = [[name, os.stat(os.path.join(self.root, name)).st_mtime_ns] for name in folders]
-        self.items = _read_index(index, stamp)
+        self.items = read_index(index, stamp)
         if self.items is None:
             self.items = [
                 (f"{name}/{file}", label)
@@ -42,7 +45,7 @@ class Folder:
                 for file in sorted(entry.name for entry in _scan(os.path.join(self.root, name)))
                 if file.lower().endswith(IMAGES)
             ]
-            _write_index(index, stamp, self.items)
+            write_index(index, stamp, self.items)
         if not self.items:
             raise FileNotFoundError(f"{root} has {len(folders)} class folders and no image in them")
 
@@ -146,7 +149,9 @@ def open_imagenet(path, *, train, zip_mode=False):
         return Folder(root / part, index_file(root / part))
     if (root / f"{part}_list.txt").is_file():
         return Listed(root, root / f"{part}_list.txt")
-    raise FileNotFoundError(f"{path} holds neither {part}/CLASS/ folders nor {part}_list.txt")
+    raise FileNotFoundError(
+        f"{path} holds neither {part}/CLASS/ folders, nor {part}/*.tar, nor {part}_list.txt"
+    )
 
 
 def index_file(root) -> Path:
@@ -189,17 +194,18 @@ def _scan(folder):
         raise FileNotFoundError(f"no such folder {folder}") from None
 
 
-def _read_index(path, stamp):
+def read_index(path, stamp):
+    """The rows that `write_index` kept, or None if there are none of this stamp."""
     try:
         kept = json.loads(Path(path).read_text(encoding="utf-8"))
         if kept["stamp"] == stamp:
-            return [(file, label) for file, label in kept["items"]]
+            return [tuple(item) for item in kept["items"]]
     except (OSError, ValueError, TypeError, KeyError):
         pass
     return None
 
 
-def _write_index(path, stamp, items):
+def write_index(path, stamp, items):
     """A convenience: a cache that cannot be written is done without."""
     if path is None:
         return

@@ -37,6 +37,10 @@ class Samples(Dataset):
         return len(self.source)
 
     def __getitem__(self, key):
+        return self.load(key)[:2]
+
+    def load(self, key):
+        """(array, label, how many images were passed over to get it)."""
         epoch, first = key
         for step in range(len(self.source)):
             index = (first + step) % len(self.source)
@@ -46,7 +50,7 @@ class Samples(Dataset):
                 self._report(self.source.name(index), error)
                 continue
             pixels = self.transform(image, Draws(self.seed, epoch, first))
-            return pixels, np.int64(BAD if step and not self.replace else label)
+            return pixels, np.int64(BAD if step and not self.replace else label), np.int64(step)
         raise BadImage("no image of the data set can be read")
 
     def _report(self, name, error):
@@ -81,6 +85,9 @@ class Loader:
         batches: lists of its keys.
         num_workers: processes that load ahead; 0 loads here, when asked.
 
+    Attributes:
+        bad: how many images could not be read, in the batches handed out so far.
+
     Raises, while it is iterated over:
         BadImage: for an image that cannot be read.
         RuntimeError: when a worker process was killed.
@@ -88,15 +95,17 @@ class Loader:
 
     def __init__(self, samples, batches, *, num_workers=0):
         self.samples, self.batches = samples, batches
-        self.num_workers = min(num_workers, len(batches))
+        self.num_workers, self.bad = min(num_workers, len(batches)), 0
 
     def __len__(self):
         return len(self.batches)
 
     def __iter__(self):
+        self.bad = 0
         if self.num_workers == 0:
             for batch in self.batches:
-                pixels, labels = collate([self.samples[key] for key in batch])
+                pixels, labels, passed = collate([self.samples.load(key) for key in batch])
+                self.bad += passed.sum().item()
                 yield paddle.to_tensor(pixels), paddle.to_tensor(labels)
             return
         loader = DataLoader(
@@ -107,9 +116,10 @@ class Loader:
             use_shared_memory=shared_memory_suffices(self.samples, self.batches, self.num_workers),
         )
         try:
-            for pixels, labels in loader:
+            for pixels, labels, passed in loader:
                 if pixels.ndim == 1:  # a worker failed on this key: fail here, in the open
                     self.samples[tuple(labels.tolist())]
+                self.bad += passed.sum().item()
                 yield pixels, labels
         except SystemError as error:
             raise RuntimeError(
@@ -119,9 +129,8 @@ class Loader:
 
 
 def collate(samples):
-    """[(array, label), ...] -> (arrays [B, ...], labels [B])."""
-    pixels, labels = zip(*samples)
-    return np.stack(pixels), np.stack(labels)
+    """[(array, number, number), ...] -> (arrays [B, ...], numbers [B], numbers [B])."""
+    return tuple(np.stack(part) for part in zip(*samples))
 
 
 class _Quiet(Dataset):
@@ -135,15 +144,15 @@ class _Quiet(Dataset):
 
     def __getitem__(self, key):
         try:
-            return self.samples[key]
+            return self.samples.load(key)
         except Exception:
-            return None, key
+            return None, key, 0
 
 
 def _collate_quiet(samples):
-    failed = [key for pixels, key in samples if pixels is None]
+    failed = [key for pixels, key, _ in samples if pixels is None]
     if failed:
-        return np.zeros(1, np.float32), np.asarray(failed[0], np.int64)
+        return np.zeros(1, np.float32), np.asarray(failed[0], np.int64), np.zeros(1, np.int64)
     return collate(samples)
 
 

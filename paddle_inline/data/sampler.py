@@ -26,7 +26,7 @@ def batches_per_epoch(length: int, batch_size: int, world: int = 1, accumulation
 
 
 def train_batches(
-    length, batch_size, *, seed, epoch, rank=0, world=1, accumulation=1, skip=0
+    length, batch_size, *, seed, epoch, rank=0, world=1, accumulation=1, skip=0, order=None
 ) -> list[list[tuple[int, int]]]:
     """A rank's training batches of an epoch, each a list of (epoch, image) pairs.
 
@@ -35,10 +35,11 @@ def train_batches(
 
     Args:
         skip: batches already done, when an epoch is taken up in its middle.
+        order: of the epoch's images, in place of `epoch_order`'s.
     """
     count = batches_per_epoch(length, batch_size, world, accumulation)
-    order = epoch_order(length, seed, epoch)[: count * world * batch_size]
-    mine = order.reshape(count, world, batch_size)[skip:, rank]
+    order = epoch_order(length, seed, epoch) if order is None else order
+    mine = order[: count * world * batch_size].reshape(count, world, batch_size)[skip:, rank]
     return [[(epoch, int(index)) for index in batch] for batch in mine]
 
 

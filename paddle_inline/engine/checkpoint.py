@@ -44,10 +44,17 @@ def save_weights(path, weights, description) -> None:
         weights: a state dict. Stored as arrays by name, so the same weights give the same bytes.
         description: {"model": name, "overrides": {...}}, put behind the pickle in a line of JSON.
     """
+    save_whole(path, lambda partial: _write_weights(partial, weights, description))
+
+
+def save_whole(path, write) -> None:
+    """Lets `write(another path)` make a file and then gives it its name: it is there whole or not at all."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        _write_weights(partial, weights, description)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        _sync(partial)
         os.replace(partial, path)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -16,10 +16,12 @@ class Accuracy(NamedTuple):
 
     top1: float
     top5: float
-    images: int
+    images: int  # counted
+    bad: int = 0  # that could not be read, and are not counted
 
     def __str__(self):
-        return f"top-1 {self.top1:.2f}%, top-5 {self.top5:.2f}% of {self.images} images"
+        text = f"top-1 {self.top1:.2f}%, top-5 {self.top5:.2f}% of {self.images} images"
+        return text + (f" ({self.bad} more cannot be read)" if self.bad else "")
 
 
 @paddle.no_grad()
@@ -38,23 +40,25 @@ def evaluate(model, loader, *, world: int = 1, amp=None, on_batch=None) -> Accur
     training = model.training
     dtype = next(iter(model.parameters())).dtype
     model.eval()
-    counts = [0, 0, 0]
+    counts = [0, 0, 0, 0]
     try:
         for images, labels in loader:
             with paddle.amp.auto_cast(**(amp or {"enable": False})):
                 logits = model(images.astype(dtype))
             for i, hits in enumerate(correct(logits, labels)):
                 counts[i] += hits
-            counts[2] += (labels != BAD).sum().item()
+            bad = (labels == BAD).sum().item()
+            counts[2] += labels.shape[0] - bad
+            counts[3] += bad
             if on_batch is not None:
                 on_batch(images.shape[0])
     finally:
         if training:
             model.train()
-    top1, top5, images = summed(counts, world).tolist()
+    top1, top5, images, bad = summed(counts, world).tolist()
     if images == 0:
         raise ValueError("there is no image to evaluate on")
-    return Accuracy(100 * top1 / images, 100 * top5 / images, images)
+    return Accuracy(100 * top1 / images, 100 * top5 / images, images, bad)
 
 
 def correct(logits, labels) -> tuple[int, int]:

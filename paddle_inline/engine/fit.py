@@ -36,6 +36,7 @@ class Progress:
     best_epoch: int = 0
     best_ema_top1: float = -1.0
     best_ema_epoch: int = 0
+    bad_images: int = 0  # of the epoch that has begun, on all ranks: they could not be read
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -68,6 +69,7 @@ def fit(
     print_freq: int = 10,
     save_freq: int = 1,
     save_steps: int = 0,
+    histogram_freq: int = 0,
     max_bad_losses: int = 3,
     should_stop: Callable[[], bool] = lambda: False,
     run_folder: Any = None,
@@ -76,7 +78,8 @@ def fit(
 
     Args:
         model: the layer whose weights are trained; `net` is the same, wrapped for several ranks.
-        load: (epoch, batches to skip) -> batches (images [B, C, H, W], labels [B]).
+        load: (epoch, batches to skip) -> batches (images [B, C, H, W], labels [B]); may count in
+            `.bad` the images that could not be read.
         loss_fn: (logits, labels or targets) -> a scalar tensor.
         schedule: update -> learning rate.
         validate: accuracy over the held-out images with the model's present weights.
@@ -86,6 +89,7 @@ def fit(
         amp: arguments of `paddle.amp.auto_cast`, or None.
         clip: largest global norm of the gradients, or None.
         accumulation: batches an update.
+        histogram_freq: epochs between histograms of all weights in VisualDL; 0: none.
         should_stop: asked after every update, e.g. whether the machine is wanted elsewhere.
 
     Returns:
@@ -97,7 +101,8 @@ def fit(
     bad_losses, dtype = 0, next(iter(model.parameters())).dtype
     while progress.epoch < epochs:
         done = progress.update - progress.epoch * updates_per_epoch
-        batches = iter(load(progress.epoch, done * accumulation))
+        loader, bad_before = load(progress.epoch, done * accumulation), progress.bad_images
+        batches = iter(loader)
         started, images_seen, waited = time.perf_counter(), 0, 0.0
         title = f"epoch {progress.epoch + 1}/{epochs}"
         model.train()
@@ -155,7 +160,11 @@ def fit(
                 if world > 1:  # all ranks, or none
                     stop = bool(summed([stop], world)[0])
                 ends = number + 1 == updates_per_epoch
-                if stop or (save_steps and progress.update % save_steps == 0 and not ends):
+                saves = save_steps and progress.update % save_steps == 0
+                if stop or ends or saves:  # on all ranks
+                    bad_here = getattr(loader, "bad", 0)
+                    progress.bad_images = bad_before + int(summed([bad_here], world)[0])
+                if stop or (saves and not ends):
                     if rank == 0:
                         save(progress)
                     if stop:
@@ -163,7 +172,9 @@ def fit(
                         return False
 
         progress.epoch += 1
-        _evaluate(model, ema, progress, validate, save_best, log, rank, updates_per_epoch)
+        _evaluate(model, ema, progress, validate, save_best, log, rank)
+        if histogram_freq and progress.epoch % histogram_freq == 0:
+            log.histograms(progress.update, model)
         if rank == 0 and (progress.epoch % save_freq == 0 or progress.epoch == epochs):
             save(progress)
         if should_stop() and progress.epoch < epochs:
@@ -205,9 +216,10 @@ def train_step(net, optimizer, micro, loss_fn, rate, *, clip=None, scaler=None, 
     return total, norm
 
 
-def _evaluate(model, ema, progress, validate, save_best, log, rank, updates_per_epoch):
+def _evaluate(model, ema, progress, validate, save_best, log, rank):
     accuracy = validate()
     row = dict(epoch=progress.epoch, top1=accuracy.top1, top5=accuracy.top5)
+    row.update(bad_images=progress.bad_images, bad_held_out_images=accuracy.bad)
     text = f"epoch {progress.epoch}: {accuracy}"
     if accuracy.top1 > progress.best_top1:
         progress.best_top1, progress.best_epoch = accuracy.top1, progress.epoch
@@ -223,6 +235,9 @@ def _evaluate(model, ema, progress, validate, save_best, log, rank, updates_per_
             if rank == 0:
                 save_best("ema")
         text += f"; averaged weights {averaged.top1:.2f}%, best {progress.best_ema_top1:.2f}%"
+    if progress.bad_images:
+        text += f"; {progress.bad_images} training images could not be read and were replaced"
+    progress.bad_images = 0
     log.scalars(progress.update, **row)
     log.say(text)
 

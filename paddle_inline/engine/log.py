@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -27,7 +28,7 @@ class RunLog:
     def __init__(self, folder, *, rank=0, visualdl=True, console=None):
         self.folder, self.active = Path(folder), rank == 0
         self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
-        self.board = None
+        self.board, self.lost = None, set()
         if self.active:
             self.folder.mkdir(parents=True, exist_ok=True)
             if visualdl:
@@ -47,29 +48,45 @@ class RunLog:
         """One line on the terminal and in train.log."""
         if self.active:
             self.console.print(text, markup=False)
-            with open(self.folder / "train.log", "a", encoding="utf-8") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+            self._append("train.log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def _append(self, name, line):
+        """A log that cannot be written is no reason to end a run: that is said once."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)  # it may have vanished
+            with open(self.folder / name, "a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            if name not in self.lost:
+                self.lost.add(name)
+                why = error.strerror or error
+                self.console.print(f"warning: {self.folder / name} is not written: {why}", markup=False)
 
     def scalars(self, update: int, **values) -> None:
         """Numbers after `update` updates, to metrics.jsonl and VisualDL; None and text pass as they are."""
         if not self.active:
             return
-        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({"update": update, **_plain(values)}) + "\n")
-        if self.board is not None:
-            try:
-                for name, value in values.items():
-                    if isinstance(value, (int, float)) and math.isfinite(value):
-                        self.board.add_scalar(tag=name, step=update, value=value)
-            except Exception as error:
-                self.board = None
-                self.say(f"VisualDL failed and is left out from here on: {error}")
+        self._append("metrics.jsonl", json.dumps({"update": update, **_plain(values)}) + "\n")
+        for name, value in values.items():
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                self._show("add_scalar", tag=name, step=update, value=value)
 
     def picture(self, tag: str, array, update: int) -> None:
         """An image [H, W, 3] uint8 for VisualDL."""
+        self._show("add_image", tag=tag, img=array, step=update)
+
+    def histograms(self, update: int, model) -> None:
+        """The values of every weight, for VisualDL."""
+        for name, parameter in model.named_parameters() if self.board is not None else ():
+            values = parameter.astype("float32").numpy().ravel()
+            if np.isfinite(values).all():
+                self._show("add_histogram", tag=name, values=values, step=update)
+
+    def _show(self, method, **what):
+        """Gives VisualDL something to show: nothing that is wrong with it ends a run."""
         if self.board is not None:
             try:
-                self.board.add_image(tag=tag, img=array, step=update)
+                getattr(self.board, method)(**what)
             except Exception as error:
                 self.board = None
                 self.say(f"VisualDL failed and is left out from here on: {error}")
@@ -109,9 +126,8 @@ class RunLog:
 
     def close(self) -> None:
         """Flushes what is open."""
-        if self.board is not None:
-            self.board.close()
-            self.board = None
+        self._show("close")
+        self.board = None
 
 
 def make_folder(folder) -> Path:

@@ -47,8 +47,6 @@ def build_model(config: Config, classes: int):
     if model.num_classes is not None and model.num_classes < classes:
         raise ValueError(f"model.num_classes is {model.num_classes}; the data set has {classes} classes")
     built = create_model(name, **overrides)
-    if config.train.sync_bn:
-        built = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(built)
     built.name, built.overrides = name, overrides
     return built
 
@@ -100,6 +98,7 @@ def build_train(config: Config, rank: int, world: int):
             world=world,
             accumulation=config.train.accumulation_steps,
             skip=skip,
+            order=source.order(config.seed, epoch) if hasattr(source, "order") else None,
         )
         return Loader(samples, batches, num_workers=data.num_workers)
 

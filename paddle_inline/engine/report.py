@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import paddle
+from PIL import Image
 
+from ..data.loaders import collate
 from . import plots
 from .log import duration
 
@@ -29,6 +32,24 @@ def describe(log, model, groups, *, dataset, source, held_out, world, images, am
         log.say(f"amp.level {amp_level} has no effect on a CPU: training in full precision")
     if tuned and device == "cpu":
         log.say("set for this CPU: " + " ".join(f"{k}={v}" for k, v in tuned.items()))
+
+
+def show_samples(log, loader, classes, *, mean, std, count=16) -> None:
+    """samples.png, and the same in VisualDL: the first training images as the model gets them, with labels.
+
+    Args:
+        loader: a `Loader` of images normalised with `mean` and `std` of the channels.
+        classes: their names.
+    """
+    path = log.folder / "samples.png"
+    pixels, labels, _ = collate([loader.samples.load(key) for key in loader.batches[0][:count]])
+    try:
+        titles = [str(classes[label]) for label in labels]
+        plots.image_grid(plots.in_colour(pixels, mean, std), titles, path)
+    except ImportError as error:
+        log.say(f"no sample images: {error}")
+    else:
+        log.picture("augmented images", np.asarray(Image.open(path).convert("RGB")), 0)
 
 
 def finish(log, model, progress, loader, classes, *, mean, std, seconds, count=32):

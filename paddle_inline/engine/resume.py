@@ -15,12 +15,14 @@ from .checkpoint import (
     newest_checkpoint,
     save_checkpoint,
     save_weights,
+    save_whole,
 )
 from .fit import Progress
 
 # Settings that may change between a run and its resumption: none of them changes the weights.
 FREE = (
-    *("output", "tag", "print_freq", "save_freq", "save_steps", "keep_last", "visualdl"),
+    *("output", "tag", "print_freq", "save_freq", "save_steps", "keep_last", "save_optimizer"),
+    *("visualdl", "histogram_freq", "data.on_bad_image"),
     *("data.data_path", "data.num_workers", "data.zip_mode", "model.resume", "model.pretrained"),
     *("train.auto_resume", "train.use_checkpoint"),
 )
@@ -36,12 +38,26 @@ class Keeper:
         schedule: update -> learning rate.
         facts: what a checkpoint says besides: `config`, `world`, `updates_per_epoch`, `classes`.
         keep_last: checkpoints kept.
+        with_optimizer: also write the optimizer's state in Paddle's own form, `optimizer.set_state_dict`'s,
+            beside the best weights, and both once more at the end.
     """
 
-    def __init__(self, folder, model, optimizer, *, ema, scaler, schedule, facts, keep_last=2):
+    def __init__(
+        self,
+        folder,
+        model,
+        optimizer,
+        *,
+        ema,
+        scaler,
+        schedule,
+        facts,
+        keep_last=2,
+        with_optimizer=False,
+    ):
         self.folder, self.model, self.optimizer = Path(folder), model, optimizer
         self.ema, self.scaler, self.schedule = ema, scaler, schedule
-        self.facts, self.keep_last = facts, keep_last
+        self.facts, self.keep_last, self.with_optimizer = facts, keep_last, with_optimizer
 
     def save(self, progress: Progress) -> None:
         """A checkpoint of this moment."""
@@ -67,10 +83,27 @@ class Keeper:
 
     def save_best(self, which: str) -> None:
         """best_model.pdparams of the present weights, or best_model_ema.pdparams of their average."""
-        weights = self.model.state_dict() if which == "model" else self.ema.average
-        name = "best_model.pdparams" if which == "model" else "best_model_ema.pdparams"
+        if which == "ema":
+            self._save_weights("best_model_ema", self.ema.average)
+        else:
+            self._save_pair("best")
+
+    def save_final(self) -> None:
+        """final_model.pdparams and final_optimizer.pdopt, where they are wanted."""
+        if self.with_optimizer:
+            self._save_pair("final")
+
+    def _save_pair(self, which):
+        self._save_weights(f"{which}_model", self.model.state_dict())
+        if self.with_optimizer:
+            save_whole(
+                self.folder / f"{which}_optimizer.pdopt",
+                lambda partial: paddle.save(self.optimizer.state_dict(), str(partial)),
+            )
+
+    def _save_weights(self, name, weights):
         description = {"model": self.model.name, "overrides": self.model.overrides}
-        save_weights(self.folder / name, weights, description)
+        save_weights(self.folder / f"{name}.pdparams", weights, description)
 
     def restore(self, found) -> Progress:
         """Puts a checkpoint back, and says how far it is."""

@@ -103,7 +103,7 @@ def test_zip_mode(root, inside):
     [
         (dict(path=""), "--data-path"),
         (dict(path="/none"), "no data set folder /none"),
-        (dict(path="{root}/val"), "holds neither train/CLASS/ folders nor train_list.txt"),
+        (dict(path="{root}/val"), "holds neither train/CLASS/ folders, nor train/*.tar, nor"),
         (dict(path="{root}", zip_mode=True), "train.zip does not exist"),
     ],
 )

@@ -20,6 +20,7 @@ from paddle_inline.engine.evaluate import evaluate  # noqa: E402
 from paddle_inline.engine.fit import train_step  # noqa: E402
 from paddle_inline.engine.losses import make_loss  # noqa: E402
 from paddle_inline.engine.optim import decay_groups, make_optimizer  # noqa: E402
+from paddle_inline.engine.sync_bn import synchronise  # noqa: E402
 
 
 def main(folder, per_rank, steps=10, length=37):
@@ -52,6 +53,31 @@ def main(folder, per_rank, steps=10, length=37):
             **{f"ema/{name}": value.numpy() for name, value in ema.average.items()},
         )
         (Path(folder) / f"{world}.json").write_text(json.dumps(accuracy._asdict()))
+    synchronised(folder, per_rank, rank, world)
+
+
+def synchronised(folder, per_rank, rank, world):
+    """A small SOFT model, in train mode, whose batch statistics are all ranks'."""
+    paddle.seed(4)
+    model = synchronise(create_model("soft_digits", img_size=32, drop_path_rate=0.0), world)
+    net = distributed.parallel(model, world)
+    net.train()
+    rng = np.random.RandomState(1)
+    loss_fn, outputs = make_loss(False, 0.1), []
+    for _ in range(2):  # uneven means, so that each rank's own differ much
+        images = rng.standard_normal((8, 3, 32, 32)) + np.arange(8).reshape(8, 1, 1, 1)
+        mine = slice(rank * per_rank, (rank + 1) * per_rank)
+        model.clear_gradients()
+        logits = net(paddle.to_tensor(images[mine]))
+        loss_fn(logits, paddle.to_tensor(np.arange(8)[mine])).backward()
+        outputs.append(logits.numpy())
+    np.save(Path(folder) / f"sync_{world}_{rank}.npy", np.stack(outputs))
+    if rank == 0:
+        np.savez(
+            Path(folder) / f"sync_{world}.npz",
+            **{f"grad/{name}": p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None},
+            **{f"state/{name}": value.numpy() for name, value in model.state_dict().items()},
+        )
 
 
 if __name__ == "__main__":
