@@ -1,0 +1,133 @@
+"""Images a second of training steps, Paddle and the PyTorch reference in turn, round after round.
+
+    python benchmarks/training.py --models inline_deit_tiny --batch-size 8 --device cpu
+
+A step is what train_paddle.py's is: forward, smoothed cross-entropy, backward, clipping by the global
+norm, AdamW in its decay groups. Both start from the same images; values do not change speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import numpy as np
+from common import could_not_run, figure, print_table, report
+
+from paddle_inline.timing import race
+
+MODELS = ["inline_deit_tiny", "inline_swin_tiny"]
+RATE, DECAY, CLIP, SMOOTHING = 1e-4, 0.05, 5.0, 0.1
+
+
+def torch_step(name, device, images, labels, dtype):
+    """A function that trains the reference by one step, and returns when the device is done."""
+    import torch
+
+    import torch_ref
+
+    device = "cuda" if device.startswith("gpu") else device
+    model = torch_ref.create_model(name).train().to(device)
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": DECAY},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=RATE)
+    loss_fn = torch.nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
+    images, labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+    half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(dtype, torch.bfloat16)
+    scaler = torch.amp.GradScaler(device, enabled=dtype == "float16")
+
+    def step():
+        with torch.autocast(device, half, enabled=dtype != "float32"):
+            logits = model(images)
+        loss = loss_fn(logits.float(), labels)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        return loss.item()  # waits for the device
+
+    return step
+
+
+def paddle_step(name, device, images, labels, dtype):
+    """As `torch_step`, by the engine of train_paddle.py."""
+    import paddle
+
+    import paddle_inline
+    from paddle_inline.engine.fit import train_step
+    from paddle_inline.engine.losses import make_loss
+    from paddle_inline.engine.optim import decay_groups, make_optimizer
+
+    paddle.set_device(device)
+    model = paddle_inline.create_model(name)
+    model.train()
+    optimizer = make_optimizer("adamw", model, decay_groups(model, DECAY))
+    loss_fn = make_loss(False, SMOOTHING)
+    batch = [(paddle.to_tensor(images), paddle.to_tensor(labels))]
+    amp = {"enable": True, "level": "O1", "dtype": dtype} if dtype != "float32" else None
+    scaler = paddle.amp.GradScaler(init_loss_scaling=2.0**16) if dtype == "float16" else None
+    return lambda: train_step(model, optimizer, batch, loss_fn, RATE, clip=CLIP, scaler=scaler, amp=amp)[0]
+
+
+FRAMEWORKS = {"paddle": paddle_step, "torch": torch_step}
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[8])
+    parser.add_argument("--size", type=int, default=224, help="pixels of the sides")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
+    arguments = parser.parse_args(argv)
+    rows, missing, lines = [], [], {}
+    for name in arguments.models:
+        for batch in arguments.batch_size:
+            rng = np.random.RandomState(0)
+            images = rng.standard_normal((batch, 3, arguments.size, arguments.size)).astype(np.float32)
+            runs = {}
+            for framework, make in FRAMEWORKS.items():
+                try:
+                    labels = rng.randint(0, 1000, batch)
+                    runs[framework] = make(name, arguments.device, images, labels, arguments.dtype)
+                    if not np.isfinite(runs[framework]()):
+                        raise FloatingPointError("the loss is not finite")
+                except Exception as error:  # the other can still be measured
+                    runs.pop(framework, None)
+                    missing.append(could_not_run(f"{framework} {name}, batch {batch}", error))
+            for framework, seconds in race(runs, arguments.rounds, warmup=1).items():
+                row = {"framework": framework, "model": name, "batch": batch, "seconds": seconds}
+                rows.append({**row, "images_per_second": batch / seconds["median"]})
+                x, y = lines.setdefault(f"{framework} {name}", ([], []))
+                x.append(batch)
+                y.append(batch / seconds["median"])
+            show(rows, name, batch)
+            report("training", argv, rows, missing, size=arguments.size, dtype=arguments.dtype)
+    figure("training", f"Training steps on {arguments.device}", "images a step", "images a second", lines)
+    return 1 if missing else 0
+
+
+def show(rows, name, batch):
+    """Print one model at one batch size."""
+    own = [row for row in rows if (row["model"], row["batch"]) == (name, batch)]
+    torch = next((row["images_per_second"] for row in own if row["framework"] == "torch"), None)
+    print_table(
+        ["model", "batch", "framework", "images/s", "times torch"],
+        [
+            [name, batch, row["framework"], speed, speed / torch if torch else "-"]
+            for row in own
+            for speed in [row["images_per_second"]]
+        ],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
