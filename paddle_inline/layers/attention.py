@@ -14,12 +14,10 @@ from ..ops.inline_attention import (
 )
 from ..ops.tokens import (
     concat_tokens,
-    map_to_tokens,
     mean_tokens,
     merge_heads,
     split_channels,
     split_heads,
-    tokens_to_map,
 )
 from .basic import GELU, Conv1d, Dropout, Linear, Module, Sequential
 
@@ -72,7 +70,7 @@ class InLineAttention(Module):
         prefix = self.num_prefix_tokens
         q, k, v = split_channels(self.qkv(x), 3)
         kernel = self.residual(mean_tokens(x))
-        local = map_to_tokens(local_residual(tokens_to_map(v[:, prefix:], size), kernel))
+        local = local_residual(v[:, prefix:], kernel, size)
         q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))
         out = merge_heads(inline_attention(self.feature_map(q), self.feature_map(k), v, self.scale))
         out = concat_tokens(out[:, :prefix], out[:, prefix:] + local) if prefix else out + local

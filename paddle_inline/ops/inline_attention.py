@@ -11,7 +11,7 @@ from __future__ import annotations
 import paddle
 import paddle.nn.functional as F
 
-from .tokens import mean_tokens
+from .tokens import map_to_tokens, mean_tokens, tokens_to_map
 
 FEATURE_MAPS = {
     "identity": lambda x: x,
@@ -67,42 +67,44 @@ def softmax_attention(q, k, v, scale, bias=None):
     return paddle.matmul(F.softmax(logits, axis=-1), v)
 
 
-def local_residual(v, kernel):
+def local_residual(v, kernel, size):
     """Filter each image and channel with its own 3x3 kernel, zero padding 1.
 
     Args:
-        v: [B, C, H, W]; kernel: [B, C, 3, 3] (cross-correlation).
+        v: tokens [B, N, C] of the grid `size` (H, W); kernel: [B, C, 3, 3] (cross-correlation).
     Returns:
-        [B, C, H, W]
+        [B, N, C]
     """
-    if paddle.in_dynamic_mode():
-        return _filter_grouped(v, kernel)
-    return _filter_shifted(v, kernel)
+    form = _filter_grouped if paddle.in_dynamic_mode() else _filter_shifted
+    return form(v, kernel, size)
 
 
-def _filter_grouped(v, kernel):
+def _filter_grouped(v, kernel, size):
     """One convolution with a group per image and channel: the fastest eagerly. Not for programs: it fixes
     the batch, and oneDNN in Paddle 3.3 takes a filter for a constant and keeps the first call's."""
-    batch, channels, height, width = v.shape
+    batch, _, channels = v.shape
     out = F.conv2d(
-        v.reshape([1, batch * channels, height, width]),
+        tokens_to_map(v, size).reshape([1, batch * channels, *size]),
         kernel.reshape([batch * channels, 1, 3, 3]),
         padding=1,
         groups=batch * channels,
     )
-    return out.reshape([batch, channels, height, width])
+    return map_to_tokens(out.reshape([batch, channels, *size]))
 
 
-def _filter_shifted(v, kernel):
-    """Nine shifted products, summed, for programs of any batch. Channels come last there, which every engine
+def _filter_shifted(v, kernel, size):
+    """Nine shifted products, summed, for programs of any batch. Channels stay last, which every engine
     multiplies fastest; and no `pad` operator, which paddle2onnx 2.1 exports with an undefined fill value."""
-    channels, height, width = v.shape[1:]
-    v = v.transpose([0, 2, 3, 1])
+    (height, width), channels = size, v.shape[2]
+    v = v.reshape([-1, height, width * channels])  # three dimensions: OpenVINO takes the last of four for W
     row = paddle.zeros_like(v[:, :1])
     v = paddle.concat([row, v, row], axis=1)
-    column = paddle.zeros_like(v[:, :, :1])
+    column = paddle.zeros_like(v[:, :, :channels])
     v = paddle.concat([column, v, column], axis=2)
-    kernel = kernel.reshape([-1, channels, 9]).transpose([0, 2, 1]).reshape([-1, 9, 1, 1, channels])
-    weights = paddle.unbind(kernel, axis=1)
-    taps = [v[:, y : y + height, x : x + width] * weights[3 * y + x] for y in range(3) for x in range(3)]
-    return paddle.add_n(taps).transpose([0, 3, 1, 2])
+    weights = paddle.split(kernel.reshape([-1, channels, 9]).transpose([0, 2, 1]), 9, axis=1)
+    taps = []
+    for y in range(3):
+        for x in range(3):
+            tap = v[:, y : y + height, x * channels : (x + width) * channels]
+            taps.append(tap.reshape([-1, height * width, channels]) * weights[3 * y + x])
+    return paddle.add_n(taps)

@@ -22,7 +22,7 @@ CASES = {
     ("inline_attention", "quadratic_inline_attention"): ([HEADS, HEADS, HEADS], {"scale": 0.5}),
     ("inline_attention", "inline_attention_weights"): ([HEADS, HEADS], {"scale": 0.5}),
     ("inline_attention", "softmax_attention"): ([HEADS, HEADS, HEADS, (3, 12, 12)], {"scale": 0.5}),
-    ("inline_attention", "local_residual"): ([(2, 5, 3, 4), (2, 5, 3, 3)], {}),
+    ("inline_attention", "local_residual"): ([(2, 12, 5), (2, 5, 3, 3)], {"size": (3, 4)}),
 }
 
 

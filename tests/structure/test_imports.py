@@ -15,6 +15,7 @@ FLOORS = {
     "paddle_inline": (
         "errors",
         "runtime",
+        "timing",
         "stored",
         "pickles",
         "weights",
@@ -26,7 +27,6 @@ FLOORS = {
         "config",
         "data",
         "engine",
-        "timing",
         "engines",
         "export",
         "sheet",

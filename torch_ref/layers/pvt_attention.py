@@ -43,7 +43,7 @@ class PVTInLineAttention(Module):
     def forward(self, x, size):
         q = split_heads(self.q(x), self.num_heads)
         k, v = split_channels(self.kv(x), 2)
-        local = map_to_tokens(local_residual(tokens_to_map(v, size), self.residual(mean_tokens(x))))
+        local = local_residual(v, self.residual(mean_tokens(x)), size)
         k, v = (split_heads(part, self.num_heads) for part in (k, v))
         out = merge_heads(inline_attention(self.feature_map(q), self.feature_map(k), v, self.scale))
         return self.proj_drop(self.proj(out + local))

@@ -88,8 +88,8 @@ class GridInLineAttention(Module):
         self.residual = LocalFilter(dim, num_heads)
 
     def forward(self, q, k, v, context):
-        values = tokens_to_map(v, self.size)
-        local = local_residual(values, self.residual(context)) + self.get_v(values)
+        local = local_residual(v, self.residual(context), self.size)
+        positions = map_to_tokens(self.get_v(tokens_to_map(v, self.size)))
         q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))
         out = inline_attention(self.feature_map(q), self.feature_map(k), v, self.scale)
-        return merge_heads(out) + map_to_tokens(local)
+        return merge_heads(out) + local + positions

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from .tokens import mean_tokens
+from .tokens import map_to_tokens, mean_tokens, tokens_to_map
 
 FEATURE_MAPS = {
     "identity": lambda x: x,
@@ -63,19 +63,19 @@ def softmax_attention(q, k, v, scale, bias=None):
     return torch.matmul(F.softmax(logits, dim=-1), v)
 
 
-def local_residual(v, kernel):
+def local_residual(v, kernel, size):
     """Filter each image and channel with its own 3x3 kernel, zero padding 1.
 
     Args:
-        v: [B, C, H, W]; kernel: [B, C, 3, 3] (cross-correlation).
+        v: tokens [B, N, C] of the grid `size` (H, W); kernel: [B, C, 3, 3] (cross-correlation).
     Returns:
-        [B, C, H, W]
+        [B, N, C]
     """
-    batch, channels, height, width = v.shape
+    batch, _, channels = v.shape
     out = F.conv2d(
-        v.reshape([1, batch * channels, height, width]),
+        tokens_to_map(v, size).reshape([1, batch * channels, *size]),
         kernel.reshape([batch * channels, 1, 3, 3]),
         padding=1,
         groups=batch * channels,
     )
-    return out.reshape([batch, channels, height, width])
+    return map_to_tokens(out.reshape([batch, channels, *size]))
