@@ -1,19 +1,29 @@
 """The training program from its command line: runs, resumes, and what a user can get wrong."""
 
+import errno
 import hashlib
+import io
 import json
 import os
+import pickle
+import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
+from PIL import Image
+from safetensors.numpy import load_file
 
 import train_paddle
 from paddle_inline import create_model, load_weights
+from paddle_inline.engine import checkpoint, fit, resume
 from paddle_inline.engine.checkpoint import newest_checkpoint
 from paddle_inline.engine.log import read_metrics
+from paddle_inline.engine.optim import decay_groups, make_optimizer
 
 pytest.importorskip("sklearn")
 ROOT = Path(__file__).parent.parent
@@ -204,3 +214,181 @@ def test_the_weights_are_those_of_the_averages(finished):
         load_weights(model, folder / f"{name}.pdparams")
         kinds.append(model.head.weight.numpy())
     assert 1e-5 < np.abs(kinds[0] - kinds[1]).max() < 1
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(finished, cfg, tmp_path, capsys, monkeypatch):
+    save, count = checkpoint.save_file, []
+
+    def full(*args):
+        count.append(1)
+        if len(count) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(*args)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    assert run(cfg, tmp_path) == 2
+    err = capsys.readouterr().err
+    assert "update_00000033 cannot be written: No space left on device; earlier checkpoints are" in err
+    found, skipped = newest_checkpoint(folder_of(tmp_path) / "checkpoints")
+    assert found.name == "update_00000022" and not skipped
+    assert run(cfg, tmp_path, "--resume", "auto") == 0
+    assert digest(tmp_path) == digest(finished)
+
+
+def test_a_vanished_output_folder_is_made_again(finished, cfg, tmp_path, monkeypatch):
+    save, count = checkpoint.save_checkpoint, []
+
+    def vanishing(*args, **kwargs):
+        count.append(1)
+        if len(count) == 3:
+            shutil.rmtree(folder_of(tmp_path))
+        return save(*args, **kwargs)
+
+    monkeypatch.setattr(resume, "save_checkpoint", vanishing)
+    assert run(cfg, tmp_path) == 0
+    ours, theirs = (newest_checkpoint(folder_of(f) / "checkpoints")[0] for f in (tmp_path, finished))
+    for name in ("model.pdparams", "ema.pdparams", "optimizer.safetensors"):
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+    assert {row["epoch"] for row in read_metrics(folder_of(tmp_path))} == {4}
+
+
+def jpegs(root, broken):
+    """Two classes of 8 training images and 4 held-out ones, some of them cut short."""
+    for part, count in (("train", 8), ("val", 4)):
+        for label in ("cat", "dog"):
+            (root / part / label).mkdir(parents=True)
+            for i in range(count):
+                path = root / part / label / f"{i}.jpg"
+                Image.new("RGB", (9, 9), (20 * i, 200 if label == "cat" else 0, 90)).save(path)
+                if f"{part}/{label}/{i}" in broken:
+                    path.write_bytes(path.read_bytes()[:200])
+    return [
+        "-o",
+        "data.dataset=imagenet",
+        "--data-path",
+        str(root),
+        "--batch-size",
+        "4",
+        "-o",
+        "ema.decay=null",
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_images_are_counted_or_end_the_run(cfg, tmp_path, capfd, monkeypatch, workers):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    small = jpegs(tmp_path / "data", {"train/cat/3", "train/dog/0", "val/dog/2"})
+    small += ["-o", f"data.num_workers={workers}", "-o", "train.epochs=2", "--save-steps", "3"]
+    assert run(cfg, tmp_path / "fail", *small, "--on-bad-image", "fail") == 1
+    err = capfd.readouterr().err
+    assert ".jpg cannot be read" in err and "data.on_bad_image=skip" in err
+    assert run(cfg, tmp_path / "skip", *small, "--on-bad-image", "skip") == 0
+    out, err = capfd.readouterr()
+    assert "train/cat/3.jpg cannot be read" in err and "2 training images could not be read" in out
+    rows = [row for row in read_metrics(folder_of(tmp_path / "skip")) if "top1" in row]
+    assert [(row["bad_images"], row["bad_held_out_images"]) for row in rows] == [(2, 1), (2, 1)]
+    assert "of 7 images (1 more cannot be read)" in out
+
+
+def test_a_stop_within_an_epoch_forgets_no_broken_image(cfg, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    small = [*jpegs(tmp_path / "data", {"train/cat/3", "train/dog/0"}), "--on-bad-image", "skip"]
+    small += ["-o", "train.epochs=2", "--save-steps", "1"]
+    step, count = fit.train_step, []
+
+    def dies(*args, **kwargs):
+        count.append(1)
+        if len(count) == 4:
+            raise OSError("the machine is gone")
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(fit, "train_step", dies)
+    assert run(cfg, tmp_path, *small) == 2
+    assert run(cfg, tmp_path, *small, "--resume", "auto") == 0
+    rows = [row for row in read_metrics(folder_of(tmp_path)) if "top1" in row]
+    assert [row["bad_images"] for row in rows] == [2, 2]
+
+
+def cifar_archive(path, count=20):
+    """An archive of CIFAR-10's form, with a few random images."""
+    rng = np.random.RandomState(0)
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    files = {
+        name: {
+            b"data": rng.randint(0, 256, (count, 3072), np.uint8),
+            b"labels": rng.randint(0, 10, count).tolist(),
+        }
+        for name in names
+    }
+    files["batches.meta"] = {b"label_names": [b"class %d" % i for i in range(10)]}
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            data = pickle.dumps(content, protocol=2)
+            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return str(path)
+
+
+def test_the_cifar_recipe_leaves_the_notebook_s_files(tmp_path, capsys):
+    """The recipe as it stands, but for a small model, small images and two epochs."""
+    archive = cifar_archive(tmp_path / "cifar-10-python.tar.gz")
+    small = (
+        "model.name=inline_deit_digits data.img_size=40 data.batch_size=50 data.num_workers=0 train.epochs=2"
+    )
+    options = [word for setting in small.split() for word in ("-o", setting)]
+    cfg = str(ROOT / "configs" / "cifar10_deit_t.yaml")
+    assert run(cfg, tmp_path, "--data-path", archive, "-o", "visualdl=false", *options) == 0
+    folder = folder_of(tmp_path)
+    wanted = {"best_model.pdparams", "best_optimizer.pdopt", "final_model.pdparams", "final_optimizer.pdopt"}
+    assert wanted | {"curves.png", "predictions.png", "samples.png"} <= set(os.listdir(folder))
+    last = folder / "checkpoints" / "last"
+    assert (folder / "final_model.pdparams").read_bytes() == (last / "model.pdparams").read_bytes()
+    # In Paddle's own form: it goes into an optimizer of the same model as any user would put it.
+    model = create_model("inline_deit_digits", img_size=40)
+    load_weights(model, folder / "final_model.pdparams")
+    optimizer = make_optimizer("adam", model, decay_groups(model, 1e-5))
+    stored = paddle.load(str(folder / "final_optimizer.pdopt"))
+    moments = load_file(last / "optimizer.safetensors")["head.weight/moment1"]
+    assert any(
+        value.shape == list(moments.shape) and np.array_equal(value.numpy(), moments)
+        for value in stored.values()
+        if isinstance(value, paddle.Tensor)
+    )
+    optimizer.set_state_dict(stored)
+    log = (folder / "train.log").read_text()
+    assert "weight decay 1e-05" in log and "10 classes, 50 images an update" in log
+
+
+def test_visualdl_shows_images_scalars_and_histograms(cfg, tmp_path):
+    visualdl = pytest.importorskip("visualdl")
+    shown = ["-o", "visualdl=true", "-o", "histogram_freq=1", "-o", "train.epochs=2", "--stop-after", "1"]
+    assert run(cfg, tmp_path, *shown) == 0
+    assert (folder_of(tmp_path) / "samples.png").stat().st_size > 1000
+    (file,) = (folder_of(tmp_path) / "visualdl").iterdir()
+    tags = visualdl.LogReader(file_path=str(file)).get_tags()
+    assert {"loss", "lr", "grad_norm", "images_per_s", "memory_mb", "top1", "ema_top1"} <= set(tags["scalar"])
+    assert "augmented images" in str(tags["image"]) and "head.weight" in str(tags["histogram"])
+
+
+@pytest.mark.parametrize("fault", ["missing", "broken"])
+def test_a_run_without_a_working_visualdl(cfg, tmp_path, capsys, monkeypatch, fault):
+    class Broken:
+        def __init__(self, logdir):
+            pass
+
+        def __getattr__(self, name):
+            raise OSError(f"no {name} today")
+
+    module = None if fault == "missing" else type("visualdl", (), {"LogWriter": Broken})
+    monkeypatch.setitem(sys.modules, "visualdl", module)
+    shown = ["-o", "visualdl=true", "-o", "histogram_freq=1", "-o", "train.epochs=2", "--stop-after", "1"]
+    assert run(cfg, tmp_path, *shown) == 0
+    said = "VisualDL is not used" if fault == "missing" else "VisualDL failed and is left out from here on"
+    assert capsys.readouterr().out.count(said) == 1
+    assert read_metrics(folder_of(tmp_path))[-1]["top1"] > 0
+
+
+def test_weight_decay_groups_are_named_at_the_start(finished):
+    log = (folder_of(finished) / "train.log").read_text()
+    assert "weight decay 0: " in log and "pos_embed" in log and "vectors and biases" in log
