@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import re
 import shutil
 import sys
 import tempfile
@@ -31,12 +30,6 @@ FORMATS = {
 WIDE = {"embed_dim": 4096, "num_heads": 64, "num_classes": 1000}  # 0.8 GiB a block
 
 
-def memory(what):
-    """VmHWM (the peak) or VmRSS of this process, in MiB."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(re.search(rf"{what}:\s*(\d+) kB", status)[1]) / 1024
-
-
 def measure(source, output, side):
     """Seconds, of the clock and of the processor, and peak memory of one conversion in a fresh process."""
     import paddle  # noqa: F401
@@ -44,10 +37,11 @@ def measure(source, output, side):
     import convert.identify  # noqa: F401
     from convert.conversion import Wishes
     from convert.conversion import convert as convert_file
+    from paddle_inline.timing import peak_memory
 
     if side == "torch":
         import torch  # noqa: F401
-    imported = memory("VmRSS")
+    imported = peak_memory()
     started, worked = time.perf_counter(), time.process_time()
     convert_file(source, output, side, Wishes(verify=False))
     seconds, worked = time.perf_counter() - started, time.process_time() - worked
@@ -55,7 +49,7 @@ def measure(source, output, side):
         "seconds": {"median": seconds},
         "cpu_seconds": worked,
         "imports_mib": imported,
-        "peak_mib": memory("VmHWM"),
+        "peak_mib": peak_memory(),
     }
 
 

@@ -18,6 +18,13 @@ from PIL import Image
 IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
+def read_rgb(file):
+    """The picture in a file as an RGB image; OSError, SyntaxError or ValueError where it is none."""
+    with Image.open(file) as image:
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")  # (it would copy one in RGB too)
+
+
 class Folder:
     """`root`/CLASS/image, the classes numbered in alphabetical order.
 
@@ -55,8 +62,7 @@ class Folder:
     def __getitem__(self, i):
         """(PIL image in RGB, class number)."""
         file, label = self.items[i]
-        with Image.open(os.path.join(self.root, file)) as image:
-            return image.convert("RGB"), label
+        return read_rgb(os.path.join(self.root, file)), label
 
     def name(self, i):
         return os.path.join(self.root, self.items[i][0])
@@ -117,8 +123,7 @@ class Zipped:
             data = self._open[owner].read(self.prefix + file)
         except (KeyError, zipfile.BadZipFile) as error:
             raise OSError(str(error)) from error
-        with Image.open(io.BytesIO(data)) as image:
-            return image.convert("RGB"), label
+        return read_rgb(io.BytesIO(data)), label
 
     def name(self, i):
         return f"{self.archive}@/{self.items[i][0]}"

@@ -17,10 +17,9 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from .draws import Draws
-from .imagenet import read_index, write_index
+from .imagenet import read_index, read_rgb, write_index
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 WINDOW = 4096  # images among which an epoch's order is mixed, about half a gigabyte of ImageNet
@@ -66,8 +65,7 @@ class Shards:
         with open(os.path.join(self.folder, file), "rb", buffering=0) as shard:
             shard.seek(start)
             data = shard.read(size)
-        with Image.open(io.BytesIO(data)) as image:
-            return image.convert("RGB"), label
+        return read_rgb(io.BytesIO(data)), label
 
     def name(self, i):
         file, member = self.items[i][:2]
