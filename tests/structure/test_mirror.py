@@ -18,8 +18,8 @@ ALLOWED = {
     "- layers/basic.py: def LayerNorm.forward(self, x)": "Paddle rounds epsilon to float32",
     "- layers/basic.py: def exact_epsilon_scale(epsilon)": "as above",
     "- layers/batch_norm.py: def BatchNorm2d.forward(self, x)": "Paddle's running variance is the biased one",
-    "- ops/inline_attention.py: def _filter_grouped(v, kernel)": "only Paddle is traced for any batch",
-    "- ops/inline_attention.py: def _filter_shifted(v, kernel)": "as above",
+    "- ops/inline_attention.py: def _filter_grouped(v, kernel, size)": "only Paddle is traced for any batch",
+    "- ops/inline_attention.py: def _filter_shifted(v, kernel, size)": "as above",
 }
 
 
