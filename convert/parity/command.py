@@ -17,7 +17,7 @@ from rich.text import Text
 from .capture import DTYPES
 from .comparison import Arbiter, compare_recordings
 from .files import write_json, write_junit, write_reprod_log
-from .page import write_html
+from .page import noise_in_words, write_html
 from .recording import load_recording, save_recording
 
 
@@ -267,9 +267,15 @@ def _layers(report):
             "x".join(map(str, row.shape)),
             f"{row.max_rel:.1e}",
             f"{row.tolerance:.0e}",
-            Text("ok", "green") if row.passed else Text("DIFFERS", "bold red"),
+            _verdict(row),
         )
     return table
+
+
+def _verdict(row):
+    if not row.passed:
+        return Text("DIFFERS", "bold red")
+    return Text("noise", "yellow") if row.noise else Text("ok", "green")
 
 
 def _explain(report, console):
@@ -290,6 +296,8 @@ def _explain(report, console):
             f"  from the float64 truth PyTorch is further on {further[0]} tensors, Paddle on {further[1]}",
             highlight=False,
         )
+    if report.noise:
+        console.print(f"  {noise_in_words(report)}", highlight=False)
     found = report.divergence
     if found:
         console.print(

@@ -24,20 +24,28 @@ class Row:
     tolerance: float
     # Where a float64 truth was at hand: PyTorch's and Paddle's distance from it, and Paddle's limit where
     # there is one: for what sublayers pass on, forward and backward. A parameter's gradient is a sum over the
-    # whole batch, which Paddle adds term after term and PyTorch in blocks: measured, not judged.
+    # whole batch, which Paddle adds term after term and PyTorch in blocks: measured, judged if noise.
     torch_distance: float | None = None
     paddle_distance: float | None = None
     allowed_distance: float | None = None
 
     @property
+    def noise(self):
+        """Whether PyTorch itself is further from the truth than the tolerance, so that agreement with it
+        would show nothing: Paddle's distance alone is judged then."""
+        return self.torch_distance is not None and self.tolerance < self.torch_distance < np.inf
+
+    @property
     def passed(self):
         """Whether error and distance are within their limits; one that is not a number is not."""
         near = self.allowed_distance is None or self.paddle_distance <= self.allowed_distance
-        return bool(self.max_rel <= self.tolerance and near)
+        return bool((self.noise or self.max_rel <= self.tolerance) and near)
 
     @property
     def ratio(self):
-        """The error as a share of its tolerance."""
+        """The error as a share of its tolerance; of noise, the distance as a share of its limit."""
+        if self.noise:
+            return self.paddle_distance / self.allowed_distance
         return self.max_rel / self.tolerance if self.tolerance else np.inf if self.max_rel else 0.0
 
 
@@ -84,9 +92,16 @@ class Report:
         return [row for row in self.rows if row.kind in kinds]
 
     def worst(self, *kinds):
-        """The row (of these kinds, or of all) nearest to its tolerance or furthest beyond; None without."""
+        """The row (of these kinds, or of all) nearest to its tolerance or furthest beyond; None without.
+        Noise that passed comes last."""
         rows = self.of_kind(*kinds) if kinds else self.rows
+        rows = [row for row in rows if not (row.noise and row.passed)] or rows
         return max(rows, key=lambda row: np.inf if np.isnan(row.ratio) else row.ratio, default=None)
+
+    @property
+    def noise(self):
+        """The rows whose reference is noise: see Row."""
+        return [row for row in self.rows if row.noise]
 
     def further_from_truth(self):
         """(PyTorch, Paddle): on how many tensors each is further from the float64 truth than the other, by a
@@ -218,11 +233,13 @@ class Comparison:
     def gradient(self, key, array):
         """The loss's gradient by the tensor with this key."""
         met = {}  # reference's Value -> (row, excerpt): mostly one for all places
-        for where, theirs in self.partners.get(key, {}).items():
+        places = self.partners.get(key, {})
+        source = next((name for name, place in places if place == -1), "")
+        for where, theirs in places.items():
             if theirs.gradient is None:
                 continue
             if theirs not in met:
-                row = self.row("gradient", "", theirs.gradient, array)
+                row = self.row("output gradient", source, theirs.gradient, array)
                 met[theirs] = row, None if row.passed else _excerpt(theirs.gradient, array)
             self.gradients[where] = met[theirs]
 
@@ -238,9 +255,8 @@ class Comparison:
         for name in reversed(self.theirs):
             if (name, -1) in self.gradients:
                 row = self.gradients[name, -1][0]
-                row = dataclasses.replace(
-                    row, kind="output gradient", name=name, **self.distances("output gradient", name)
-                )
+                found = self.distances("output gradient", name, row.tolerance)
+                row = dataclasses.replace(row, name=name, **found)
                 self.tail.append(row)
                 if not row.passed:
                     failed.add(name)
@@ -254,7 +270,8 @@ class Comparison:
                 wrong.setdefault(name.rpartition(".")[0] or MODEL, (row, *pair))
         if _both(self.reference.input_gradient, input_gradient):
             self.tail.append(self.row("input gradient", "", self.reference.input_gradient, input_gradient))
-        self.blamed = self.blamed or self.blame_backward(failed, wrong)
+        if not all(row.passed for row in self.tail):
+            self.blamed = self.blamed or self.blame_backward(failed, wrong)
 
     def blame_backward(self, failed, wrong):
         """The innermost sublayer that was told the right gradient and passes on, or keeps, a wrong one."""
@@ -335,15 +352,15 @@ class Comparison:
             of = _relative_to_norm if self.dtype == "bfloat16" else _relative_to_element
             measure = functools.partial(of, floor=self.floor)
         row = _row(kind, name, reference, candidate, allowed, measure)
-        return dataclasses.replace(row, **self.distances(kind, name))
+        return dataclasses.replace(row, **self.distances(kind, name, allowed))
 
-    def distances(self, kind, name):
-        """The arbiter's part of a row."""
+    def distances(self, kind, name, allowed):
+        """The arbiter's part of a row with this tolerance."""
         found = self.arbiter and self.arbiter.distances.get((kind, name))
         if not found:
             return {}
         distances = {"torch_distance": found[0], "paddle_distance": found[1]}
-        if kind in ("output", "output gradient", "input gradient"):
+        if kind in ("output", "output gradient", "input gradient") or found[0] > allowed:
             floor = tolerance.ARBITER_ULP * tolerance.ULP[self.dtype]
             distances["allowed_distance"] = tolerance.ARBITER_FACTOR * found[0] + floor
         return distances
@@ -368,7 +385,7 @@ def results_of(logits, loss, labels=None, step_losses=None):
 
 
 def _divergence(name, layer, row, reference, candidate):
-    kind = "distance" if row.max_rel <= row.tolerance else row.kind
+    kind = "distance" if row.noise or row.max_rel <= row.tolerance else row.kind
     return Divergence(name, layer, kind, row.shape, *_excerpt(reference, candidate))
 
 
@@ -397,9 +414,10 @@ def _row(kind, name, reference, candidate, allowed, measure):
     reference, candidate = np.asarray(reference), np.asarray(candidate)
     if reference.shape != candidate.shape:
         return Row(kind, name, reference.shape, np.inf, np.inf, allowed)
-    difference = np.abs(candidate.astype("float64") - reference)
-    worst = float(difference.max(initial=0.0))
-    return Row(kind, name, reference.shape, worst, float(measure(difference, reference)), allowed)
+    with np.errstate(invalid="ignore"):  # infinities: the error is then not a number, and no row passes
+        difference = np.abs(candidate.astype("float64") - reference)
+        worst, error = float(difference.max(initial=0.0)), float(measure(difference, reference))
+    return Row(kind, name, reference.shape, worst, error, allowed)
 
 
 def _relative_to_largest(difference, reference):

@@ -11,6 +11,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from .comparison import Row
+
 
 def write_whole(path, data):
     """Write bytes or text: the whole file or none. Folders are made."""
@@ -34,6 +36,7 @@ def _plain(item):
     if dataclasses.is_dataclass(item):
         names = [f.name for f in dataclasses.fields(item) if f.name != "results"]
         names += [name for name in ("passed", "first_divergence") if hasattr(item, name)]
+        names += ["noise"] * isinstance(item, Row)
         return {name: _plain(getattr(item, name)) for name in names}
     if isinstance(item, dict):
         return {key: _plain(value) for key, value in item.items()}
@@ -65,6 +68,9 @@ def write_junit(reports, path):
             )
             if not row.passed:
                 message = f"error {row.max_rel:.3g}, allowed {row.tolerance:.3g}, shape {list(row.shape)}"
+                if row.allowed_distance is not None:
+                    message += f"; distance from the truth {row.paddle_distance:.3g}"
+                    message += f", allowed {row.allowed_distance:.3g}"
                 if row.name == report.first_divergence:
                     message += "; the first sublayer to part ways"
                 ElementTree.SubElement(case, "failure", message=message)

@@ -145,11 +145,22 @@ def _facts(report):
             f"{_number(disputed.paddle_distance)}, PyTorch's {_number(disputed.torch_distance)}, allowed "
             f"{_number(disputed.allowed_distance)}</li>"
         )
+    if report.noise:
+        facts.append(f"<li><b>Noise</b>: {_text(noise_in_words(report))}</li>")
     subject = {k: v for k, v in report.subject.items() if k != "labels" and v not in (None, {}, [])}
     facts.append("<li>" + _text(", ".join(f"{k} {_plain(v)}" for k, v in subject.items())) + "</li>")
     if report.dtype == "bfloat16":
         facts.append(f"<li>{_text(BFLOAT16)}</li>")
     return f'<ul class="facts">{"".join(facts)}</ul>'
+
+
+def noise_in_words(report):
+    """A sentence on the rows of a Report that are noise."""
+    return (
+        f"on {len(report.noise)} of {len(report.rows)} tensors PyTorch itself is further from the float64 "
+        "truth than the tolerance, so that agreement with it would show nothing; there, what is judged is "
+        "that Paddle is no more than twice as far"
+    )
 
 
 BFLOAT16 = (
@@ -384,7 +395,7 @@ def _colour(row):
         return "beyond"
     if row.max_rel == 0:
         return "exact"
-    power = math.log10(row.ratio)
+    power = math.log10(row.ratio or 1e-300)
     return f"h{next(i for i, level in enumerate(LEVELS) if power <= level)}"
 
 
@@ -491,7 +502,8 @@ _PAGE = """<!doctype html>
 <title>{title}</title><style>{style}</style></head><body><main>
 <header><div class="eyebrow">paddle-inline, parity report</div><h1 class="{state}">{verdict}</h1>
 <p>The same weights and the same images went through PaddlePaddle and PyTorch. What every named sublayer gave
-was compared; a strip shows it from the image (left) to the logits (right).</p></header>
+was compared; a strip shows it from the image (left) to the logits (right).
+A click on a row unfolds it.</p></header>
 <div class="cards">{cards}</div>
 <div class="legend"><em>error as a share of its tolerance</em>{legend}</div>
 {rows}

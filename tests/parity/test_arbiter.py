@@ -49,6 +49,27 @@ def test_the_limit(torchs, paddles, passes, monkeypatch):
     assert expected is None or report.further_from_truth()[1] >= expected[1]
 
 
+@pytest.mark.parametrize(
+    ("torchs", "paddles", "noise", "passes"),
+    [
+        (1e-3, 1.9e-3, True, True),  # far from each other, and none of them is right
+        (1e-3, 2.2e-3, True, False),
+        (1e-3, np.nan, True, False),
+        (1e-5, 1e-3, False, False),
+        (np.inf, 1e-3, False, False),
+    ],
+)
+def test_agreement_with_noise_is_not_asked_for(torchs, paddles, noise, passes):
+    sides = recording(torchs), recording(-paddles)
+    report = compare_recordings(*sides, recording(0.0, "float64").replay(Arbiter(*sides)))
+    row = report.of_kind("output")[0]
+    assert (row.noise, row.passed) == (noise, passes)
+    assert row.max_rel != row.max_rel or row.max_rel > row.tolerance
+    assert bool(report.noise) is noise
+    assert report.first_divergence == (None if passes else "head")
+    assert report.divergence is None or report.divergence.kind == ("distance" if noise else "output")
+
+
 def test_a_sum_in_half_the_digits_is_caught():
     """A sublayer of Paddle's that computes less exactly than it could, far within the tolerance."""
     name, overrides = small("pvt")

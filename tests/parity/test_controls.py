@@ -55,6 +55,14 @@ PLACES = {
         "norm": "block3.0.att.norm2",
         "gelu": "block4.0.mlp.act",
     },
+    "soft_norm": {
+        "weight": "block1.0.att.mha.attn.conv",
+        "square": "block3.0.att.mha.W_v",
+        "keys and values": "block4.0.attn.kv",
+        "bias": "block2.0.att.mha.W_q",
+        "norm": "block2.0.att.mha.attn.Qnorm_act.0",
+        "gelu": "block1.0.att.act",  # the tanh one
+    },
 }
 CASES = [(family, part) for family, parts in PLACES.items() for part in parts]
 
