@@ -68,7 +68,7 @@ def timms(folder, workers):
 
     torch.set_num_threads(1)
     posterize = ImageOps.posterize  # from Pillow 13 it refuses 0 bits, which timm asks for
-    ImageOps.posterize = lambda image, bits: posterize(image, bits) if bits else image.point(lambda _: 0)
+    ImageOps.posterize = lambda image, bits: posterize(image, bits) if bits > 0 else image.point(lambda _: 0)
     transform = create_transform(
         SIZE,
         is_training=True,

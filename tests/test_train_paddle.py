@@ -391,4 +391,21 @@ def test_a_run_without_a_working_visualdl(cfg, tmp_path, capsys, monkeypatch, fa
 
 def test_weight_decay_groups_are_named_at_the_start(finished):
     log = (folder_of(finished) / "train.log").read_text()
-    assert "weight decay 0: " in log and "pos_embed" in log and "vectors and biases" in log
+    assert "weight decay 0: " in log and "vectors and biases" in log
+    assert " cls_token, pos_embed\n" in log and "weight decay 0.05: " in log
+    assert ", blocks.*.attn.qkv.weight, " in log
+
+
+def test_a_run_that_explodes_says_where_and_keeps_its_checkpoint(cfg, tmp_path, capsys):
+    assert run(cfg, tmp_path, "--stop-after", "1") == 0
+    capsys.readouterr()
+    wild = ["--resume", "auto", "--force", "-o", "train.base_lr=1e36", "-o", "train.clip_grad=null"]
+    assert run(cfg, tmp_path, *wild) == 1
+    out, err = capsys.readouterr()
+    assert out.count("its gradients are not used") == 3
+    assert "at update" in err and "rank 0" in err and "first layer whose output is not finite: " in err
+    assert "first layer whose output is not finite: none" not in err and "train.base_lr" in err
+    batch = np.load(folder_of(tmp_path) / "bad_batch_rank0.npz")
+    assert batch["images"].shape == (128, 3, 8, 8) and np.isfinite(batch["images"]).all()
+    found, skipped = newest_checkpoint(folder_of(tmp_path) / "checkpoints")
+    assert found.name == "update_00000011" and not skipped

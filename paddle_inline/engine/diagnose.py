@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,27 +13,39 @@ class NotFinite(FloatingPointError):
     """Training cannot go on: losses are no longer finite."""
 
 
-def explain(model, batch, loss, update, rank, folder=None) -> str:
-    """A message: update, rank, first bad layer, and where the batch was written for a closer look."""
+def explain(model, batch, loss, update, rank, folder=None, amp=None) -> str:
+    """A message: update, rank, first bad layer, and where the batch was written for a closer look.
+
+    Args:
+        batch: (images, labels or targets) of the loss.
+        amp: arguments of `paddle.amp.auto_cast` in which it was computed, or None.
+    """
     images, targets = batch
+    model.eval()  # what is shown does not depend on draws, and changes no running statistics
     lines = [f"loss {loss} at update {update}, rank {rank}; the last checkpoint is kept"]
+    if math.isfinite(loss):
+        lines.append("this rank's loss is finite: its gradients are not, or another rank's (see errors/)")
     if not bool(np.isfinite(images.astype("float32").numpy()).all()):
         lines.append("the images themselves are not finite")
     bad = [name for name, p in model.named_parameters() if not _finite(p)]
     if bad:
         lines.append(f"weights that are not finite: {', '.join(bad[:5])}")
-    layer = first_bad_layer(model, images)
-    lines.append(f"first layer whose output is not finite: {layer or 'none, so it is in the loss'}")
+    layer = first_bad_layer(model, images, amp)
+    none = "none" if math.isfinite(loss) else "none, so it is in the loss"
+    lines.append(f"first layer whose output is not finite: {layer or none}")
     if folder is not None:
         path = Path(folder) / f"bad_batch_rank{rank}.npz"
-        np.savez(path, images=images.astype("float32").numpy(), targets=targets.numpy())
-        lines.append(f"the batch: {path}")
+        try:
+            np.savez(path, images=images.astype("float32").numpy(), targets=targets.numpy())
+            lines.append(f"the batch: {path}")
+        except OSError as error:
+            lines.append(f"the batch could not be written: {error}")
     lines.append("try a lower train.base_lr, a longer train.warmup_epochs, train.clip_grad, or amp.level=O0")
     return "\n  ".join(lines)
 
 
 @paddle.no_grad()
-def first_bad_layer(model, images) -> str | None:
+def first_bad_layer(model, images, amp=None) -> str | None:
     """The name of the sublayer, in order of completion, whose output is the first not finite."""
     found, handles = [], []
 
@@ -47,7 +60,8 @@ def first_bad_layer(model, images) -> str | None:
     for name, layer in model.named_sublayers(include_self=True):
         handles.append(layer.register_forward_post_hook(watch(name or "the model")))
     try:
-        model(images)
+        with paddle.amp.auto_cast(**(amp or {"enable": False})):
+            model(images)
     finally:
         for handle in handles:
             handle.remove()

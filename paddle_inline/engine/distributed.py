@@ -24,6 +24,19 @@ def summed(values, world: int) -> np.ndarray:
     return tensor.numpy()
 
 
+def agreed(wish: bool, world: int) -> bool:
+    """Whether any rank wishes it: all ranks do, or none."""
+    return bool(summed([wish], world)[0]) if world > 1 else wish
+
+
+def share_statistics(model, world: int) -> None:
+    """Gives all ranks the running statistics of rank 0, which are the ones that are saved."""
+    for layer in model.sublayers() if world > 1 else ():
+        if isinstance(layer, paddle.nn.BatchNorm2D):
+            dist.broadcast(layer._mean, src=0)
+            dist.broadcast(layer._variance, src=0)
+
+
 def parallel(model, world: int):
     """A layer whose backward pass averages gradients over the ranks; the model itself for one."""
     return paddle.DataParallel(model) if world > 1 else model

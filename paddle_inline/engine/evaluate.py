@@ -8,7 +8,7 @@ from typing import NamedTuple
 import paddle
 
 from ..data.loaders import BAD
-from .distributed import summed
+from .distributed import share_statistics, summed
 
 
 class Accuracy(NamedTuple):
@@ -28,6 +28,8 @@ class Accuracy(NamedTuple):
 def evaluate(model, loader, *, world: int = 1, amp=None, on_batch=None) -> Accuracy:
     """Runs a model over this rank's batches and adds up the counts of all ranks.
 
+    The running statistics of batch normalisation are rank 0's from here on.
+
     Args:
         model: images [B, C, H, W] -> logits [B, classes]; put in eval mode here, and back after.
         loader: yields (images, labels [B] int64); labels of -1 are not counted.
@@ -40,6 +42,7 @@ def evaluate(model, loader, *, world: int = 1, amp=None, on_batch=None) -> Accur
     training = model.training
     dtype = next(iter(model.parameters())).dtype
     model.eval()
+    share_statistics(model, world)
     counts = [0, 0, 0, 0]
     try:
         for images, labels in loader:

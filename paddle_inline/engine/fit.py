@@ -15,7 +15,7 @@ import paddle
 from ..data.draws import seed_of
 from ..timing import peak_memory
 from .diagnose import NotFinite, explain
-from .distributed import summed
+from .distributed import agreed, summed
 from .evaluate import Accuracy
 from .log import RunLog, duration
 
@@ -96,7 +96,7 @@ def fit(
         Whether all epochs are done; False after `should_stop`, with a checkpoint of that moment.
 
     Raises:
-        NotFinite: after `max_bad_losses` losses in a row that are not finite.
+        NotFinite: after `max_bad_losses` losses or gradients in a row that are not finite.
     """
     bad_losses, dtype = 0, next(iter(model.parameters())).dtype
     while progress.epoch < epochs:
@@ -123,13 +123,14 @@ def fit(
                 loss, norm = train_step(
                     net, optimizer, micro, loss_fn, rate, clip=clip, scaler=scaler, amp=amp
                 )
-                if math.isfinite(loss):
+                # (A loss scaler meets gradients that are not finite now and then, and lowers its scale.)
+                if math.isfinite(loss) and (scaler is not None or math.isfinite(norm)):
                     bad_losses = 0
                 else:
                     bad_losses += 1
-                    log.say(f"loss {loss} at update {update}: its gradients are not used")
+                    log.say(f"loss {loss}, norm {norm} at update {update}: its gradients are not used")
                     if bad_losses >= max_bad_losses:
-                        raise NotFinite(explain(model, micro[-1], loss, update, rank, run_folder))
+                        raise NotFinite(explain(model, micro[-1], loss, update, rank, run_folder, amp))
                 if ema is not None:
                     ema.update(model)
                 progress.update += 1
@@ -156,9 +157,7 @@ def fit(
                             f"{title}  {number + 1}/{updates_per_epoch}  loss {loss:.4f}  lr {rate:.3e}"
                             f"  norm {norm:.3f}  {speed:.1f} images/s  left {duration(left)}"
                         )
-                stop = should_stop()
-                if world > 1:  # all ranks, or none
-                    stop = bool(summed([stop], world)[0])
+                stop = agreed(should_stop(), world)
                 ends = number + 1 == updates_per_epoch
                 saves = save_steps and progress.update % save_steps == 0
                 if stop or ends or saves:  # on all ranks
@@ -175,9 +174,10 @@ def fit(
         _evaluate(model, ema, progress, validate, save_best, log, rank)
         if histogram_freq and progress.epoch % histogram_freq == 0:
             log.histograms(progress.update, model)
-        if rank == 0 and (progress.epoch % save_freq == 0 or progress.epoch == epochs):
+        stop = agreed(should_stop(), world)
+        if rank == 0 and (stop or progress.epoch % save_freq == 0 or progress.epoch == epochs):
             save(progress)
-        if should_stop() and progress.epoch < epochs:
+        if stop and progress.epoch < epochs:
             log.say(f"stopped after epoch {progress.epoch}; --resume auto goes on")
             return False
     return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import paddle
 from PIL import Image
@@ -27,11 +29,17 @@ def describe(log, model, groups, *, dataset, source, held_out, world, images, am
         f"{len(source.classes)} classes, {images} images an update"
     )
     for group in groups:
-        log.say(f"weight decay {group.weight_decay:g}: {len(group.names)} tensors, {group.rule}")
+        log.say(f"weight decay {group.weight_decay:g}: {len(group.names)} tensors, {group.rule}:")
+        log.say(f"  {', '.join(patterns(group.names))}")
     if amp_level != "O0" and device == "cpu":
         log.say(f"amp.level {amp_level} has no effect on a CPU: training in full precision")
     if tuned and device == "cpu":
         log.say("set for this CPU: " + " ".join(f"{k}={v}" for k, v in tuned.items()))
+
+
+def patterns(names):
+    """Names with their numbers left open, each pattern once: blocks.0.norm.bias -> blocks.*.norm.bias."""
+    return list(dict.fromkeys(re.sub(r"\b\d+\b", "*", name) for name in names))
 
 
 def show_samples(log, loader, classes, *, mean, std, count=16) -> None:

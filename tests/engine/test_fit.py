@@ -191,6 +191,29 @@ def test_bad_losses_stop_the_run_and_leave_the_weights(tmp_path):
     assert read_metrics(tmp_path)[0]["loss"] == "nan"
 
 
+def test_gradients_that_stay_not_finite_stop_the_run_too(tmp_path):
+    model = net()
+    model[4].weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = weights(model)
+    with pytest.raises(NotFinite, match="this rank's loss is finite: its gradients are not") as error:
+        run(tmp_path, model)
+    assert "at update 2, rank 0" in str(error.value)  # the third in a row
+    assert largest_difference(before, weights(model)) == 0
+
+
+def test_a_stop_that_comes_during_evaluation_is_saved(tmp_path):
+    asked, model = [], net()
+
+    def validate():
+        asked.append(1)
+        return evaluate(model, batches(5))
+
+    stop = dict(validate=validate, should_stop=lambda: bool(asked), save_freq=5)
+    _, _, progress, done, calls = run(tmp_path, model, **stop)
+    assert not done and calls["save"] == [progress.as_dict()]
+    assert (progress.epoch, progress.update) == (1, 6)
+
+
 def test_the_first_bad_layer_is_named():
     model = net(0)
     images = paddle.to_tensor(IMAGES)

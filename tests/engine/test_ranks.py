@@ -77,6 +77,13 @@ def test_synchronised_batch_norm_is_that_of_the_whole_batch(results):
         np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-9, err_msg=name)
 
 
+def test_all_ranks_evaluate_with_the_statistics_that_are_saved(results):
+    first, second = (np.load(results / f"separate_{rank}.npz") for rank in (0, 1))
+    assert np.abs(first["before"] - second["before"]).max() > 0.01
+    np.testing.assert_array_equal(first["after"], first["before"])
+    np.testing.assert_array_equal(second["after"], first["before"])
+
+
 TINY = """
 model: {name: inline_deit_digits, drop_path_rate: 0.0, resume: auto,
         overrides: {depth: 1, embed_dim: 16, num_heads: 2}}

@@ -54,6 +54,24 @@ def main(folder, per_rank, steps=10, length=37):
         )
         (Path(folder) / f"{world}.json").write_text(json.dumps(accuracy._asdict()))
     synchronised(folder, per_rank, rank, world)
+    if world > 1:
+        separate(folder, per_rank, rank)
+
+
+def separate(folder, per_rank, rank):
+    """Batch normalisation that is not synchronised: the ranks' statistics differ until they evaluate."""
+    model = create_model("soft_digits", img_size=32)
+    model.train()
+    model(paddle.randn([per_rank, 3, 32, 32]) + rank)
+    statistics = {name: v.clone() for name, v in model.state_dict().items() if name.endswith("._mean")}
+    batch = (paddle.zeros([1, 3, 32, 32]), paddle.zeros([1], "int64"))
+    evaluate(model, [batch], world=2)
+    after = model.state_dict()
+    np.savez(
+        Path(folder) / f"separate_{rank}.npz",
+        before=np.concatenate([value.numpy() for value in statistics.values()]),
+        after=np.concatenate([after[name].numpy() for name in statistics]),
+    )
 
 
 def synchronised(folder, per_rank, rank, world):
