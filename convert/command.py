@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import textwrap
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from paddle_inline.errors import short
 from paddle_inline.stored import WeightsFileError
@@ -43,7 +44,8 @@ def add_commands(subparsers):
             name,
             f"convert a checkpoint, or a folder of them, to {title[side]}",
             f"Convert a checkpoint to {title[side]}: find its model, translate, write, read back, and run "
-            "both frameworks on the same images. Only then the output appears, with OUT.json beside it.",
+            "both frameworks on the same images. Only then the output appears, with OUT.json beside it. "
+            "Always strict: names and shapes that differ are listed, - in the model, + in the file.",
         )
         parser.add_argument("file", metavar="FILE", help="a checkpoint of either framework, or a folder")
         parser.add_argument("out", metavar="OUT", help=f"the file to write ({suffixes}), or a folder")
@@ -66,7 +68,7 @@ def _add(subparsers, name, title, description):
     return subparsers.add_parser(
         name,
         help=title,
-        description=description,
+        description=textwrap.fill(description, 100),
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -74,7 +76,10 @@ def _add(subparsers, name, title, description):
 
 def _add_source(parser):
     parser.add_argument(
-        "--take", choices=("model", "ema"), default="model", help="which weights; default: model"
+        "--take",
+        choices=("model", "ema"),
+        default="model",
+        help="the model's own weights or their moving average, where FILE has both; default: model",
     )
     parser.add_argument("--model", metavar="NAME", help="of list_models(), where the tensors do not say")
     parser.add_argument(
@@ -162,7 +167,8 @@ def to_other(arguments):
         return _convert_folder(Path(arguments.file), Path(arguments.out), arguments.side, wishes)
     outcome = convert(arguments.file, arguments.out, arguments.side, wishes, say=print)
     print(f"wrote {outcome.output} and {outcome.output}.json")
-    print(f"create_model(weights={outcome.output!r}) builds it")
+    package = {"paddle": "paddle_inline", "torch": "torch_ref"}[arguments.side]
+    print(f"{package}.create_model(weights={outcome.output!r}) builds it")
     return 0
 
 
@@ -173,7 +179,7 @@ def _convert_folder(folder, out, side, wishes):
     if out.exists() and not out.is_dir():
         raise ValueError(f"output {out} must be a folder, for {folder} is one")
     out.mkdir(parents=True, exist_ok=True)
-    table = Table("file", "model", "result")
+    table = Table(*(Column(title, overflow="fold") for title in ("file", "model", "result")))
     codes, names = [], {}
     for file in files:
         target = out / f"{file.name.split('.index.json')[0].rsplit('.', 1)[0]}{SUFFIXES[side][0]}"
@@ -183,15 +189,19 @@ def _convert_folder(folder, out, side, wishes):
                 raise ValueError(f"{names[target]} has become {target.name}; convert this one by itself")
             outcome = convert(file, target, side, wishes, say=print)
             names[target] = file.name
-            table.add_row(file.name, escape(str(outcome.identity)), escape(target.name))
+            table.add_row(escape(file.name), escape(_brief(outcome.identity)), escape(target.name))
             codes.append(0)
         except Exception as error:
             codes.append(exit_code(error))
             print(f"error: {error}")
-            table.add_row(file.name, "", escape(f"error {codes[-1]}: {str(error).splitlines()[0]}"))
+            table.add_row(escape(file.name), "", escape(f"error {codes[-1]}: {str(error).splitlines()[0]}"))
     Console().print(table)
     print(f"{codes.count(0)} of {len(codes)} converted to {out}")
     return max(codes)
+
+
+def _brief(identity):
+    return ", ".join([identity.name, *(f"{key}={value}" for key, value in identity.overrides.items())])
 
 
 def checkpoints_in(folder):

@@ -15,6 +15,7 @@ from paddle_inline import __version__
 from paddle_inline.adapt import REBUILT, adapt_weights, as_float64
 from paddle_inline.errors import short
 from paddle_inline.pickles import Inert
+from paddle_inline.runtime import import_paddle
 from paddle_inline.stored import StoredArray, WeightsFileError, nonfinite
 
 from .errors import CheckFailedError, UnfitWeightsError
@@ -73,7 +74,8 @@ def open_checkpoint(path, wishes):
     source = open_source(path, wishes.skip_calls)
     check_sidecar(source.path)
     weights = select_weights(source, wishes.take)
-    from .identify import identify  # Paddle is loaded only for a file that could be read
+    import_paddle()  # only for a file that could be read
+    from .identify import identify
 
     shapes = {name: array.shape for name, array in weights.arrays.items()}
     described = source.description

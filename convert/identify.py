@@ -93,12 +93,13 @@ def identify(shapes, name=None, overrides=None, hints=None):
         raise UnknownModelError(_nearest(shapes))
     try:
         sight = READERS[family](_Shapes(shapes), overrides)
-        _refuse_contradictions(sight, overrides)
     except (_Missing, ZeroDivisionError) as error:
-        near = name or next(iter(FAMILIES[family]))
-        raise UnknownModelError(
-            f"this looks like {family.__name__}, but {error}\n{_differences(near, {}, shapes)[1]}"
-        ) from None
+        near, seen = name or next(iter(FAMILIES[family])), type_of(shapes)
+        told = f"this looks like {family.__name__}, but {error}"
+        if seen not in (None, family):
+            told = f"these tensors look like {seen.__name__}, and {name} is {family.__name__}: leave it out"
+        raise UnknownModelError(f"{told}\n{_differences(near, {}, shapes)[1]}") from None
+    _refuse_contradictions(sight, overrides)
     candidates = [
         _candidate(variant, {**sight.fields, **option}, overrides)
         for variant in ([name] if name else FAMILIES[family])
@@ -385,7 +386,7 @@ def _refuse_contradictions(sight, known):
             value = _same_letters(value, sight.fields)
         whole = isinstance(seen, tuple) and isinstance(value, (tuple, list)) and len(seen) == len(value)
         if any(v != s for v, s in (zip(value, seen) if whole else [(value, seen)]) if s is not HIDDEN):
-            raise _Missing(f"{key} is {seen!r} by its tensors, not {short(repr(value))}")
+            raise UnknownModelError(f"{key} is {seen!r} by the tensors, not {short(repr(value))}")
 
 
 def _same_letters(attn_type, fields):

@@ -43,7 +43,7 @@ from .errors import CheckFailedError, UnfitWeightsError
 from .files.source import EMA_KEYS, open_source, select_weights
 from .files.torch_file import Tensor
 from .files.write import atomic, check_output, sha256, sidecar_of, write_sidecar
-from .identify import Identity
+from .identify import Identity, identify
 from .rules import tensor_rules
 
 # PyTorch's name of a moment, Paddle's, and that of the running power of its beta
@@ -81,6 +81,7 @@ def training_to_paddle(path, folder, wishes, say=lambda line: None):
     if any(key in EMA_KEYS for key in opened.weights.others):
         averaged = select_weights(opened.source, "ema")
         kept = {name: array for name, array in averaged.arrays.items() if name not in opened.counters}
+        identify({name: array.shape for name, array in kept.items()}, identity.name, identity.overrides)
         averaged = replace(opened, weights=replace(averaged, arrays=kept))
         _load(model, paddle_side(averaged, wishes)[0])
         ema = Ema(model, 0.0)
@@ -258,8 +259,10 @@ def _read_optimizer(saved, model, order, path):
     shapes = {name: tuple(p.shape)[:: -1 if turned else 1] for (name, _, turned), p in _pairs(model)}
     order = [name for name in order if name in shapes]
     parts = saved.get("param_groups")
-    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-        raise WeightsFileError(f"{path} has an optimizer without groups of parameters")
+    if not parts or not all(map(_is_group, parts if isinstance(parts, list) else [None])):
+        raise WeightsFileError(f"{path} has an optimizer whose groups of parameters are not AdamW's")
+    if not all(isinstance(slot, dict) for slot in saved["state"].values()):
+        raise WeightsFileError(f"{path} has an optimizer's state that is not AdamW's")
     for names in _ways_of_grouping(parts, order, model):
         if [len(group) for group in names] != [len(part.get("params", ())) for part in parts]:
             continue
@@ -284,6 +287,22 @@ def _read_optimizer(saved, model, order, path):
         for part, group in zip(parts, names)
     ]
     return groups, {numbered[i]: _read_slot(numbered[i], slot) for i, slot in saved["state"].items()}
+
+
+def _is_group(part):
+    """Whether it is one group of an AdamW's parameters: their places, and settings that are numbers."""
+    if not isinstance(part, dict) or not isinstance(part.get("params"), list):
+        return False
+    settings = {**DEFAULTS, **{key: plain(value) for key, value in part.items()}}
+    betas = settings["betas"]
+    if not isinstance(betas, (list, tuple)) or len(betas) != 2:
+        return False
+    numbers = settings["eps"], settings["weight_decay"], *betas
+    return (
+        all(type(place) is int for place in part["params"])
+        and all(type(number) in (int, float) and number >= 0 for number in numbers)
+        and all(0 < beta < 1 for beta in betas)
+    )
 
 
 def _pairs(model):

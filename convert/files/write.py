@@ -20,10 +20,10 @@ SUFFIXES = {"paddle": (".pdparams", ".safetensors"), "torch": (".pth", ".pt", ".
 def check_output(path, side):
     """`path` as a Path, if weights of this side can be written there; ValueError otherwise."""
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"output {path} is a folder; name a file in it")
     if path.suffix not in SUFFIXES[side]:
         raise ValueError(f"output {path} must end in one of {', '.join(SUFFIXES[side])}")
-    if path.is_dir():
-        raise ValueError(f"output {path} is a folder")
     if not path.parent.is_dir():
         raise ValueError(f"output {path}: there is no folder {path.parent}")
     return path

@@ -47,7 +47,7 @@ def test_to_paddle_and_back(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "model: create_model('inline_deit_digits', embed_dim=8, depth=1, num_heads=2), from names" in said
     assert "verified: forward pass in float64" in said
-    assert f"create_model(weights='{tmp_path / 'm.pdparams'}') builds it" in said
+    assert f"paddle_inline.create_model(weights='{tmp_path / 'm.pdparams'}') builds it" in said
     assert run("to-torch", tmp_path / "m.pdparams", tmp_path / "b.pth", "--no-verify") == 0
     first, second = (torch.load(tmp_path / name, weights_only=True) for name in ("a.pth", "b.pth"))
     assert list(first) == list(second)

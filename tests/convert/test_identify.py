@@ -167,5 +167,10 @@ def test_an_unknown_name_or_override_is_a_mistake_of_the_call():
 
 
 def test_a_name_that_the_tensors_contradict_is_refused():
-    with pytest.raises(UnknownModelError, match="this looks like InLinePVT, but"):
+    with pytest.raises(UnknownModelError, match="look like InLineDeiT, and inline_pvt_tiny is InLinePVT:"):
         identify(shapes("inline_deit_tiny"), "inline_pvt_tiny")
+
+
+def test_an_override_that_the_tensors_contradict_is_refused_in_one_line():
+    with pytest.raises(UnknownModelError, match=r"^depth is 12 by the tensors, not 3$"):
+        identify(shapes("inline_deit_tiny"), overrides={"depth": 3})

@@ -235,6 +235,15 @@ def checkpoint(tmp_path_factory):
         (lambda saved: saved["optimizer"]["state"][0]["exp_avg"].fill_(math.nan), "no real numbers"),
         (lambda saved: saved["optimizer"]["state"][0]["exp_avg_sq"].fill_(-1.0), "negative"),
         (lambda saved: saved["optimizer"]["state"][0].update(step="ten"), "no count"),
+        (lambda saved: saved["optimizer"]["state"].update({0: [1]}), "not AdamW's"),
+        (lambda saved: saved["optimizer"].update(param_groups=7), "groups of parameters are not AdamW's"),
+        (lambda saved: saved["optimizer"]["param_groups"][0].update(params=7), "groups of parameters"),
+        (lambda saved: saved["optimizer"]["param_groups"][0].update(params=[[1]]), "groups of parameters"),
+        (lambda saved: saved["optimizer"]["param_groups"][0].update(eps={}), "groups of parameters"),
+        (lambda saved: saved["optimizer"]["param_groups"][0].update(betas=0.9), "groups of parameters"),
+        (lambda saved: saved["optimizer"]["param_groups"][1].update(betas=(0.9, 1.0)), "groups of param"),
+        (lambda saved: saved["state_dict_ema"].pop("pos_embed"), "- pos_embed"),
+        (lambda saved: saved["state_dict_ema"].update(pos_embed=torch.ones(3)), r"\+ pos_embed \[3\]"),
     ],
 )
 def test_an_optimizer_that_is_not_this_model_s_is_refused(tmp_path, checkpoint, spoil, message):
