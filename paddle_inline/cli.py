@@ -184,8 +184,9 @@ def disagreements(name, figures, counted=None):
         ("M parameters", figures.params, figures.built_params, counted and counted.params / 1e6),
         ("GMACs", figures.gmacs, figures.built_gmacs, counted and counted.total / 1e9),
     ):
-        if published and built and abs(published - built) > 10 ** -_decimals(published):
-            lines.append(f"{name}: published {published:g} {what}, its configuration builds {built:.3f}")
+        built_or_counted, how = (built, "its configuration builds") if built else (count, "counted")
+        if published and built_or_counted and abs(published - built_or_counted) > 10 ** -_decimals(published):
+            lines.append(f"{name}: published {published:g} {what}, {how} {built_or_counted:.3f}")
         if count and built and abs(count - built) > 0.01 * built:
             why = "; the same result by fewer products" if count < built else ""
             lines.append(f"{name}: {count:.3f} {what} counted, {built:.3f} built{why}")

@@ -17,5 +17,5 @@ def unknown(kind: str, value: object, known: Iterable[str]) -> ValueError:
     """A ValueError that names the unknown value, its nearest known neighbour and all known ones."""
     known = [str(name) for name in known]
     near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     return ValueError(f"unknown {kind} {short(repr(value))}{hint} Known: {', '.join(known)}")

@@ -9,6 +9,7 @@ import pytest
 
 from paddle_inline import cli, list_models
 from paddle_inline.models.spec import Published
+from paddle_inline.profile import Profile
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,6 +52,10 @@ def test_what_counts_as_a_disagreement():
     figures = Published(30.0, 29.224, 1.9, 2.221, None)
     assert cli.disagreements("m", figures) == ["m: published 1.9 GMACs, its configuration builds 2.221"]
     assert cli.disagreements("m", Published()) == []
+    counted = Profile(29_224_000, {"Linear": 2_100_000_000})
+    assert cli.disagreements("m", Published(29.2, 29.224, 1.9, None, None), counted) == [
+        "m: published 1.9 GMACs, counted 2.100"
+    ]
 
 
 def test_a_mistake_is_one_message_and_exit_code_2():

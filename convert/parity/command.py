@@ -8,7 +8,10 @@ from __future__ import annotations
 import argparse
 import ast
 import functools
+import os
+from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -27,7 +30,7 @@ def add_commands(subparsers):
         "verify",
         help="compare a model in both frameworks, layer by layer",
         description="Run models in Paddle and PyTorch on the same batch and compare what every named "
-        "sublayer gives. Exit code 0: all agree; 1: something differs; 2: a mistake in the call or a file.",
+        "sublayer gives. Exit code 0: all agree; 1: something differs; 2 to 6: python -m convert --help.",
     )
     _add_model(parser, "NAME", nargs="+")
     parser.add_argument("--all", action="store_true", help="every model of list_models()")
@@ -97,12 +100,17 @@ def verify(arguments):
 
     tune_cpu()
     import_paddle()
+    _check_outputs(arguments)
     jobs = list(_golden_jobs(arguments) if arguments.golden else _jobs(arguments))
-    console, reports = Console(), []
-    with Live(_overview(reports, jobs), console=console, refresh_per_second=4) as live:
-        for _, _, run in jobs:
-            reports.append(run())
-            live.update(_overview(reports, jobs))
+    console, reports = _console(), []
+    try:
+        with Live(_overview(reports, jobs, console), console=console, refresh_per_second=4) as live:
+            for _, _, run in jobs:
+                reports.append(run())
+                live.update(_overview(reports, jobs, console))
+    finally:
+        if not console.is_terminal:
+            console.print()  # there, Live ends in the middle of a line
     return _finish(reports, arguments, console, in_full=len({name for name, _, _ in jobs}) == 1)
 
 
@@ -111,12 +119,15 @@ def _jobs(arguments):
     from paddle_inline import list_models
 
     from .run import compare as compare_model
+    from .steps import timm_parts
 
     names = list_models() if arguments.all else arguments.model or [None]
     if (arguments.all and arguments.model) or (names == [None] and not arguments.weights):
         raise ValueError("say what to verify: --model NAME, --weights FILE, or --all")
     if arguments.weights and len(names) > 1:
         raise ValueError("--weights are of one model; give one --model NAME, or none")
+    if arguments.steps:
+        timm_parts()
     options = {
         "weights": arguments.weights,
         "seed": arguments.seed,
@@ -152,7 +163,10 @@ def _golden_jobs(arguments):
 def record(arguments):
     """Run one framework and write what it computed."""
     from .run import record as record_model
+    from .steps import timm_parts
 
+    if arguments.steps and arguments.framework == "torch":
+        timm_parts()
     recording, truth = record_model(
         arguments.framework,
         arguments.model,
@@ -179,7 +193,26 @@ def compare(arguments):
     if arguments.truth:
         arbiter = load_recording(arguments.truth).replay(Arbiter(reference, candidate))
     report = compare_recordings(reference, candidate, arbiter)
-    return _finish([report], arguments, Console(), in_full=True)
+    return _finish([report], arguments, _console(), in_full=True)
+
+
+def _console():
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 120  # a file or a pipe is as wide as the tables
+    return console
+
+
+def _check_outputs(arguments):
+    """Raise OSError for what cannot be written, before minutes are spent on it."""
+    for path in filter(None, (arguments.html, arguments.json, arguments.junit, arguments.reprod_log)):
+        folder = Path(path) if path == arguments.reprod_log else Path(path).parent
+        if path != arguments.reprod_log and Path(path).is_dir():
+            raise OSError(f"{path} is a folder; name a file")
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise OSError(f"{path} cannot be written: {folder} is no folder of yours to write in")
 
 
 def parse_overrides(pairs):
@@ -222,27 +255,33 @@ def _finish(reports, arguments, console, in_full):
     return 0 if all(report.passed for report in reports) else 1
 
 
-def _overview(reports, jobs):
-    """One line per model: done, running, waiting."""
-    table = Table("model", "dtype", "tensors", "worst error", "allowed", "where", "seconds", "")
+def _overview(reports, jobs, console):
+    """One line per model: done, running, waiting; with fewer columns where there is little room."""
+    names = ["model", "dtype", "tensors", "error", "allowed", "where it is worst", "seconds", ""]
+    if console.width < 100:
+        names = [name for name in names if name not in ("tensors", "seconds")]
+    table = Table(box=box.SIMPLE)
+    for name in names:
+        wide = name.startswith("where")
+        table.add_column(name, no_wrap=not wide, overflow="fold" if wide else "ellipsis")
     for i, (name, dtype, _) in enumerate(jobs):
+        cells = {"model": name or "", "dtype": dtype}
         if i < len(reports):
             report = reports[i]
             worst = report.worst()
-            table.add_row(
-                report.model,
-                dtype,
-                str(len(report.rows)),
-                f"{worst.max_rel:.1e}",
-                f"{worst.tolerance:.0e}",
-                f"{worst.name} {worst.kind}".strip(),
-                f"{report.seconds:.1f}",
-                Text("equal", "green") if report.passed else Text("DIFFERS", "bold red"),
-            )
-        else:
-            table.add_row(
-                name or "", dtype, "", "", "", "", "", Text("running", "yellow") if i == len(reports) else ""
-            )
+            cells = {
+                "model": report.model,
+                "dtype": dtype,
+                "tensors": str(len(report.rows)),
+                "error": f"{worst.max_rel:.1e}",
+                "allowed": f"{worst.tolerance:.0e}",
+                "where it is worst": f"{worst.name} {worst.kind}".strip(),
+                "seconds": f"{report.seconds:.1f}",
+                "": Text("equal", "green") if report.passed else Text("DIFFERS", "bold red"),
+            }
+        elif i == len(reports):
+            cells[""] = Text("running", "yellow")
+        table.add_row(*(cells.get(name, "") for name in names))
     return table
 
 

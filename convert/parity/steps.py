@@ -81,6 +81,19 @@ def train_paddle(model, batches, recipe):
     return np.array(losses)
 
 
+def timm_parts():
+    """timm's grouping of parameters and its schedule; ValueError where timm cannot be imported."""
+    try:
+        from timm.optim import param_groups_weight_decay
+        from timm.scheduler import CosineLRScheduler
+    except (ImportError, RuntimeError) as error:  # a torchvision that does not fit raises the latter
+        raise ValueError(
+            f"training steps are compared with timm's, which cannot be imported: {error}; "
+            "what to install: python -m paddle_inline doctor"
+        ) from None
+    return param_groups_weight_decay, CosineLRScheduler
+
+
 def train_torch(model, batches, recipe):
     """Train a torch.nn.Module in place with PyTorch's AdamW and timm's groups and scheduler; as
     `train_paddle`.
@@ -89,14 +102,7 @@ def train_torch(model, batches, recipe):
     """
     import torch
 
-    try:
-        from timm.optim import param_groups_weight_decay
-        from timm.scheduler import CosineLRScheduler
-    except (ImportError, RuntimeError) as error:  # a torchvision that does not fit raises the latter
-        raise ValueError(
-            f"training steps are compared with timm's, which cannot be imported: {error}"
-        ) from None
-
+    param_groups_weight_decay, CosineLRScheduler = timm_parts()
     model.double().train()
     kept = [name for name, _ in model.named_parameters() if any(part in name for part in model.NO_DECAY)]
     groups = param_groups_weight_decay(model, recipe.decay, no_weight_decay_list=kept)

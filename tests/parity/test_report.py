@@ -261,6 +261,24 @@ class TestVerify:
         error = capsys.readouterr().err
         assert message in error and "Traceback" not in error
 
+    def test_what_cannot_be_written_is_said_before_anything_runs(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr("convert.parity.run.compare", None)
+        (tmp_path / "file").write_text("mine")
+        for arguments in (
+            ["--html", tmp_path],
+            ["--json", tmp_path / "file" / "a"],
+            ["--reprod-log", tmp_path / "file"],
+        ):
+            assert main(["verify", "--model", "inline_deit_digits", *map(str, arguments)]) == 6
+            assert capsys.readouterr().err.startswith(f"error: {arguments[1]}")
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+    def test_steps_without_timm_are_refused_before_anything_runs(self, capsys, monkeypatch):
+        monkeypatch.setattr("convert.parity.run.compare", None)
+        monkeypatch.setitem(sys.modules, "timm.optim", None)
+        assert main(["verify", "--model", "inline_deit_digits", "--steps", "2"]) == 2
+        assert "python -m paddle_inline doctor" in capsys.readouterr().err
+
     @pytest.mark.parametrize("arguments", [["--dtype", "float16"], ["--batch", "0"], ["--steps", "many"]])
     def test_a_wrong_option_is_code_2(self, arguments, capsys):
         with pytest.raises(SystemExit) as error:
