@@ -5,7 +5,7 @@
     python train_paddle.py --cfg configs/inline_swin_t.yaml --data-path IMAGENET --pretrained W --eval
 
 Everything a run makes goes to OUTPUT/MODEL/TAG: checkpoints/, best_model.pdparams, train.log,
-metrics.jsonl, visualdl/, curves.png, predictions.png, config.yaml.
+metrics.jsonl, visualdl/, samples.png, curves.png, predictions.png, config.yaml.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from paddle_inline import load_weights  # noqa: E402
 from paddle_inline.adapt import load_adapted  # noqa: E402
 from paddle_inline.data.loaders import BadImage  # noqa: E402
 from paddle_inline.data.sampler import batches_per_epoch  # noqa: E402
-from paddle_inline.engine import checkpoint, distributed, failure, parts, report, resume  # noqa: E402
+from paddle_inline.engine import checkpoint, distributed, failure, parts, report  # noqa: E402
 from paddle_inline.engine.diagnose import NotFinite  # noqa: E402
 from paddle_inline.engine.evaluate import evaluate, forward_speed  # noqa: E402
-from paddle_inline.engine.fit import Progress, fit  # noqa: E402
+from paddle_inline.engine.fit import fit  # noqa: E402
 from paddle_inline.engine.log import RunLog, make_folder  # noqa: E402
 from paddle_inline.engine.losses import make_loss  # noqa: E402
 from paddle_inline.engine.optim import decay_groups  # noqa: E402
+from paddle_inline.engine.resume import Keeper  # noqa: E402
 from paddle_inline.engine.stop import Stop  # noqa: E402
 from paddle_inline.engine.sync_bn import synchronise  # noqa: E402
 
@@ -123,7 +124,7 @@ def train_rank(config, args, rank, world) -> int:
         "updates_per_epoch": updates_per_epoch,
         "classes": list(source.classes),
     }
-    keeper = resume.Keeper(
+    keeper = Keeper(
         *(folder, model, optimizer),
         ema=ema,
         scaler=scaler,
@@ -132,20 +133,9 @@ def train_rank(config, args, rank, world) -> int:
         keep_last=config.keep_last,
         with_optimizer=config.save_optimizer,
     )
-    progress = Progress()
     wanted = config.model.resume or ("auto" if opts.auto_resume else "")
-    found = resume.wanted_checkpoint(wanted, folder, log.say)
-    if found is not None:
-        resume.check_same_run(
-            *(found, facts["config"]),
-            world=world,
-            updates_per_epoch=updates_per_epoch,
-            by_rank=parts.drawn_by_rank(config, model),
-            force=args.force,
-        )
-        progress = keeper.restore(found)
-        log.rewind(progress.update, progress.epoch)
-        log.say(f"resumed from {found}: epoch {progress.epoch}, update {progress.update}")
+    own = parts.drawn_by_rank(config, model)
+    progress = keeper.take_up(wanted, log, by_rank=own, force=args.force)
     if rank == 0:
         (folder / "config.yaml").write_text(settings.to_yaml(config), encoding="utf-8")
     for note in notes:

@@ -113,6 +113,7 @@ def test_evaluation_of_a_run(finished, cfg, tmp_path, capsys):
 def test_throughput(cfg, tmp_path, capsys):
     assert run(cfg, tmp_path / "none", "--throughput", "--batch-size", "4") == 0
     assert "images/s, batch 4 of 8 x 8" in capsys.readouterr().out
+    assert run(cfg, tmp_path / "none", "--throughput", "--batch-size", "2", "-o", "model.in_chans=1") == 0
     assert not (tmp_path / "none").exists()
 
 

@@ -40,7 +40,7 @@ class Samples(Dataset):
         return self.load(key)[:2]
 
     def load(self, key):
-        """(array, label, how many images were passed over to get it)."""
+        """(array, label, 1 if the image asked for could not be read, else 0)."""
         epoch, first = key
         for step in range(len(self.source)):
             index = (first + step) % len(self.source)
@@ -50,7 +50,7 @@ class Samples(Dataset):
                 self._report(self.source.name(index), error)
                 continue
             pixels = self.transform(image, Draws(self.seed, epoch, first))
-            return pixels, np.int64(BAD if step and not self.replace else label), np.int64(step)
+            return pixels, np.int64(BAD if step and not self.replace else label), np.int64(step > 0)
         raise BadImage("no image of the data set can be read")
 
     def _report(self, name, error):
@@ -104,8 +104,8 @@ class Loader:
         self.bad = 0
         if self.num_workers == 0:
             for batch in self.batches:
-                pixels, labels, passed = collate([self.samples.load(key) for key in batch])
-                self.bad += passed.sum().item()
+                pixels, labels, bad = collate([self.samples.load(key) for key in batch])
+                self.bad += bad.sum().item()
                 yield paddle.to_tensor(pixels), paddle.to_tensor(labels)
             return
         loader = DataLoader(
@@ -116,10 +116,10 @@ class Loader:
             use_shared_memory=shared_memory_suffices(self.samples, self.batches, self.num_workers),
         )
         try:
-            for pixels, labels, passed in loader:
+            for pixels, labels, bad in loader:
                 if pixels.ndim == 1:  # a worker failed on this key: fail here, in the open
                     self.samples[tuple(labels.tolist())]
-                self.bad += passed.sum().item()
+                self.bad += bad.sum().item()
                 yield pixels, labels
         except SystemError as error:
             raise RuntimeError(

@@ -39,6 +39,7 @@ def build_model(config: Config, classes: int):
     known = {field.name for field in dataclasses.fields(model_spec(name))}
     optional = {
         "img_size": config.data.img_size,
+        "in_chans": model.in_chans if model.in_chans != 3 else None,
         "drop_path_rate": model.drop_path_rate,
         "drop_rate": model.drop_rate,
         "recompute": config.train.use_checkpoint,

@@ -112,6 +112,33 @@ class Keeper:
             self.scaler.load_state_dict(state["scaler"])
         return Progress(**state["progress"])
 
+    def take_up(self, wanted: str, log, *, by_rank=(), force=False) -> Progress:
+        """Goes on from the wanted checkpoint, if there is one, and says how far the run is.
+
+        Args:
+            wanted: see `wanted_checkpoint`.
+            log: a `RunLog`; what it holds of later updates is dropped.
+            by_rank, force: see `check_same_run`.
+
+        Raises:
+            CheckpointError: for a checkpoint that is not there, damaged, or of another run.
+        """
+        found = wanted_checkpoint(wanted, self.folder, log.say)
+        if found is None:
+            return Progress()
+        check_same_run(
+            found,
+            self.facts["config"],
+            world=self.facts["world"],
+            updates_per_epoch=self.facts["updates_per_epoch"],
+            by_rank=by_rank,
+            force=force,
+        )
+        progress = self.restore(found)
+        log.rewind(progress.update, progress.epoch)
+        log.say(f"resumed from {found}: epoch {progress.epoch}, update {progress.update}")
+        return progress
+
 
 def wanted_checkpoint(wanted: str, folder, say):
     """The checkpoint to go on from, or None.

@@ -34,7 +34,7 @@ class SyncBatchNorm2d(BatchNorm2d):
             with paddle.no_grad():
                 for running, new in ((self._mean, mean), (self._variance, variance * (count / (count - 1)))):
                     running.set_value(self._momentum * running + (1 - self._momentum) * new)
-            epsilon = paddle.full([1], self._epsilon, x.dtype if x.dtype == paddle.float64 else wide.dtype)
+            epsilon = paddle.full([1], self._epsilon, wide.dtype)
             out = _Normalise.apply(wide, self.weight, self.bias, mean, (variance + epsilon).rsqrt(), count)
             return out.astype(x.dtype)
 

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from paddle_inline.timing import race, spread
 
@@ -65,6 +67,40 @@ def test_check_names_what_fell(monkeypatch, tmp_path, capsys):
     capsys.readouterr()
     assert check.main(call) == 1
     assert "FELL from 2.00 to 1.60: inference: paddle over torch-eager, m, 8" in capsys.readouterr().out
+
+
+def test_ratios_of_frameworks_and_pipelines(monkeypatch):
+    check = load("check", monkeypatch)
+    rows = [
+        {"framework": f, "model": "m", "batch": 4, "seconds": {"median": s}, "images_per_second": 4 / s}
+        for f, s in (("paddle", 2.0), ("torch", 1.0))
+    ]
+    facts = {"benchmark": "training", "rows": rows}
+    assert check.ratios(facts) == {"training: paddle over torch, m, 4": 0.5}
+    rows = [
+        {"pipeline": p, "workers": 1, "seconds": {"median": s}} for p, s in (("ours", 1.0), ("timm", 3.0))
+    ]
+    assert check.ratios({"benchmark": "loader", "rows": rows}) == {"loader: ours over timm, 1": 3.0}
+
+
+def test_the_loader_s_photographs_and_our_pipeline(monkeypatch, tmp_path):
+    pytest.importorskip("sklearn")
+    loader = load("loader", monkeypatch)
+    loader.write_jpegs(tmp_path, 16)
+    sizes = [Image.open(path).size for path in tmp_path.rglob("*.JPEG")]
+    assert len(sizes) == 16 and all(width == 500 and 350 <= height < 400 for width, height in sizes)
+    assert loader.ours(tmp_path, 0)() == 16
+
+
+def test_a_step_of_training_on_paddle_and_torch(monkeypatch):
+    pytest.importorskip("torch")
+    training = load("training", monkeypatch)
+    rng = np.random.RandomState(0)
+    batch = rng.standard_normal((2, 3, 32, 32)).astype("float32"), rng.randint(0, 10, 2)
+    for make in training.FRAMEWORKS.values():
+        step = make("inline_deit_digits", "cpu", *batch, "float32")
+        losses = [step() for _ in range(3)]
+        assert 1 < losses[-1] < losses[0] < 5
 
 
 def test_what_could_not_run_is_said_loudly(monkeypatch, capsys):

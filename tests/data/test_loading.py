@@ -148,6 +148,9 @@ def test_a_broken_image_is_replaced_or_not_counted(capfd):
     masked = Samples(Photos(), transform(), on_bad_image="skip", replace=False)
     assert [int(masked[(0, i)][1]) for i in (3, 4, 11)] == [3, BAD, BAD]
     assert "photo11.jpg cannot be read" in capfd.readouterr().err
+    for num_workers in (0, 2):
+        loader = Loader(replaced, [[(0, 3), (0, 4)], [(0, 11), (0, 5)]], num_workers=num_workers)
+        assert [labels.tolist() for _, labels in loader] == [[3, 5], [0, 5]] and loader.bad == 2
     with pytest.raises(BadImage, match="no image"):
         Samples(Photos(range(12)), transform(), on_bad_image="skip")[(0, 0)]
 
