@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..weights import DESCRIPTION, load_weights
@@ -30,6 +31,7 @@ from .optim import load_optimizer_state, optimizer_state
 FORMAT = 1
 SUMS = "SHA256SUMS"
 PREFIX = "update_"
+NOT_WRITTEN = (OSError, SafetensorError)  # a full disk is the latter where safetensors meets it
 
 
 class CheckpointError(ValueError):
@@ -56,7 +58,7 @@ def save_whole(path, write) -> None:
         write(partial)
         _sync(partial)
         os.replace(partial, path)
-    except OSError as error:
+    except NOT_WRITTEN as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise CheckpointError(_not_written(path, error)) from error
@@ -97,7 +99,7 @@ def save_checkpoint(folder, *, model, optimizer, state, ema=None, keep_last=2) -
         if final.exists():  # of an earlier try at the same update
             final.rename(folder / f".old.{final.name}.{os.getpid()}")
         partial.rename(final)
-    except OSError as error:
+    except NOT_WRITTEN as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(_not_written(final, error)) from error
     _sync(folder)
@@ -246,4 +248,5 @@ def _point(link, target):
 
 
 def _not_written(path, error):
-    return f"{path} cannot be written: {error.strerror or error}; earlier checkpoints are untouched"
+    why = getattr(error, "strerror", None) or error
+    return f"{path} cannot be written: {why}; earlier checkpoints are untouched"

@@ -197,6 +197,23 @@ def test_a_full_disk_loses_nothing(saved, monkeypatch, call):
     assert not list(folder.glob(".*"))  # nothing half-written
 
 
+@pytest.mark.parametrize("file", ["model.pdparams", "optimizer.safetensors"])
+def test_files_that_truly_cannot_grow(saved, file):
+    """Every writer meets the limit itself, those that are not written in Python too."""
+    resource = pytest.importorskip("resource")
+    folder, (model, optimizer, ema) = saved
+    size = (folder / "update_00000003" / file).stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"File too large.*earlier checkpoints are untouched"):
+            save_checkpoint(folder, model=model, optimizer=optimizer, ema=ema, state=state(4), keep_last=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert newest_checkpoint(folder) == (folder / "update_00000003", [])
+    assert not list(folder.glob(".*"))
+
+
 @pytest.mark.parametrize("writes", range(12))
 def test_killed_at_any_write_of_a_save(saved, monkeypatch, writes):
     """The process is gone after the n-th sync: no clean-up runs. What is found is whole."""
