@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from safetensors.numpy import load_file
+
+import train_paddle
 
 ROOT = Path(__file__).parent.parent.parent
 WORKER = Path(__file__).with_name("worker_ranks.py")
@@ -133,6 +137,26 @@ def test_only_one_rank_writes_and_the_run_is_that_of_one_rank(two_ranks, tmp_pat
     for two, one in zip(*rows):
         # float32: the runs drift apart by rounding; one image is 0.27%
         assert abs(two["top1"] - one["top1"]) < 1.5 and two["update"] == one["update"]
+
+
+def test_one_rank_goes_on_where_two_have_been(two_ranks, tmp_path, capsys):
+    """The same images an update and nothing drawn by rank: allowed, and the same up to rounding."""
+    cfg, folder = two_ranks
+    copy = tmp_path / "copy"
+    shutil.copytree(run_folder(folder), run_folder(copy), symlinks=True)
+    newest = sorted((run_folder(copy) / "checkpoints").glob("update_*"))[-1]
+    shutil.rmtree(newest)
+    call = ["--cfg", str(cfg), "--output", str(copy)]
+    assert train_paddle.main(call) == 2
+    err = capsys.readouterr().err
+    assert "ranks: 2 -> 1, and with them the images of an update: 128 -> 64" in err and "start 2 ranks" in err
+    assert train_paddle.main([*call, "--batch-size", "128"]) == 0
+    assert "resumed from" in capsys.readouterr().out
+    ours, theirs = (
+        load_file(run_folder(f) / "checkpoints/last/optimizer.safetensors") for f in (copy, folder)
+    )
+    for name in theirs:  # float32: two halves are summed in another order
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=0, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.skipif(paddle.__version__.startswith("2."), reason="the launcher of Paddle 3 is asked")
