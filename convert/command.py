@@ -153,11 +153,12 @@ def _content(key, value):
 
 def to_other(arguments):
     """Convert a file, or every checkpoint in a folder."""
-    from paddle_inline.runtime import tune_cpu
+    from paddle_inline.runtime import import_paddle, tune_cpu
 
     tune_cpu()  # before Paddle is loaded
     wishes = _wishes(arguments)
     if arguments.training:
+        import_paddle()
         from . import training_state
 
         run = getattr(training_state, f"training_to_{arguments.side}")
