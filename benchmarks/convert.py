@@ -32,8 +32,9 @@ WIDE = {"embed_dim": 4096, "num_heads": 64, "num_classes": 1000}  # 0.8 GiB a bl
 
 def measure(source, output, side):
     """Seconds, of the clock and of the processor, and peak memory of one conversion in a fresh process."""
-    import paddle  # noqa: F401
+    from paddle_inline.runtime import import_paddle
 
+    import_paddle()
     import convert.identify  # noqa: F401
     from convert.conversion import Wishes
     from convert.conversion import convert as convert_file
@@ -86,6 +87,9 @@ def make_shards(folder, gib):
     """An InLine-DeiT of about `gib` GiB in float32, one block a shard; returns the index and its MiB."""
     from safetensors.numpy import save_file
 
+    from paddle_inline.runtime import import_paddle
+
+    import_paddle()
     from convert.skeleton import shapes_of, skeleton
 
     depth = max(1, round(gib / 0.8))

@@ -111,14 +111,14 @@ def identify(shapes, name=None, overrides=None, hints=None):
         usual = [candidate for candidate in tied if candidate.spec.img_size == type(candidate.spec).img_size]
         tied = usual or tied
     told = [candidate for candidate in tied if _agrees(candidate.spec, hints or {})]
-    if len(tied) > 1 and len(told) != 1:
-        raise UnknownModelError(_ambiguity(tied))
-    chosen = tied[0] if len(tied) == 1 else told[0]
-    if name is None and "num_heads" in chosen.assumed:
-        _refuse_unseen_heads(chosen, sight)
+    chosen = told[0] if len(tied) > 1 and len(told) == 1 else tied[0]
     side, lines = _differences(chosen.name, chosen.overrides, shapes)
     if lines:
         raise UnknownModelError(f"the nearest model is {_call(chosen.name, chosen.overrides)}\n{lines}")
+    if len(tied) > 1 and len(told) != 1:
+        raise UnknownModelError(_ambiguity(tied))
+    if name is None and "num_heads" in chosen.assumed:
+        _refuse_unseen_heads(chosen, sight)
     how = "names and shapes" if name is None else "the model that was named"
     if len(tied) > 1:
         how += " and the training settings in the file"

@@ -134,6 +134,15 @@ def test_a_wrong_shape_and_an_extra_tensor_are_listed():
     ]
 
 
+def test_a_tensor_too_many_is_named_before_anything_is_asked():
+    found = shapes("inline_deit_tiny")
+    found.update(pos_embed=(1, 198, 192), dist_token=(1, 1, 192))  # 197 positions: of no square image
+    with pytest.raises(
+        UnknownModelError, match=r"the nearest model is [^\n]*\n.*\n  \+ dist_token \[1, 1, 192\]"
+    ):
+        identify(found)
+
+
 def test_attention_that_no_attn_type_writes_is_named():
     found = shapes("inline_swin_tiny", attn_type="IIMS3")
     for key in list(found):
