@@ -18,6 +18,7 @@ from .diagnose import NotFinite, explain
 from .distributed import agreed, summed
 from .evaluate import Accuracy
 from .log import RunLog, duration
+from .optim import clip_gradients
 
 MIXING = 1  # the key of mixup's draws; those of dropout have none
 
@@ -205,8 +206,7 @@ def train_step(net, optimizer, micro, loss_fn, rate, *, clip=None, scaler=None, 
     optimizer.set_lr(rate)
     if scaler is not None:
         scaler.unscale_(optimizer)
-    parameters = net.parameters()
-    norm = paddle.nn.utils.clip_grad_norm_(parameters, clip or float("inf")).item()
+    norm = clip_gradients(net.parameters(), clip)
     if scaler is not None:
         scaler.step(optimizer)
         scaler.update()

@@ -6,6 +6,7 @@ import pytest
 
 from paddle_inline import create_model
 from paddle_inline.engine.optim import (
+    clip_gradients,
     decay_groups,
     load_optimizer_state,
     make_optimizer,
@@ -166,3 +167,23 @@ def test_state_of_another_model_is_refused_and_changes_nothing():
     for name in before:
         if name != "token":
             same(before[name], after[name])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("largest", [None, 1e-3, 1e3])
+def test_clipping_is_that_of_the_library(dtype, largest):
+    gradients = []
+    for clip in (clip_gradients, paddle.nn.utils.clip_grad_norm_):
+        paddle.seed(0)
+        model = paddle.nn.Linear(5, 7)
+        model.to(dtype=dtype)
+        (model(paddle.ones([3, 5], dtype)) ** 2).sum().backward()
+        of_library = clip is not clip_gradients
+        norm = clip(model.parameters(), float("inf") if of_library and largest is None else largest)
+        gradients.append([norm.item() if of_library else norm, *model.parameters()])
+    (ours, *mine), (theirs, *others) = gradients
+    assert ours == pytest.approx(theirs, rel=1e-6)
+    for a, b in zip(mine, others):
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=2e-6)
+    moved = np.sqrt(sum((p.grad.numpy() ** 2).sum() for p in mine))
+    assert moved == pytest.approx(ours if largest != 1e-3 else 1e-3, rel=1e-3)
