@@ -65,11 +65,16 @@ def check_shape(shape):
 def check_file(path):
     """`path` as a Path, if it is a regular file with something in it.
 
-    Raises FileNotFoundError for no file, WeightsFileError for a folder, a device, a pipe or an empty file.
+    Raises FileNotFoundError for no file, WeightsFileError for a folder, a device, a pipe, an empty file, or a
+    path that the system refuses.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no file {path}")
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in its name
+        raise FileNotFoundError(f"no file {short(str(path), 400)}") from None
+    except OSError as error:  # a name too long, a folder that may not be entered
+        raise WeightsFileError(f"{short(str(path), 400)} cannot be read: {error.strerror}") from None
     if not path.is_file():
         raise WeightsFileError(f"{path} is a {'folder' if path.is_dir() else 'device or pipe'}, not a file")
     if path.stat().st_size == 0:

@@ -99,3 +99,8 @@ def test_numbers_that_are_none_are_counted():
     assert nonfinite(np.array([1, np.nan, -np.inf, 0], "float16")) == 2
     assert nonfinite(np.array([0x3F80, 0x7F80, 0xFF81, 0x7F7F], "uint16")) == 2  # 1, inf, nan, largest
     assert nonfinite(np.array([1, 2])) == 0
+
+
+def test_a_name_that_the_system_refuses(tmp_path):
+    with pytest.raises(WeightsFileError, match=r"^.{400}\.\.\. cannot be read: File name too long$"):
+        check_file("x" * 5000)

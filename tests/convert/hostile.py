@@ -328,6 +328,13 @@ def index_of_itself(folder):
 
 
 @hostile(3)
+def index_of_a_name_without_end(folder):
+    path = folder / "a.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": {"a": "x" * 100_000}}))
+    return path
+
+
+@hostile(3)
 def shard_that_is_a_device(folder):
     (folder / "b.safetensors").symlink_to("/dev/zero")
     path = folder / "a.safetensors.index.json"
