@@ -33,7 +33,7 @@ from paddle_inline.engine.fit import fit  # noqa: E402
 from paddle_inline.engine.log import RunLog, make_folder  # noqa: E402
 from paddle_inline.engine.losses import make_loss  # noqa: E402
 from paddle_inline.engine.optim import decay_groups  # noqa: E402
-from paddle_inline.engine.resume import Keeper  # noqa: E402
+from paddle_inline.engine.resume import Keeper, set_aside  # noqa: E402
 from paddle_inline.engine.stop import Stop  # noqa: E402
 from paddle_inline.engine.sync_bn import synchronise  # noqa: E402
 
@@ -116,8 +116,14 @@ def train_rank(config, args, rank, world) -> int:
     if opts.sync_bn:
         synchronise(model, world)
 
-    folder = make_folder(parts.run_folder(config))
+    folder = parts.run_folder(config)
+    wanted = config.model.resume or ("auto" if opts.auto_resume else "")
+    earlier = set_aside(folder) if rank == 0 and not wanted else None
+    if rank == 0:
+        make_folder(folder)
     log = RunLog(folder, rank=rank, visualdl=config.visualdl)
+    if earlier:
+        log.say(f"an earlier run was here: it is in {earlier} now (--resume auto would have gone on with it)")
     facts = {
         "config": settings.to_dict(config),
         "world": world,
@@ -133,7 +139,6 @@ def train_rank(config, args, rank, world) -> int:
         keep_last=config.keep_last,
         with_optimizer=config.save_optimizer,
     )
-    wanted = config.model.resume or ("auto" if opts.auto_resume else "")
     own = parts.drawn_by_rank(config, model)
     progress = keeper.take_up(wanted, log, by_rank=own, force=args.force)
     if rank == 0:

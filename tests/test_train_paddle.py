@@ -253,6 +253,30 @@ def test_a_vanished_output_folder_is_made_again(finished, cfg, tmp_path, monkeyp
     assert {row["epoch"] for row in read_metrics(folder_of(tmp_path))} == {4}
 
 
+def test_a_new_run_sets_an_earlier_one_aside(finished, cfg, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+    before = digest(tmp_path / "copy")
+    assert run(cfg, tmp_path / "copy", "--stop-after", "1") == 0
+    assert "an earlier run was here: it is in " in capsys.readouterr().out
+    assert digest(tmp_path / "copy", "default.1") == before
+    ours = newest_checkpoint(folder_of(tmp_path / "copy") / "checkpoints")[0]
+    assert ours.name == "update_00000011"
+    assert {row["epoch"] for row in read_metrics(folder_of(tmp_path / "copy"))} == {1}
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(cfg, tmp_path, monkeypatch, capsys):
+    def dies(*args, **kwargs):
+        raise OSError("the machine is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resume, "save_checkpoint", dies)
+        assert run(cfg, tmp_path) == 2
+    assert read_metrics(folder_of(tmp_path))[-1]["update"] == 11
+    assert run(cfg, tmp_path, "--resume", "auto", "--stop-after", "1") == 0
+    assert "starting afresh" in capsys.readouterr().out
+    assert [row["update"] for row in read_metrics(folder_of(tmp_path))] == [5, 10, 11, 11]
+
+
 def jpegs(root, broken):
     """Two classes of 8 training images and 4 held-out ones, some of them cut short."""
     for part, count in (("train", 8), ("val", 4)):

@@ -68,6 +68,8 @@ def save_whole(path, write) -> None:
 def save_checkpoint(folder, *, model, optimizer, state, ema=None, keep_last=2) -> Path:
     """Writes `folder`/update_N, drops all but the newest `keep_last`, and returns its path.
 
+    Checkpoints of later updates are dropped as well: the run has gone back behind them.
+
     Args:
         folder: of all checkpoints of a run.
         state: what `state.json` shall hold besides the format; has at least `update`, `model` (the
@@ -104,8 +106,10 @@ def save_checkpoint(folder, *, model, optimizer, state, ema=None, keep_last=2) -
         raise CheckpointError(_not_written(final, error)) from error
     _sync(folder)
     _point(folder / "last", final.name)
-    for old in sorted(folder.glob(f"{PREFIX}*"))[:-keep_last]:
-        shutil.rmtree(old, ignore_errors=True)
+    kept = sorted(path for path in folder.glob(f"{PREFIX}*") if path.name <= final.name)[-keep_last:]
+    for old in folder.glob(f"{PREFIX}*"):
+        if old not in kept:
+            shutil.rmtree(old, ignore_errors=True)
     for leftover in folder.glob(f".*{PREFIX}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     return final

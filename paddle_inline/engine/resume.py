@@ -125,6 +125,7 @@ class Keeper:
         """
         found = wanted_checkpoint(wanted, self.folder, log.say)
         if found is None:
+            log.rewind(0, 0)  # of a run that was killed before its first checkpoint
             return Progress()
         check_same_run(
             found,
@@ -138,6 +139,21 @@ class Keeper:
         log.rewind(progress.update, progress.epoch)
         log.say(f"resumed from {found}: epoch {progress.epoch}, update {progress.update}")
         return progress
+
+
+def set_aside(folder) -> Path | None:
+    """Renames a run's folder that holds checkpoints, TAG to TAG.1, .2, ...: a new run begins in its place.
+
+    Returns:
+        The folder's new name, or None where there was nothing to set aside.
+    """
+    folder = Path(folder)
+    if not any((folder / "checkpoints").glob("update_*")):
+        return None
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    return folder.rename(aside)
 
 
 def wanted_checkpoint(wanted: str, folder, say):

@@ -114,6 +114,12 @@ def test_only_the_newest_are_kept(saved):
     assert sorted(os.listdir(folder)) == ["last", "update_00000003", "update_00000004"]
 
 
+def test_a_run_that_goes_back_drops_what_came_later(saved):
+    folder, (model, optimizer, ema) = saved
+    save_checkpoint(folder, model=model, optimizer=optimizer, ema=ema, state=state(2), keep_last=2)
+    assert sorted(os.listdir(folder)) == ["last", "update_00000001", "update_00000002"]
+
+
 @pytest.mark.parametrize("file", ["model.pdparams", "ema.pdparams", "optimizer.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
 def test_damage_is_noticed_and_the_one_before_is_taken(saved, file, damage):
