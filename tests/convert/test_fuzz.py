@@ -22,7 +22,7 @@ from paddle_inline.timing import peak_memory
 from tests.convert.hostile import SMALL, good_state, paddle_state
 
 QUIET = Wishes(verify=False)
-REFUSALS = (WeightsFileError, UnknownModelError, UnfitWeightsError)
+REFUSALS = (WeightsFileError, FileNotFoundError, UnknownModelError, UnfitWeightsError)
 # values that a description, or a training checkpoint, could give in the place of any other
 ODD = [
     0,
