@@ -15,7 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 OURS = {  # benchmark: the column in which ours stands beside others, and its name; else forms of attention
-    "inference": ("engine", "paddle"),
+    "inference": ("engine", "openvino"),
     "training": ("framework", "paddle"),
     "loader": ("pipeline", "ours"),
 }

@@ -2,14 +2,16 @@
 
     python benchmarks/inference.py --models inline_deit_tiny --batch-size 1 8 --device cpu
 
-Paddle's engines run one exported any-batch program; ONNX Runtime runs the same program's ONNX file;
-torch-eager and torch-compile run the reference. What cannot run here is said and left out.
+Paddle's engines run one exported any-batch program; OpenVINO and ONNX Runtime run the same program's ONNX
+file; torch-eager and torch-compile run the reference, and torch-onnx the ONNX file that torch.onnx writes of
+it, for each batch size its own, in ONNX Runtime. What cannot run here is said and left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import io
 import sys
 import tempfile
 from pathlib import Path
@@ -17,11 +19,13 @@ from pathlib import Path
 import numpy as np
 from common import could_not_run, figure, print_table, report
 
+from paddle_inline.bench import ENGINES
 from paddle_inline.timing import race
 
 MODELS = ["inline_deit_tiny", "inline_pvt_small", "inline_swin_tiny", "inline_cswin_tiny"]
-PADDLE = ("paddle", "paddle-plain", "paddle-bf16", "onnx", "eager")
-TORCH = ("torch-eager", "torch-compile", "torch-bf16")
+DEFAULT = ("openvino", "openvino-bf16", "onnx", "paddle", "paddle-bf16")
+DEFAULT += ("torch-eager", "torch-compile", "torch-onnx")
+TORCH = ("torch-eager", "torch-compile", "torch-bf16", "torch-onnx")
 
 
 def torch_engine(name, kind, device, threads):
@@ -42,12 +46,19 @@ def torch_engine(name, kind, device, threads):
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=half):
             return model(torch.from_numpy(images).to(device)).float().cpu().numpy()
 
-    run(np.zeros((1, 3, *side(model)), np.float32))
+    def run_onnx(images):
+        from paddle_inline.engines import OnnxEngine
+
+        if len(images) not in exported:
+            file = io.BytesIO()
+            torch.onnx.export(model, (torch.from_numpy(images),), file, opset_version=17, dynamo=False)
+            exported[len(images)] = OnnxEngine(file.getvalue(), threads)
+        return exported[len(images)](images)
+
+    exported = {}
+    run = run_onnx if kind == "torch-onnx" else run
+    run(np.zeros((1, 3, 224, 224), np.float32))
     return run
-
-
-def side(model):
-    return getattr(model, "img_size", (224, 224))
 
 
 def paddle_engines(name, kinds, folder, device, threads, missing):
@@ -55,7 +66,7 @@ def paddle_engines(name, kinds, folder, device, threads, missing):
     import paddle
 
     import paddle_inline
-    from paddle_inline.bench import open_engine
+    from paddle_inline.bench import ON_ONNX, open_engine
     from paddle_inline.export import write_files
 
     paddle.set_device(device)
@@ -64,7 +75,7 @@ def paddle_engines(name, kinds, folder, device, threads, missing):
     engines = {}
     for kind in kinds:
         try:
-            if kind == "onnx":
+            if kind in ON_ONNX and not files["onnx"]:
                 files = write_files(model, folder, onnx=True)
             engines[kind] = open_engine(kind, folder, files, model, device, threads)
         except Exception as error:  # whatever is missing here, the rest can still be measured
@@ -76,7 +87,7 @@ def measure(name, arguments, missing):
     """The rows of one model."""
     engines, rows = {}, []
     with tempfile.TemporaryDirectory() as folder:
-        ours = [kind for kind in arguments.engines if kind in PADDLE]
+        ours = [kind for kind in arguments.engines if kind not in TORCH]
         if ours:
             try:
                 engines = paddle_engines(
@@ -129,7 +140,7 @@ def main(argv):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--engines", nargs="+", default=[*PADDLE[:4], *TORCH[:2]], choices=PADDLE + TORCH)
+    parser.add_argument("--engines", nargs="+", default=DEFAULT, choices=ENGINES + TORCH)
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")

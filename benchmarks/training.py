@@ -9,6 +9,7 @@ norm, AdamW in its decay groups. Both start from the same images; values do not 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 import numpy as np
@@ -88,6 +89,8 @@ def main(argv):
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
     arguments = parser.parse_args(argv)
+    # Both frameworks' threads live in this process: those that wait must not spin while the other computes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     rows, missing, lines = [], [], {}
     for name in arguments.models:
         for batch in arguments.batch_size:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .engines import EagerEngine, OnnxEngine, PaddleEngine
+from .engines import EagerEngine, OnnxEngine, OpenVinoEngine, PaddleEngine
 from .export import read_card, write_files
 from .timing import machine, race
 
-ENGINES = ("eager", "paddle", "paddle-plain", "paddle-bf16", "onnx")
+ENGINES = ("eager", "paddle", "paddle-plain", "paddle-bf16", "openvino", "openvino-bf16", "onnx")
+ON_ONNX = {"openvino", "openvino-bf16", "onnx"}  # those that read an ONNX file
 
 
 def open_engine(name, folder, files, model=None, device="cpu", threads=None):
@@ -23,6 +24,8 @@ def open_engine(name, folder, files, model=None, device="cpu", threads=None):
         return EagerEngine(model)
     if name == "onnx":
         return OnnxEngine(folder / files["onnx"], threads)
+    if name.startswith("openvino"):
+        return OpenVinoEngine(folder / files["onnx"], threads, "bf16" if name.endswith("bf16") else "fp32")
     return PaddleEngine(
         folder / files["program"],
         folder / files["params"],
@@ -68,7 +71,7 @@ def run(arguments):
             size = {} if arguments.img_size is None else {"img_size": arguments.img_size}
             model = create_model(arguments.model, **size)
             folder, shape = Path(made), (model.spec.in_chans, *model.img_size)
-            files = write_files(model, folder, onnx="onnx" in arguments.engines)
+            files = write_files(model, folder, onnx=bool(ON_ONNX & set(arguments.engines)))
         rows, failed = [], {}
         engines = {}
         for name in arguments.engines:

@@ -4,7 +4,7 @@ A folder of one model:
 
     card.json                       what it is, how its input is made, what was checked
     model.json, model.pdiparams     program and weights for Paddle Inference (`.pdmodel` from Paddle 2)
-    model.onnx                      both for ONNX Runtime, on request
+    model.onnx                      both for OpenVINO and ONNX Runtime, on request
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from .engines import EagerEngine, OnnxEngine, PaddleEngine
+from .engines import EagerEngine, OnnxEngine, OpenVinoEngine, PaddleEngine
 
 CARD = "card.json"
 FORMAT = 1
@@ -49,7 +50,8 @@ def export_model(
     """Write a model's inference files and card, after comparing them with the model itself.
 
     The program runs through Paddle Inference without and with oneDNN and, where it was asked for, ONNX
-    Runtime, at two batch sizes (one of a fixed batch: twice, on other images). oneDNN is tried in a process
+    Runtime and OpenVINO (if that is installed), at two batch sizes (one of a fixed batch: twice, on other
+    images). oneDNN is tried in a process
     of its own: where it crashes, the card and the log say so and `Predictor` leaves it off.
 
     Args:
@@ -282,6 +284,8 @@ def prove(model, folder, files, batch=None, log=print):
     }
     if files["onnx"]:
         runs["ONNX Runtime"] = lambda: run_all(OnnxEngine(folder / files["onnx"]), batches)
+        if find_spec("openvino"):
+            runs["OpenVINO"] = lambda: run_all(OpenVinoEngine(folder / files["onnx"]), batches)
     rows = []
     for engine, run in runs.items():
         row = {"engine": engine, "batches": list(sizes)}
@@ -344,7 +348,7 @@ def export_command(parser):
     add("--num-classes", type=int, metavar="N", help="where the weights do not say and it is not 1000")
     add("--dynamic-batch", action="store_true", help="for any batch size")
     add("--batch-size", type=int, default=1, metavar="N", help="for batches of this size; default: 1")
-    add("--onnx", action="store_true", help="a file for ONNX Runtime too")
+    add("--onnx", action="store_true", help="a file for OpenVINO and ONNX Runtime too")
     add("--classes", metavar="FILE", help="class names, one a line, or a JSON list")
     add("--top1", type=float, metavar="PERCENT", help="measured accuracy, for the card")
     add("--no-crop", action="store_true", help="the model is evaluated without the centre crop")

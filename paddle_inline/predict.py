@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .engines import EagerEngine, OnnxEngine, PaddleEngine
+from .engines import EagerEngine, OnnxEngine, OpenVinoEngine, PaddleEngine
 from .errors import unknown
 from .export import default_preprocessing, read_card, read_classes, square
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-ENGINES = ("auto", "paddle", "onnx")
+ENGINES = ("auto", "paddle", "openvino", "onnx")
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Predictor:
         source: a folder of `python -m paddle_inline export`, or a model of `create_model`.
         device: "cpu", "gpu" or "gpu:1"; of a model: where it is.
         threads: CPU threads; None: the cores this process may use.
-        precision: "fp32" or "bf16", the latter with Paddle's engine alone.
-        engine: "paddle"; "onnx", for a folder that holds an ONNX file; "auto": ONNX Runtime where it is
-            installed, the file is there and float32 on a CPU is asked for, which is then the faster one.
+        precision: "fp32" or "bf16", the latter not with ONNX Runtime.
+        engine: "paddle"; "openvino" or "onnx" (ONNX Runtime), on a CPU and for a folder that holds an ONNX
+            file; "auto": the fastest that can be had (`choose_engine`).
         onednn: None: as the export found it to work.
         classes: names to use in place of the card's.
     Raises:
@@ -67,16 +67,18 @@ class Predictor:
             self.directory = Path(source)
             self.card = read_card(source)
             self.onednn = self.card["onednn"] if onednn is None else onednn
+            has_onnx = self.card["files"]["onnx"] is not None
             if engine == "auto":
-                fit = self.card["files"]["onnx"] and (device, precision, onednn) == ("cpu", "fp32", None)
-                self.engine = engine = "onnx" if fit and find_spec("onnxruntime") else "paddle"
-            if engine == "onnx" and not self.card["files"]["onnx"]:
+                self.engine = engine = choose_engine(has_onnx and onednn is None, device, precision)
+            if engine != "paddle" and not has_onnx:
                 raise ValueError(f"{source} holds no ONNX files: export the model with --onnx")
-            if engine == "onnx" and (device != "cpu" or precision != "fp32"):
-                raise ValueError("the onnx engine runs float32 on the CPU; use engine paddle for the rest")
+            if engine != "paddle" and device != "cpu":
+                raise ValueError(f"engine {engine} runs on the CPU; use engine paddle for {device}")
+            if engine == "onnx" and precision != "fp32":
+                raise ValueError(f"engine onnx runs float32; use paddle or openvino for {precision}")
         else:
-            if precision != "fp32" or engine == "onnx":
-                raise ValueError("a model runs eagerly in its own precision; export it for bf16 or onnx")
+            if precision != "fp32" or engine not in ("auto", "paddle"):
+                raise ValueError("a model runs eagerly in its own precision; export it for other engines")
             self.card = {
                 "model": source.name,
                 "num_classes": source.spec.num_classes,
@@ -135,6 +137,8 @@ class Predictor:
         files = {kind: name and self.directory / name for kind, name in self.card["files"].items()}
         if self.engine == "onnx":
             return OnnxEngine(files["onnx"], self.options["threads"])
+        if self.engine == "openvino":
+            return OpenVinoEngine(files["onnx"], self.options["threads"], self.options["precision"])
         program = files["program"], files["params"]
         try:
             engine = PaddleEngine(*program, **self.options, onednn=self.onednn)
@@ -147,6 +151,17 @@ class Predictor:
             warnings.warn(f"oneDNN fails on this program and is left off: {reason}", stacklevel=4)
             self.onednn = False
             return PaddleEngine(*program, **self.options, onednn=False)
+
+
+def choose_engine(has_onnx, device, precision):
+    """The fastest engine that is installed: on a CPU OpenVINO, then ONNX Runtime in float32, then Paddle's
+    (benchmarks/inference.py)."""
+    if has_onnx and device == "cpu":
+        if find_spec("openvino"):
+            return "openvino"
+        if find_spec("onnxruntime") and precision == "fp32":
+            return "onnx"
+    return "paddle"
 
 
 def softmax(logits):
@@ -202,7 +217,7 @@ def predict_command(parser):
     add("--device", default="cpu", help="cpu, gpu or gpu:N; default: cpu")
     add("--threads", type=int, metavar="N", help="CPU threads; default: all that this process may use")
     add("--precision", default="fp32", choices=("fp32", "bf16"), help="default: fp32")
-    add("--engine", default="auto", choices=ENGINES, help="default: the faster one that is there")
+    add("--engine", default="auto", choices=ENGINES, help="default: the fastest that is there")
     add("--json", metavar="FILE", help="write the answers as JSON; - for standard output, without the table")
     add("--html", metavar="FILE", help="write a page with thumbnails")
     return run

@@ -49,6 +49,12 @@ class TanhGELU(nn.GELU):
     def __init__(self):
         super().__init__(approximate=True)
 
+    def forward(self, x):
+        if paddle.in_dynamic_mode():
+            return nn.GELU.forward(self, x)
+        # written out: paddle2onnx 2.1 takes the approximation for the exact GELU
+        return 0.5 * x * (1 + paddle.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
 
 class Linear(nn.Linear):
     """x W + b over the last dimension; Paddle stores W as [in, out], PyTorch as [out, in]."""

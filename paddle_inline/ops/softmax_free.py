@@ -64,8 +64,8 @@ def newton_inverse(kernel):
 
 def _newton_inverse(kernel):
     matrix = kernel + RIDGE * paddle.eye(kernel.shape[3], dtype=kernel.dtype)
-    largest = kernel.sum(axis=3).amax(axis=2, keepdim=True).unsqueeze(3)  # [B, h, 1, 1]
-    return _newton(matrix, 1.8 / largest**2 * matrix)
+    largest = _largest(kernel.sum(axis=3, keepdim=True), [2])  # [B, h, 1, 1]
+    return _newton(matrix, 1.8 * paddle.reciprocal(largest**2) * matrix)  # paddle2onnx knows no 1.8 / tensor
 
 
 class _NewtonInverse(PyLayer):
@@ -96,7 +96,7 @@ def normalised_newton_inverse(kernel, per_matrix_alpha=False):
     """
     row_sums = kernel.sum(axis=3, keepdim=True)  # [B, h, m, 1]
     over = [2, 3] if per_matrix_alpha else [0, 1, 2, 3]
-    alpha = 2.0 / paddle.amax(row_sums, axis=over, keepdim=True) ** 2
+    alpha = 2.0 * paddle.reciprocal(_largest(row_sums, over) ** 2)
     alpha = alpha * _halvings(kernel.detach(), alpha.detach(), over)
     inverse = _newton(kernel, alpha * kernel)
     scale = paddle.rsqrt(row_sums)
@@ -114,9 +114,16 @@ def _halvings(kernel, alpha, over):
     factor = paddle.ones_like(alpha)
     for _ in range(MAX_HALVINGS):
         column_sums = (eye - factor * alpha * square).abs().sum(axis=2, keepdim=True)
-        too_large = paddle.amax(column_sums, axis=over, keepdim=True) > 1.01
+        too_large = _largest(column_sums, over) > 1.01
         factor = paddle.where(too_large, 0.5 * factor, factor)
     return factor
+
+
+def _largest(x, axis):
+    """The maximum over some axes, which stay. Eagerly by `amax`, whose gradient is shared by equal elements
+    as PyTorch's is; for programs by `max`, the same number, which paddle2onnx can translate."""
+    largest = paddle.amax if paddle.in_dynamic_mode() else paddle.max
+    return largest(x, axis=axis, keepdim=True)
 
 
 def _newton(matrix, inverse):

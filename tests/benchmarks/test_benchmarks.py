@@ -55,18 +55,18 @@ def test_check_names_what_fell(monkeypatch, tmp_path, capsys):
     results.mkdir()
 
     def write(ours, theirs):
-        facts = {"benchmark": "inference", "rows": [row("paddle", ours), row("torch-eager", theirs)]}
+        facts = {"benchmark": "inference", "rows": [row("openvino", ours), row("torch-eager", theirs)]}
         (results / "inference.json").write_text(json.dumps(facts))
 
     write(1.0, 2.0)
     assert check.main([*call, "--write"]) == 0
-    assert json.loads(baseline.read_text()) == {"inference: paddle over torch-eager, m, 8": 2.0}
+    assert json.loads(baseline.read_text()) == {"inference: openvino over torch-eager, m, 8": 2.0}
     write(1.0, 1.8)
     assert check.main(call) == 0
     write(1.0, 1.6)
     capsys.readouterr()
     assert check.main(call) == 1
-    assert "FELL from 2.00 to 1.60: inference: paddle over torch-eager, m, 8" in capsys.readouterr().out
+    assert "FELL from 2.00 to 1.60: inference: openvino over torch-eager, m, 8" in capsys.readouterr().out
 
 
 def test_ratios_of_frameworks_and_pipelines(monkeypatch):

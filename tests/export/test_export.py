@@ -8,8 +8,15 @@ import pytest
 paddle = pytest.importorskip("paddle")
 
 from paddle_inline import create_model, export  # noqa: E402
-from paddle_inline.engines import OnnxEngine, PaddleEngine, check_readable  # noqa: E402
+from paddle_inline.engines import (  # noqa: E402
+    PRECISIONS,
+    OnnxEngine,
+    OpenVinoEngine,
+    PaddleEngine,
+    check_readable,
+)
 from paddle_inline.export import ExportError, compare, export_model, read_card, trace  # noqa: E402
+from paddle_inline.layers.basic import TanhGELU  # noqa: E402
 
 SMALL = {  # one small model of every family
     "inline_deit_digits": {"depth": 2},  # the last block's filter does not reach the class token
@@ -17,6 +24,7 @@ SMALL = {  # one small model of every family
     "inline_swin_tiny": {"depths": (1, 1, 2, 2), "embed_dim": 16, "num_heads": (1, 2, 2, 2)},
     "inline_cswin_tiny": {"depths": (1, 1, 2, 1), "embed_dim": 16, "num_heads": (2, 2, 4, 4)},
     "soft_tiny": {"depths": (1, 1, 1, 1)},
+    "soft_norm_tiny": {"depths": (1, 1, 1, 1)},
 }
 
 
@@ -159,18 +167,33 @@ def test_a_pad_that_fills_with_garbage_is_found(tmp_path):
 
 
 @pytest.mark.skipif(paddle.__version__.startswith("2."), reason="paddle2onnx needs Paddle 3")
-def test_onnx_agrees_at_any_batch(tmp_path):
-    pytest.importorskip("paddle2onnx")
-    pytest.importorskip("onnxruntime")
-    model = small("inline_deit_digits")
+@pytest.mark.parametrize("name", SMALL)
+def test_onnx_agrees_at_any_batch(name, tmp_path):
+    for module in ("paddle2onnx", "onnxruntime", "openvino"):
+        pytest.importorskip(module)
+    model = small(name)
     card = export_model(model, tmp_path, onnx=True, log=lambda line: None)
-    assert [row["engine"] for row in card["checks"]][-1] == "ONNX Runtime"
-    engine = OnnxEngine(tmp_path / "model.onnx", threads=1)
+    assert [row["engine"] for row in card["checks"]][-2:] == ["ONNX Runtime", "OpenVINO"]
+    engines = OnnxEngine(tmp_path / "model.onnx", threads=1), OpenVinoEngine(tmp_path / "model.onnx", 1)
     model.eval()
-    for batch in (1, 3, 8):
-        images = np.random.RandomState(batch).standard_normal((batch, 3, 32, 32)).astype("float32")
-        with paddle.no_grad():
-            compare([engine(images)], [model(paddle.to_tensor(images)).numpy()], "ONNX Runtime")
+    images = np.random.RandomState(8).standard_normal((8, 3, *model.img_size)).astype("float32")
+    with paddle.no_grad():
+        expected = model(paddle.to_tensor(images)).numpy()
+    for engine in engines:
+        compare([engine(images)], [expected], name)
+
+
+@pytest.mark.skipif(paddle.__version__.startswith("2."), reason="paddle2onnx needs Paddle 3")
+def test_openvino_in_bfloat16_is_near(tmp_path):
+    for module in ("paddle2onnx", "onnxruntime", "openvino"):
+        pytest.importorskip(module)
+    model = small("inline_deit_digits")
+    export_model(model, tmp_path, onnx=True, log=lambda line: None)
+    images = np.random.RandomState(0).standard_normal((3, 3, 32, 32)).astype("float32")
+    full, half = (OpenVinoEngine(tmp_path / "model.onnx", 1, precision)(images) for precision in PRECISIONS)
+    np.testing.assert_allclose(half, full, rtol=0, atol=0.05 * np.abs(full).max())
+    with pytest.raises(ValueError, match="precision"):
+        OpenVinoEngine(tmp_path / "model.onnx", precision="int4")
 
 
 @pytest.mark.gpu
@@ -183,3 +206,16 @@ def test_export_agrees_on_a_gpu(digits):
     with paddle.no_grad():
         expected = model(paddle.to_tensor(images)).numpy()
     np.testing.assert_allclose(engine(images), expected, rtol=0, atol=1e-3)  # TF32 is on there
+
+
+@pytest.mark.skipif(paddle.__version__.startswith("2."), reason="paddle2onnx needs Paddle 3")
+def test_onnx_keeps_the_approximate_gelu(tmp_path):
+    for module in ("paddle2onnx", "onnxruntime"):
+        pytest.importorskip(module)
+    layer = TanhGELU()
+    paddle.jit.save(layer, str(tmp_path / "m"), input_spec=[paddle.static.InputSpec([-1, 5], "float32")])
+    export.write_onnx(tmp_path / "m.json", tmp_path / "m.pdiparams", tmp_path / "m.onnx")
+    x = np.array([[-2.0, -0.5, 0.1, 1.0, 2.5]], "float32")
+    tanh = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    np.testing.assert_allclose(OnnxEngine(tmp_path / "m.onnx")(x), tanh, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(layer(paddle.to_tensor(x)).numpy(), tanh, rtol=0, atol=1e-6)

@@ -92,6 +92,7 @@ def test_onednn_that_fails_is_left_off_with_a_warning(exported, monkeypatch):
     [
         ({"engine": "tensorrt"}, "unknown engine"),
         ({"engine": "onnx"}, "holds no ONNX files"),
+        ({"engine": "openvino"}, "holds no ONNX files"),
         ({"classes": ["a", "b"]}, "2 class names for a model of 10"),
     ],
 )
@@ -100,15 +101,25 @@ def test_what_an_export_does_not_have_is_refused(exported, options, message):
         Predictor(exported[1] / "any", **options)
 
 
-def test_the_faster_engine_that_is_there_is_taken(exported, tmp_path):
+def test_the_fastest_engine_that_is_there_is_taken(exported, tmp_path, monkeypatch):
     _, folder = exported
     assert Predictor(folder / "any").engine == "paddle"  # no ONNX file
     card = json.loads((folder / "any" / "card.json").read_text())
     card["files"]["onnx"] = "model.onnx"
     (tmp_path / "card.json").write_text(json.dumps(card))
-    there = "onnx" if predict.find_spec("onnxruntime") else "paddle"
-    assert Predictor(tmp_path).engine == there
-    assert Predictor(tmp_path, precision="bf16").engine == "paddle"
+    for installed, in_float32, in_bfloat16 in (
+        ({"openvino", "onnxruntime"}, "openvino", "openvino"),
+        ({"onnxruntime"}, "onnx", "paddle"),
+        ((), "paddle", "paddle"),
+    ):
+        monkeypatch.setattr(predict, "find_spec", installed.__contains__ if installed else lambda name: False)
+        assert Predictor(tmp_path).engine == in_float32
+        assert Predictor(tmp_path, precision="bf16").engine == in_bfloat16
+        assert Predictor(tmp_path, device="gpu").engine == "paddle"
+    with pytest.raises(ValueError, match="use engine paddle for gpu"):
+        Predictor(tmp_path, engine="openvino", device="gpu")
+    with pytest.raises(ValueError, match="use paddle or openvino for bf16"):
+        Predictor(tmp_path, engine="onnx", precision="bf16")
 
 
 def test_a_folder_without_a_card_is_refused(tmp_path):
