@@ -28,7 +28,7 @@ def torch_step(name, device, images, labels, dtype):
     import torch_ref
 
     device = "cuda" if device.startswith("gpu") else device
-    model = torch_ref.create_model(name).train().to(device)
+    model = torch_ref.create_model(name, img_size=images.shape[-1]).train().to(device)
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": DECAY},
@@ -65,7 +65,7 @@ def paddle_step(name, device, images, labels, dtype):
     from paddle_inline.engine.optim import decay_groups, make_optimizer
 
     paddle.set_device(device)
-    model = paddle_inline.create_model(name)
+    model = paddle_inline.create_model(name, img_size=images.shape[-1])
     model.train()
     optimizer = make_optimizer("adamw", model, decay_groups(model, DECAY))
     loss_fn = make_loss(False, SMOOTHING)
