@@ -5,6 +5,14 @@ from __future__ import annotations
 import random
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
+
+
+class _Nothing(ISeedSequence):
+    """What a generator starts from that is seeded at once."""
+
+    def generate_state(self, n_words, dtype=np.uint32):
+        return np.ones(n_words, dtype)
 
 
 class Draws:
@@ -21,7 +29,8 @@ class Draws:
     def __init__(self, *key: int):
         for_py, for_np = np.random.SeedSequence(key).generate_state(2)
         self.py = random.Random(int(for_py))
-        self.np = np.random.RandomState(for_np)
+        self.np = np.random.RandomState(np.random.MT19937(_Nothing()))
+        self.np.seed(for_np)  # as RandomState(for_np), which first asks the system for 0.1 ms of chance
 
 
 def seed_of(*key: int) -> int:
