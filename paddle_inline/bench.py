@@ -10,28 +10,32 @@ from pathlib import Path
 
 import numpy as np
 
-from .engines import EagerEngine, OnnxEngine, OpenVinoEngine, PaddleEngine
+from .engines import CompiledEngine, EagerEngine, OnnxEngine, OpenVinoEngine, PaddleEngine
 from .export import read_card, write_files
 from .timing import machine, race
 
-ENGINES = ("eager", "paddle", "paddle-plain", "paddle-bf16", "openvino", "openvino-bf16", "onnx")
+ENGINES = ("eager", "compiled", "compiled-bf16", "paddle", "paddle-plain", "paddle-bf16")
+ENGINES += ("openvino", "openvino-bf16", "onnx")
 ON_ONNX = {"openvino", "openvino-bf16", "onnx"}  # those that read an ONNX file
 
 
 def open_engine(name, folder, files, model=None, device="cpu", threads=None):
     """The engine called `name` in ENGINES: the model itself, or the exported files in a folder."""
+    precision = "bf16" if name.endswith("-bf16") else "fp32"
     if name == "eager":
         return EagerEngine(model)
+    if name.startswith("compiled"):
+        return CompiledEngine(model, precision)
     if name == "onnx":
         return OnnxEngine(folder / files["onnx"], threads)
     if name.startswith("openvino"):
-        return OpenVinoEngine(folder / files["onnx"], threads, "bf16" if name.endswith("bf16") else "fp32")
+        return OpenVinoEngine(folder / files["onnx"], threads, precision)
     return PaddleEngine(
         folder / files["program"],
         folder / files["params"],
         device,
         threads,
-        precision="bf16" if name == "paddle-bf16" else "fp32",
+        precision=precision,
         onednn=name != "paddle-plain",
     )
 
@@ -56,8 +60,8 @@ def run(arguments):
     """The command `bench`; 1 where an engine could not run."""
     if bool(arguments.model) == bool(arguments.export):
         raise ValueError("bench needs either --model NAME or --export DIR")
-    if arguments.export and "eager" in arguments.engines:
-        raise ValueError("an export has no eager model: use --model")
+    if arguments.export and {"eager", "compiled", "compiled-bf16"} & set(arguments.engines):
+        raise ValueError("an export has no model to run eagerly or to compile: use --model")
     with tempfile.TemporaryDirectory() as made:
         model, shape = None, None
         if arguments.export:

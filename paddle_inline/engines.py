@@ -153,6 +153,47 @@ class EagerEngine:
         return logits
 
 
+class CompiledEngine:
+    """A model compiled in this process by `paddle.jit.to_static`, with CINN where this Paddle has it (its GPU
+    builds of version 3), for any batch.
+
+    Args:
+        model: of `create_model`, on its device; it is put in eval mode and stays in it.
+        precision: "fp32", or "bf16" for autocasting to bfloat16, on a GPU.
+    Raises:
+        ValueError: bf16 on a CPU, where Paddle's eager kernels lack it.
+    """
+
+    def __init__(self, model, precision="fp32"):
+        import paddle
+
+        on_cpu = paddle.device.get_device() == "cpu"
+        if precision == "bf16" and on_cpu:
+            raise ValueError("autocasting to bf16 is for a GPU; on a CPU take engine openvino or paddle")
+        model.eval()
+        backend = "CINN" if paddle.is_compiled_with_cinn() and not on_cpu else None
+        forward = paddle.jit.to_static(
+            model.forward, input_spec=[input_spec(model)], full_graph=True, backend=backend
+        )
+        self.amp = {"enable": precision == "bf16", "dtype": "bfloat16"}
+        self.forward = forward
+
+    def __call__(self, images):
+        import paddle
+
+        with paddle.no_grad(), paddle.amp.auto_cast(**self.amp):
+            logits = self.forward(paddle.to_tensor(np.ascontiguousarray(images, np.float32)))
+        return logits.astype("float32").numpy()
+
+
+def input_spec(model, batch=None):
+    """What a traced program of a model takes: images of `batch` (None: any)."""
+    import paddle
+
+    shape = [-1 if batch is None else batch, model.spec.in_chans, *model.img_size]
+    return paddle.static.InputSpec(shape, "float32", "image")
+
+
 def check_readable(program):
     """Refuse, by name, a program that is missing or that another generation of Paddle wrote.
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .engines import EagerEngine, OnnxEngine, OpenVinoEngine, PaddleEngine
+from .engines import EagerEngine, OnnxEngine, OpenVinoEngine, PaddleEngine, input_spec
 
 CARD = "card.json"
 FORMAT = 1
@@ -198,14 +198,12 @@ def trace(model, path, batch):
     """`paddle.jit.save` for images of `batch` (None: any), in eval mode."""
     import paddle
 
-    shape = [-1 if batch is None else batch, model.spec.in_chans, *model.img_size]
     training = model.training
     model.eval()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about tensors without a place, by the tracer itself
-            spec = [paddle.static.InputSpec(shape, "float32", "image")]
-            paddle.jit.save(model, str(path), input_spec=spec)
+            paddle.jit.save(model, str(path), input_spec=[input_spec(model, batch)])
     finally:
         if training:
             model.train()

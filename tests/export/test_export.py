@@ -10,6 +10,7 @@ paddle = pytest.importorskip("paddle")
 from paddle_inline import create_model, export  # noqa: E402
 from paddle_inline.engines import (  # noqa: E402
     PRECISIONS,
+    CompiledEngine,
     OnnxEngine,
     OpenVinoEngine,
     PaddleEngine,
@@ -194,6 +195,17 @@ def test_openvino_in_bfloat16_is_near(tmp_path):
     np.testing.assert_allclose(half, full, rtol=0, atol=0.05 * np.abs(full).max())
     with pytest.raises(ValueError, match="precision"):
         OpenVinoEngine(tmp_path / "model.onnx", precision="int4")
+
+
+def test_a_compiled_model_serves_any_batch():
+    model = small("inline_deit_digits")
+    engine = CompiledEngine(model)
+    for batch in (1, 3):
+        images = np.random.RandomState(batch).standard_normal((batch, 3, 32, 32)).astype("float32")
+        with paddle.no_grad():
+            compare([engine(images)], [model(paddle.to_tensor(images)).numpy()], "to_static")
+    with pytest.raises(ValueError, match="bf16 is for a GPU"):
+        CompiledEngine(model, "bf16")
 
 
 @pytest.mark.gpu
