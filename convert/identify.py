@@ -496,7 +496,8 @@ def _nearest(shapes):
     if shared[name] < 0.1:
         return (
             "these are not the weights of any model here: "
-            f"its names, such as {', '.join(map(short, list(shapes)[:3]))}, are none of theirs"
+            f"its names, such as {', '.join(map(short, list(shapes)[:3]))}, are none of theirs "
+            "(`python -m paddle_inline list` names the models)"
         )
     return f"no model here has these tensors; the nearest is {name}\n{_differences(name, {}, shapes)[1]}"
 

@@ -177,8 +177,8 @@ def find_checkpoint(path) -> Path:
         raise CheckpointError(f"no checkpoint {path}")
     if path.is_file():
         raise CheckpointError(
-            f"{path} is a file; a run is resumed from a checkpoint's folder "
-            f"({path.parent}/checkpoints/last), weights alone are loaded with --pretrained"
+            f"{path} is a file; a run is resumed from its folder or one of its checkpoints' (such as "
+            "OUTPUT/MODEL/TAG/checkpoints/last), weights alone are loaded with --pretrained"
         )
     if (path / SUMS).exists() or path.name.startswith(PREFIX):
         return path.resolve()
