@@ -65,12 +65,15 @@ class PaddleEngine:
             self.predictor = inference.create_predictor(config)
         self.input = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
         self.output = self.predictor.get_output_handle(self.predictor.get_output_names()[0])
+        self.first = True
 
     def __call__(self, images):
         images = np.ascontiguousarray(images, np.float32)
         self.input.reshape(images.shape)
         self.input.copy_from_cpu(images)
-        self.predictor.run()
+        with quiet() if self.first else contextlib.nullcontext():
+            self.predictor.run()
+        self.first = False
         return self.output.copy_to_cpu()
 
 

@@ -167,3 +167,11 @@ def test_the_page_escapes_names():
 
     text = page(card, [(Path('"x<.png'), Image.new("RGB", (8, 8)), [guess])])
     assert "&lt;one&gt;" in text and "<one>" not in text and "&lt;m&gt;" in text and "&quot;x&lt;.png" in text
+
+
+def test_paddle_s_engine_prints_nothing(exported, capfd):
+    _, folder = exported
+    predictor = Predictor(folder / "any", engine="paddle")
+    for batch in (1, 2):
+        predictor.logits(np.zeros((batch, 3, 32, 32), "float32"))
+    assert capfd.readouterr().out == ""
