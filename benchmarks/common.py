@@ -28,7 +28,7 @@ def could_not_run(what, error):
 
 def versions():
     """{package: version} of the frameworks that are loaded."""
-    names = ("paddle", "torch", "onnxruntime", "numpy")
+    names = ("paddle", "torch", "onnxruntime", "openvino", "numpy")
     return {name: sys.modules[name].__version__ for name in names if name in sys.modules}
 
 

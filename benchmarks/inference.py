@@ -17,12 +17,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from common import could_not_run, figure, print_table, report
+from common import RESULTS, could_not_run, print_table, report
 
 from paddle_inline.bench import ENGINES
 from paddle_inline.timing import race
 
 MODELS = ["inline_deit_tiny", "inline_pvt_small", "inline_swin_tiny", "inline_cswin_tiny"]
+REST = 0.3  # seconds between engines, so that the threads of one do not spin into the next one's time
 DEFAULT = ("openvino", "openvino-bf16", "onnx", "paddle", "paddle-bf16")
 DEFAULT += ("torch-eager", "torch-compile", "torch-onnx")
 TORCH = ("torch-eager", "torch-compile", "torch-bf16", "torch-onnx")
@@ -110,7 +111,7 @@ def measure(name, arguments, missing):
                     runs[kind] = functools.partial(engine, images)
                 except Exception as error:
                     missing.append(could_not_run(f"{name} {kind} at batch {batch}", error))
-            for kind, seconds in race(runs, arguments.rounds).items():
+            for kind, seconds in race(runs, arguments.rounds, rest=REST).items():
                 rows.append({"model": name, "engine": kind, "batch": batch, "seconds": seconds})
             show(rows, name, batch)
     return rows
@@ -135,6 +136,44 @@ def show(rows, name, batch):
     )
 
 
+def picture(rows, device):
+    """results/inference.png: for each model a bar for each engine and batch size, with the quartiles."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        could_not_run("the picture", error)
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    models, engines, batches = (
+        list(dict.fromkeys(r[key] for r in rows)) for key in ("model", "engine", "batch")
+    )
+    size = (3.2 * len(models) + 1, 0.25 * len(engines) * len(batches) + 1.2)
+    _, panels = pyplot.subplots(
+        1, len(models), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
+    height = 0.8 / len(batches)
+    for model, axes in zip(models, panels[0]):
+        for b, batch in enumerate(batches):
+            mine = [r for r in rows if (r["model"], r["batch"]) == (model, batch)]
+            places = [engines.index(r["engine"]) + (b - (len(batches) - 1) / 2) * height for r in mine]
+            middle, low, high = (
+                [batch / r["seconds"][key] for r in mine] for key in ("median", "high", "low")
+            )
+            spread = [[m - v for m, v in zip(middle, low)], [v - m for m, v in zip(middle, high)]]
+            axes.barh(places, middle, height, xerr=spread, label=f"batch {batch}", error_kw={"lw": 0.8})
+        axes.set(title=model, xlabel="images a second", yticks=range(len(engines)), yticklabels=engines)
+        axes.grid(alpha=0.3, axis="x")
+    panels[0][0].invert_yaxis()
+    panels[0][-1].legend(fontsize=8)
+    pyplot.suptitle(f"Inference on {device}")
+    RESULTS.mkdir(exist_ok=True)
+    pyplot.savefig(RESULTS / "inference.png", dpi=110)
+    pyplot.close()
+    print(RESULTS / "inference.png")
+
+
 def main(argv):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -150,12 +189,7 @@ def main(argv):
     for name in arguments.models:
         rows += measure(name, arguments, missing)
         report("inference", argv, rows, missing)
-    lines = {}
-    for row in rows:
-        x, y = lines.setdefault(f"{row['model']} {row['engine']}", ([], []))
-        x.append(row["batch"])
-        y.append(row["batch"] / row["seconds"]["median"])
-    figure("inference", f"Inference on {arguments.device}", "batch", "images a second", lines)
+    picture(rows, arguments.device)
     return 1 if missing else 0
 
 

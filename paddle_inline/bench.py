@@ -86,7 +86,7 @@ def run(arguments):
         for batch in arguments.batch_size:
             images = np.random.RandomState(0).standard_normal((batch, *shape)).astype(np.float32)
             runs = {name: functools.partial(engine, images) for name, engine in engines.items()}
-            for name, seconds in race(runs, arguments.rounds).items():
+            for name, seconds in race(runs, arguments.rounds, rest=0.3).items():
                 rows.append({"engine": name, "batch": batch, "seconds": seconds})
     print_rows(rows)
     for name, why in failed.items():

@@ -11,12 +11,14 @@ from pathlib import Path
 from .runtime import available_cores
 
 
-def race(runs, rounds=10, warmup=2, clock=time.perf_counter):
+def race(runs, rounds=10, warmup=2, clock=time.perf_counter, rest=0.0):
     """Time functions in turn, round after round, so that a disturbance meets them all alike.
 
     Args:
         runs: {name: function of no argument, which returns when its work is done}.
         rounds: how often each is timed, after `warmup` calls that are not.
+        rest: seconds before each turn, which then begins with a call that is not timed. The threads of one
+            engine go on spinning after its call, Intel's OpenMP for 0.2 s, and take the next one's core.
     Returns:
         {name: {"median", "low", "high": seconds}}, low and high the quartiles.
     """
@@ -26,6 +28,9 @@ def race(runs, rounds=10, warmup=2, clock=time.perf_counter):
     seconds = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
+            if rest:
+                time.sleep(rest)
+                run()
             start = clock()
             run()
             seconds[name].append(clock() - start)

@@ -35,3 +35,9 @@ def test_race_takes_turns():
     )
     assert calls == ["a", "b", "a", "b", "a", "b"]
     assert result["a"] == {"median": 1, "low": 1, "high": 1}
+
+
+def test_race_with_rests_times_the_second_call_of_a_turn():
+    calls = []
+    race({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 1, 0, rest=1e-6)
+    assert calls == ["a", "a", "b", "b"]
