@@ -119,7 +119,7 @@ def train_rank(config, args, rank, world) -> int:
     folder = parts.run_folder(config)
     wanted = config.model.resume or ("auto" if opts.auto_resume else "")
     if wanted not in ("", "auto"):
-        checkpoint.find_checkpoint(wanted)  # refused before anything is written
+        wanted = str(checkpoint.find_checkpoint(wanted))  # refused before anything is written
     earlier = set_aside(folder) if rank == 0 and not wanted else None
     if rank == 0:
         make_folder(folder)

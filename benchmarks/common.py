@@ -68,16 +68,24 @@ def print_table(columns, rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip(), flush=True)
 
 
-def figure(name, title, xlabel, ylabel, lines, log=True):
-    """results/NAME.png: {label: ([x], [y])} as lines, on logarithmic axes."""
+def plotting():
+    """matplotlib's pyplot, drawing to files; None, and that is said, where matplotlib is missing."""
     try:
         import matplotlib
     except ImportError as error:
         could_not_run("the picture", error)
-        return
+        return None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    return pyplot
+
+
+def figure(name, title, xlabel, ylabel, lines, log=True):
+    """results/NAME.png: {label: ([x], [y])} as lines, on logarithmic axes."""
+    pyplot = plotting()
+    if pyplot is None:
+        return
     _, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     for label, (x, y) in lines.items():
         axes.plot(x, y, marker="o", label=label, linestyle="--" if "softmax" in label else "-")

@@ -17,13 +17,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from common import RESULTS, could_not_run, print_table, report
+from common import RESULTS, could_not_run, plotting, print_table, report
 
 from paddle_inline.bench import ENGINES
-from paddle_inline.timing import race
+from paddle_inline.timing import REST, race
 
 MODELS = ["inline_deit_tiny", "inline_pvt_small", "inline_swin_tiny", "inline_cswin_tiny"]
-REST = 0.3  # seconds between engines, so that the threads of one do not spin into the next one's time
 DEFAULT = ("openvino", "openvino-bf16", "onnx", "paddle", "paddle-bf16")
 DEFAULT += ("torch-eager", "torch-compile", "torch-onnx")
 TORCH = ("torch-eager", "torch-compile", "torch-bf16", "torch-onnx")
@@ -138,14 +137,9 @@ def show(rows, name, batch):
 
 def picture(rows, device):
     """results/inference.png: for each model a bar for each engine and batch size, with the quartiles."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        could_not_run("the picture", error)
+    pyplot = plotting()
+    if pyplot is None:
         return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     models, engines, batches = (
         list(dict.fromkeys(r[key] for r in rows)) for key in ("model", "engine", "batch")
     )

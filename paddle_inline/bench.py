@@ -12,7 +12,7 @@ import numpy as np
 
 from .engines import CompiledEngine, EagerEngine, OnnxEngine, OpenVinoEngine, PaddleEngine
 from .export import read_card, write_files
-from .timing import machine, race
+from .timing import REST, machine, race
 
 ENGINES = ("eager", "compiled", "compiled-bf16", "paddle", "paddle-plain", "paddle-bf16")
 ENGINES += ("openvino", "openvino-bf16", "onnx")
@@ -86,7 +86,7 @@ def run(arguments):
         for batch in arguments.batch_size:
             images = np.random.RandomState(0).standard_normal((batch, *shape)).astype(np.float32)
             runs = {name: functools.partial(engine, images) for name, engine in engines.items()}
-            for name, seconds in race(runs, arguments.rounds, rest=0.3).items():
+            for name, seconds in race(runs, arguments.rounds, rest=REST).items():
                 rows.append({"engine": name, "batch": batch, "seconds": seconds})
     print_rows(rows)
     for name, why in failed.items():

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from .runtime import available_cores
 
+REST = 0.3  # seconds after which the threads of an engine that was timed have stopped spinning
+
 
 def race(runs, rounds=10, warmup=2, clock=time.perf_counter, rest=0.0):
     """Time functions in turn, round after round, so that a disturbance meets them all alike.

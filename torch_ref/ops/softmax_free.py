@@ -62,7 +62,7 @@ def newton_inverse(kernel):
 
 def _newton_inverse(kernel):
     matrix = kernel + RIDGE * torch.eye(kernel.shape[3], dtype=kernel.dtype, device=kernel.device)
-    largest = kernel.sum(dim=3).amax(dim=2, keepdim=True).unsqueeze(3)  # [B, h, 1, 1]
+    largest = kernel.sum(dim=3, keepdim=True).amax(dim=2, keepdim=True)  # [B, h, 1, 1]
     return _newton(matrix, 1.8 / largest**2 * matrix)
 
 
