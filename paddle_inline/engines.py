@@ -114,28 +114,50 @@ class OnnxEngine:
 class OpenVinoEngine:
     """An ONNX file in OpenVINO, on the CPU. ImportError, with the way out, where that is missing.
 
+    A program whose every shape is known fuses more: 1.1 times the speed of the any-batch one in float32, 1.2
+    to 1.6 times in bfloat16. So the first batch sizes that come are compiled for, each when it comes (about a
+    second), and all later ones share the any-batch program.
+
     Args:
         program: `.onnx`; threads: as for `PaddleEngine`; precision: "fp32", or "bf16" for matrix products and
             what follows them in bfloat16, on processors that have such instructions.
+        batches: how many batch sizes get a program of their own; each holds the weights once more.
     """
 
-    def __init__(self, program, threads=None, precision="fp32"):
+    def __init__(self, program, threads=None, precision="fp32", batches=4):
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
         try:
             import openvino
         except ImportError:
             raise ImportError("OpenVINO is not installed: pip install openvino") from None
-        options = {
+        self.options = {
             "INFERENCE_NUM_THREADS": threads or available_cores(),
             "PERFORMANCE_HINT": "LATENCY",  # all threads on one request
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "ENABLE_CPU_PINNING": False,  # other engines and processes share the cores
         }
-        self.request = openvino.Core().compile_model(str(program), "CPU", options).create_infer_request()
+        self.batches = batches
+        self.core = openvino.Core()
+        self.program = self.core.read_model(str(program))
+        self.requests = {}  # by batch size; None: any, or the one that the program is for
 
     def __call__(self, images):
-        return self.request.infer({0: np.ascontiguousarray(images, np.float32)})[0].copy()
+        images = np.ascontiguousarray(images, np.float32)
+        return self._request(len(images)).infer({0: images})[0].copy()
+
+    def _request(self, batch):
+        shape = self.program.input(0).partial_shape
+        may_have_own = shape.is_dynamic and batch and len(self.requests) < self.batches
+        batch = batch if batch in self.requests or may_have_own else None
+        if batch not in self.requests:
+            program = self.program.clone()
+            if batch:
+                shape[0] = batch
+                program.reshape(shape)
+            compiled = self.core.compile_model(program, "CPU", self.options)
+            self.requests[batch] = compiled.create_infer_request()
+        return self.requests[batch]
 
 
 class EagerEngine:

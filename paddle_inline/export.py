@@ -283,7 +283,8 @@ def prove(model, folder, files, batch=None, log=print):
     if files["onnx"]:
         runs["ONNX Runtime"] = lambda: run_all(OnnxEngine(folder / files["onnx"]), batches)
         if find_spec("openvino"):
-            runs["OpenVINO"] = lambda: run_all(OpenVinoEngine(folder / files["onnx"]), batches)
+            # the first batch size in a program of its own, the second in the any-batch one
+            runs["OpenVINO"] = lambda: run_all(OpenVinoEngine(folder / files["onnx"], batches=1), batches)
     rows = []
     for engine, run in runs.items():
         row = {"engine": engine, "batches": list(sizes)}

@@ -185,6 +185,28 @@ def test_onnx_agrees_at_any_batch(name, tmp_path):
 
 
 @pytest.mark.skipif(paddle.__version__.startswith("2."), reason="paddle2onnx needs Paddle 3")
+def test_openvino_compiles_for_the_first_batch_sizes(tmp_path):
+    for module in ("paddle2onnx", "onnxruntime", "openvino"):
+        pytest.importorskip(module)
+    model = small("inline_deit_digits")
+    export_model(model, tmp_path, onnx=True, log=lambda line: None)
+    engine = OpenVinoEngine(tmp_path / "model.onnx", 1, batches=2)
+    images = np.random.RandomState(0).standard_normal((5, 3, 32, 32)).astype("float32")
+    with paddle.no_grad():
+        expected = model(paddle.to_tensor(images)).numpy()
+    for batch in (5, 2, 3, 1, 5):
+        compare([engine(images[:batch])], [expected[:batch]], "OpenVINO")
+    assert list(engine.requests) == [5, 2, None]  # 3 and 1 came too late
+    assert OpenVinoEngine(tmp_path / "model.onnx", 1)(images[:0]).shape == (0, 10)
+
+    export_model(model, tmp_path / "fixed", batch=2, onnx=True, log=lambda line: None)
+    engine = OpenVinoEngine(tmp_path / "fixed" / "model.onnx", 1)
+    compare([engine(images[:2])], [expected[:2]], "OpenVINO")
+    with pytest.raises(RuntimeError, match="2,3,32,32"):
+        engine(images[:3])
+
+
+@pytest.mark.skipif(paddle.__version__.startswith("2."), reason="paddle2onnx needs Paddle 3")
 def test_openvino_in_bfloat16_is_near(tmp_path):
     for module in ("paddle2onnx", "onnxruntime", "openvino"):
         pytest.importorskip(module)
