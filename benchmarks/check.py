@@ -19,6 +19,7 @@ OURS = {  # benchmark: the column in which ours stands beside others, and its na
     "training": ("framework", "paddle"),
     "loader": ("pipeline", "ours"),
 }
+BENCHMARKS = (*OURS, "attention", "resolution")
 TOLERANCE = 0.15  # a ratio may fall by this share: quartiles of one run lie about 10% apart
 
 
@@ -59,7 +60,7 @@ def main(argv):
     now = {}
     for path in sorted(arguments.results.glob("*.json")):
         facts = json.loads(path.read_text(encoding="utf-8"))
-        if facts.get("benchmark") in ("inference", "attention", "resolution"):
+        if facts.get("benchmark") in BENCHMARKS:
             now.update(ratios(facts))
     if not now:
         print(f"no results in {arguments.results}: run a benchmark first", file=sys.stderr)

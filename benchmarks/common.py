@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from paddle_inline.runtime import tune_cpu
@@ -87,8 +89,9 @@ def figure(name, title, xlabel, ylabel, lines, log=True):
     if pyplot is None:
         return
     _, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    for label, (x, y) in lines.items():
-        axes.plot(x, y, marker="o", label=label, linestyle="--" if "softmax" in label else "-")
+    for (label, (x, y)), colour in zip(lines.items(), pyplot.cm.turbo(np.linspace(0, 1, len(lines)))):
+        style = "--" if "softmax" in label else "-"
+        axes.plot(x, y, marker="o", label=label, linestyle=style, color=colour)
     if log:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")

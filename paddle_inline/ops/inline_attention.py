@@ -11,7 +11,7 @@ from __future__ import annotations
 import paddle
 import paddle.nn.functional as F
 
-from .tokens import map_to_tokens, mean_tokens, tokens_to_map
+from .tokens import map_to_tokens, mean_tokens, subtract_row, tokens_to_map
 
 FEATURE_MAPS = {
     "identity": lambda x: x,
@@ -34,13 +34,13 @@ def inline_attention(q, k, v, scale):
     """
     root = (scale / k.shape[2]) ** 0.5
     v_mean = mean_tokens(v, keepdim=True)  # [B, h, 1, d]
-    k_centred = (k - mean_tokens(k, keepdim=True)) * root
-    v_centred = (v - v_mean) * root
+    k_centred = subtract_row(k, mean_tokens(k, keepdim=True)) * root
+    v_centred = subtract_row(v, v_mean) * root
     kv = paddle.matmul(k_centred, v_centred, transpose_x=True)  # [B, h, d, d]
     # Not `+ v_mean`: Paddle 3.3's oneDNN passes fuse a sum into the product before it, which then takes
     # forty times as long and, with the transpose of `merge_heads` fused as well, is wrong. A difference
     # is left alone.
-    return paddle.matmul(q, kv) - (-v_mean)
+    return subtract_row(paddle.matmul(q, kv), -v_mean)
 
 
 def inline_attention_weights(q, k, scale):

@@ -14,6 +14,8 @@ from __future__ import annotations
 import paddle
 from paddle.autograd import PyLayer
 
+from .tokens import subtract_row
+
 RIDGE = 0.01  # what SOFT adds to the kernel's diagonal
 NEWTON_STEPS = 20
 MAX_HALVINGS = 10
@@ -44,10 +46,10 @@ def gaussian_kernel(a, b):
     takes up. What rounding leaves below a squared distance of 0 is put back to 0.
     """
     centre = b.mean(axis=2, keepdim=True).detach()
-    a, b = a - centre, b - centre
+    a, b = subtract_row(a, centre), subtract_row(b, centre)
     half_norms_a = 0.5 * (a * a).sum(axis=3, keepdim=True)  # [B, h, N, 1]
     half_norms_b = 0.5 * (b * b).sum(axis=3).unsqueeze(2)  # [B, h, 1, m]
-    exponent = paddle.matmul(a, b, transpose_y=True) - half_norms_a - half_norms_b
+    exponent = subtract_row(paddle.matmul(a, b, transpose_y=True) - half_norms_a, half_norms_b)
     return paddle.exp(paddle.clip(exponent, max=0.0))
 
 

@@ -63,3 +63,14 @@ def mean_tokens(x, keepdim=False):
     rows = max(n for n in range(1, math.isqrt(num_tokens) + 1) if num_tokens % n == 0)
     x = x.reshape([-1, *x.shape[1:-2], rows, num_tokens // rows, width])
     return x.mean(axis=-2).mean(axis=-2, keepdim=keepdim)
+
+
+def subtract_row(x, row):
+    """[..., N, d] - [..., 1, d]: one row from all.
+
+    Paddle's CPU kernels broadcast over a dimension in the middle four times as slowly as they copy the row
+    and subtract, forward and backward. Programs broadcast, and their engines fuse it.
+    """
+    if paddle.in_dynamic_mode() and x.place.is_cpu_place():
+        row = row.expand(x.shape)
+    return x - row

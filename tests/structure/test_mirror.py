@@ -22,6 +22,7 @@ ALLOWED = {
     "- ops/inline_attention.py: def _filter_grouped(v, kernel, size)": "only Paddle is traced for any batch",
     "- ops/inline_attention.py: def _filter_shifted(v, kernel, size)": "as above",
     "- ops/softmax_free.py: def _largest(x, axis)": "only Paddle is translated to ONNX",
+    "- ops/tokens.py: def subtract_row(x, row)": "torch broadcasts as fast",
 }
 
 
