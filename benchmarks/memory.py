@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
 
 from common import could_not_run, figure, print_table, report
 
@@ -95,8 +96,8 @@ def main(argv):
                     for phase in ("inference", "training"):
                         what = (name, arguments.batch_size, size, letters, phase == "training")
                         try:
-                            with fresh.Pool(1) as pool:
-                                row[phase] = pool.apply(peak, (framework, arguments.device, *what))
+                            with ProcessPoolExecutor(1, fresh) as pool:  # unlike Pool it ends in peace
+                                row[phase] = pool.submit(peak, framework, arguments.device, *what).result()
                         except Exception as error:
                             missing.append(
                                 could_not_run(f"{framework} {name} {form} {phase} at {size}", error)

@@ -15,7 +15,7 @@ import sys
 import numpy as np
 from common import could_not_run, figure, print_table, report
 
-from paddle_inline.timing import race
+from paddle_inline.timing import REST, race
 
 MODELS = ["inline_deit_tiny", "inline_swin_tiny"]
 RATE, DECAY, CLIP, SMOOTHING = 1e-4, 0.05, 5.0, 0.1
@@ -106,7 +106,7 @@ def main(argv):
                 except Exception as error:  # the other can still be measured
                     runs.pop(framework, None)
                     missing.append(could_not_run(f"{framework} {name}, batch {batch}", error))
-            for framework, seconds in race(runs, arguments.rounds, warmup=1).items():
+            for framework, seconds in race(runs, arguments.rounds, warmup=1, rest=REST).items():
                 row = {"framework": framework, "model": name, "batch": batch, "seconds": seconds}
                 rows.append({**row, "images_per_second": batch / seconds["median"]})
                 x, y = lines.setdefault(f"{framework} {name}", ([], []))
