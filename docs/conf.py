@@ -14,6 +14,7 @@ import paddle_inline
 
 project = "paddle-inline"
 author = "the paddle-inline authors"
+html_show_copyright = False
 release = paddle_inline.__version__
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser"]
 myst_enable_extensions = ["dollarmath"]
