@@ -43,6 +43,19 @@ def digits(tmp_path_factory):
     return model, folder, card, lines
 
 
+@pytest.fixture(scope="module")
+def digits_onnx(tmp_path_factory):
+    """(model in eval mode, ONNX file) of an export for any batch."""
+    if paddle.__version__.startswith("2."):
+        pytest.skip("paddle2onnx needs Paddle 3")
+    for module in ("paddle2onnx", "onnxruntime", "openvino"):
+        pytest.importorskip(module)
+    folder, model = tmp_path_factory.mktemp("digits_onnx"), small("inline_deit_digits")
+    export_model(model, folder, onnx=True, log=lambda line: None)
+    model.eval()
+    return model, folder / "model.onnx"
+
+
 def test_the_card_says_what_was_written(digits):
     model, folder, card, lines = digits
     assert read_card(folder) == json.loads((folder / "card.json").read_text()) == card
@@ -184,20 +197,16 @@ def test_onnx_agrees_at_any_batch(name, tmp_path):
         compare([engine(images)], [expected], name)
 
 
-@pytest.mark.skipif(paddle.__version__.startswith("2."), reason="paddle2onnx needs Paddle 3")
-def test_openvino_compiles_for_the_first_batch_sizes(tmp_path):
-    for module in ("paddle2onnx", "onnxruntime", "openvino"):
-        pytest.importorskip(module)
-    model = small("inline_deit_digits")
-    export_model(model, tmp_path, onnx=True, log=lambda line: None)
-    engine = OpenVinoEngine(tmp_path / "model.onnx", 1, batches=2)
+def test_openvino_compiles_for_the_first_batch_sizes(digits_onnx, tmp_path):
+    model, path = digits_onnx
+    engine = OpenVinoEngine(path, 1, batches=2)
     images = np.random.RandomState(0).standard_normal((5, 3, 32, 32)).astype("float32")
     with paddle.no_grad():
         expected = model(paddle.to_tensor(images)).numpy()
     for batch in (5, 2, 3, 1, 5):
         compare([engine(images[:batch])], [expected[:batch]], "OpenVINO")
     assert list(engine.requests) == [5, 2, None]  # 3 and 1 came too late
-    assert OpenVinoEngine(tmp_path / "model.onnx", 1)(images[:0]).shape == (0, 10)
+    assert OpenVinoEngine(path, 1)(images[:0]).shape == (0, 10)
 
     export_model(model, tmp_path / "fixed", batch=2, onnx=True, log=lambda line: None)
     engine = OpenVinoEngine(tmp_path / "fixed" / "model.onnx", 1)
@@ -206,17 +215,13 @@ def test_openvino_compiles_for_the_first_batch_sizes(tmp_path):
         engine(images[:3])
 
 
-@pytest.mark.skipif(paddle.__version__.startswith("2."), reason="paddle2onnx needs Paddle 3")
-def test_openvino_in_bfloat16_is_near(tmp_path):
-    for module in ("paddle2onnx", "onnxruntime", "openvino"):
-        pytest.importorskip(module)
-    model = small("inline_deit_digits")
-    export_model(model, tmp_path, onnx=True, log=lambda line: None)
+def test_openvino_in_bfloat16_is_near(digits_onnx):
+    _, path = digits_onnx
     images = np.random.RandomState(0).standard_normal((3, 3, 32, 32)).astype("float32")
-    full, half = (OpenVinoEngine(tmp_path / "model.onnx", 1, precision)(images) for precision in PRECISIONS)
+    full, half = (OpenVinoEngine(path, 1, precision)(images) for precision in PRECISIONS)
     np.testing.assert_allclose(half, full, rtol=0, atol=0.05 * np.abs(full).max())
     with pytest.raises(ValueError, match="precision"):
-        OpenVinoEngine(tmp_path / "model.onnx", precision="int4")
+        OpenVinoEngine(path, precision="int4")
 
 
 def test_a_compiled_model_serves_any_batch():
