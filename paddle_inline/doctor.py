@@ -40,7 +40,7 @@ TORCH_PROBE = """
 import json, sys
 import paddle, torch
 print(json.dumps({"version": torch.__version__, "file": torch.__file__ or "",
-    "real": torch.__name__ == "torch" and getattr(torch, "matmul", None) is not paddle.matmul}))
+    "real": not isinstance(torch.zeros([1]), paddle.Tensor)}))
 """
 # What a failed import says -> what mends it.
 KNOWN_ERRORS = {

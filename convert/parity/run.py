@@ -220,11 +220,14 @@ def fingerprints(model):
 
 
 def check_frameworks():
-    """Refuse to compare Paddle with itself: after `paddle.enable_compat()`, `import torch` is Paddle."""
+    """Refuse to compare Paddle with itself: after `paddle.enable_compat()`, `import torch` is Paddle.
+
+    Judged by what the module makes, not by its path, which may well hold the word "paddle".
+    """
     import paddle
     import torch
 
-    if torch is paddle or "paddle" in (getattr(torch, "__file__", None) or "paddle"):
+    if torch is paddle or isinstance(torch.zeros([1]), paddle.Tensor):
         raise ValueError(
             f"`import torch` gives {torch!r}, not PyTorch: paddle.enable_compat() is on; "
             "start a new process without it"

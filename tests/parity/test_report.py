@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -296,6 +297,34 @@ class TestVerify:
         monkeypatch.setitem(sys.modules, "torch", paddle)
         with pytest.raises(ValueError, match=r"not PyTorch: paddle.enable_compat\(\) is on"):
             compare("inline_deit_digits")
+
+    def test_what_enable_compat_makes_of_torch_is_refused(self):
+        code = """
+import paddle
+if hasattr(paddle, "enable_compat"):
+    paddle.enable_compat()
+    from convert.parity.run import check_frameworks
+    try:
+        check_frameworks()
+    except ValueError as error:
+        assert "enable_compat" in str(error)
+    else:
+        raise SystemExit("not refused")
+"""
+        root = Path(__file__).parents[2]
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code], cwd=root, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+    def test_a_torch_whose_path_holds_the_word_paddle_is_torch(self, monkeypatch):
+        """As in the virtual environment of a clone called paddle-inline."""
+        import torch
+
+        from convert.parity.run import check_frameworks
+
+        monkeypatch.setattr(torch, "__file__", "/clones/paddle-inline/.venv/lib/torch/__init__.py")
+        check_frameworks()
 
 
 class TestPaddleAlone:
