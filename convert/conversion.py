@@ -102,16 +102,16 @@ def training_hints(contents):
 
     They are the authors' (a pickled yacs node under "config", here a stand-in that nothing ran) or ours.
     """
-    config = _entries(contents.get("config"))
-    data, model = _entries(config.get("data")), _entries(config.get("model"))
+    config = entries(contents.get("config"))
+    data, model = entries(config.get("data")), entries(config.get("model"))
     hints = {"text": " ".join(str(model[key]) for key in ("type", "name") if isinstance(model.get(key), str))}
     if isinstance(data.get("img_size"), int):
         hints["img_size"] = data["img_size"]
     return hints
 
 
-def _entries(node):
-    """A settings node's entries by lower-case name; none for anything else."""
+def entries(node):
+    """The entries of a dictionary or settings node by lower-case name; none for anything else."""
     entries = node.contents if isinstance(node, Inert) else node
     if not isinstance(entries, dict):
         return {}

@@ -1,8 +1,12 @@
 """A training run from one framework to the other: weights, AdamW's moments and steps, averaged weights, and
 how far the schedule is.
 
-PyTorch's side is one file, as the authors' training writes it (model, optimizer, lr_scheduler, epoch,
-max_accuracy, state_dict_ema, max_accuracy_e); Paddle's is a checkpoint folder of train_paddle.py.
+PyTorch's side is one file in one of two layouts; Paddle's is a checkpoint folder of train_paddle.py.
+
+    InLine's    model, optimizer, lr_scheduler, epoch, max_accuracy, config, state_dict_ema, max_accuracy_e,
+                scaler; `epoch` counts the epochs that are done
+    timm's      state_dict, optimizer, epoch, arch, version, metric, state_dict_ema, amp_scaler (SOFT);
+                `epoch` is the index of the last epoch that is done
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import shutil
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import paddle
@@ -32,6 +37,7 @@ from paddle_inline.weights import open_weights, tuples
 
 from .conversion import (
     check_forward,
+    entries,
     open_checkpoint,
     paddle_side,
     require_torch,
@@ -140,18 +146,16 @@ def training_to_torch(folder, output, wishes, say=lambda line: None):
         theirs = torch_ref.create_model(state["model"], **tuples(state["overrides"]))
     order = [name for name, _ in theirs.named_parameters()]
     groups = extra.get("param_groups") or _authors_groups(model, order, _settings(state))
-    slots = _torch_slots(optimizer_state(model, optimizer), model, groups, state["update"])
-    contents = {
-        "model": _torch_weights(model, model.state_dict(), counters),
-        "optimizer": _numbered(groups, slots, state["rate"]),
-        "lr_scheduler": extra.get("lr_scheduler")
-        or {"last_epoch": state["update"], "_step_count": state["update"] + 1},
-        "epoch": state["progress"]["epoch"] - 1,  # of the last one done, counted from 0
-        "max_accuracy": max(state["progress"]["best_top1"], 0.0),
-    }
+    # what a loss scaler skipped before the run came from PyTorch; AdamW has not counted it
+    skipped = max(extra.get("source_update", state["update"]) - extra.get("adam_steps", state["update"]), 0)
+    slots = _torch_slots(optimizer_state(model, optimizer), model, groups, state["update"] - skipped)
+    weights = _torch_weights(model, model.state_dict(), counters)
+    optimizer = _numbered(groups, slots, state["rate"])
+    contents = _layout_of(model.name)(state, weights, optimizer)
     if ema is not None:
         contents["state_dict_ema"] = _torch_weights(model, ema.average, counters)
-        contents["max_accuracy_e"] = max(state["progress"]["best_ema_top1"], 0.0)
+        if "max_accuracy" in contents:
+            contents["max_accuracy_e"] = max(state["progress"]["best_ema_top1"], 0.0)
     with atomic(output) as temporary:
         torch.save(contents, temporary)
         facts = {
@@ -385,7 +389,9 @@ def _paddle_slots(slots, model, groups):
 
 
 def _torch_slots(slots, model, groups, update):
-    """{PyTorch's name: {"step", "exp_avg", "exp_avg_sq"}}, without parameters that were never updated."""
+    """`update`: how many updates AdamW should have counted.
+
+    {PyTorch's name: {"step", "exp_avg", "exp_avg_sq"}}, without parameters that were never updated."""
     betas = {name: group["betas"] for group in groups for name in group["names"]}
     result = {}
     for theirs, ours, turned in _trained(model):
@@ -459,23 +465,99 @@ def _check_torch_file(path, model, state, order, slots):
     return check_forward(identity, _arrays(model.state_dict()), select_weights(back, "model").arrays)
 
 
-def _state(contents, opened, groups, update):
-    """What state.json shall say."""
+def _layout_of(name):
+    """The function that lays out a training checkpoint as the program that trains this model reads it."""
+    return _timm_layout if name.startswith("soft") else _inline_layout
+
+
+def _inline_layout(state, weights, optimizer):
+    """InLine's: `epoch` is the number of epochs done, with which its training goes on."""
+    train, extra = (state.get("config") or {}).get("train", {}), _extra(state)
+    scheduler, settings = extra.get("lr_scheduler"), extra.get("config")
+    if train and state.get("updates_per_epoch"):  # the same two facts from which the position is read back
+        scheduler = {"t_initial": train["epochs"] * state["updates_per_epoch"]}
+        settings = {"TRAIN": {"EPOCHS": train["epochs"]}}
+    contents = {
+        "model": weights,
+        "optimizer": optimizer,
+        "lr_scheduler": scheduler or {},
+        "epoch": state["progress"]["epoch"],
+        "max_accuracy": max(state["progress"]["best_top1"], 0.0),
+    }
+    return {**contents, "config": settings} if settings else contents
+
+
+def _timm_layout(state, weights, optimizer):
+    """timm's, which SOFT uses: `epoch` is the index of the last epoch done."""
+    contents = {
+        "epoch": state["progress"]["epoch"] - 1,
+        "arch": state["model"],
+        "state_dict": weights,
+        "optimizer": optimizer,
+        "version": 2,
+    }
+    best = state["progress"]["best_top1"]
+    return {**contents, "metric": best} if best >= 0 else contents
+
+
+class Position(NamedTuple):
+    """How far a PyTorch run is."""
+
+    epoch: int  # epochs done
+    update: int  # updates done
+    exact: bool  # whether `update` is known; if not, a loss scaler may have skipped some more
+
+
+def position(contents, adam_steps):
+    """How far the run of a PyTorch checkpoint is.
+
+    A loss scaler skips updates whose gradients are not finite, and AdamW does not count those, while the
+    schedule does. InLine's scheduler tells the updates of an epoch: `t_initial` over the epochs of its
+    settings. Where nothing tells them, AdamW's own count is taken, and is exact if no loss scaler was used.
+
+    Args:
+        contents: of the file.
+        adam_steps: the most updates that AdamW counts for any parameter.
+    Returns:
+        Position.
+    Raises:
+        UnfitWeightsError: AdamW has counted more updates than the epochs have.
+    """
     epoch = contents.get("epoch")
-    done = epoch + 1 if isinstance(epoch, int) and epoch >= 0 else 0
+    epoch = epoch if type(epoch) is int and epoch >= 0 else -1
+    is_inline = any(key in contents for key in ("max_accuracy", "config"))
+    done = max(epoch if is_inline else epoch + 1, 0)
+    scheduled = entries(contents.get("lr_scheduler")).get("t_initial")
+    epochs = entries(entries(contents.get("config")).get("train")).get("epochs")
+    if done and all(type(n) in (int, float) and 0 < n < 2**53 for n in (scheduled, epochs)):
+        update = round(scheduled / epochs * done)
+        if adam_steps > update:
+            raise UnfitWeightsError(
+                f"the optimizer has counted {adam_steps} updates, but {done} epochs of its schedule have "
+                f"{update} (t_initial {scheduled} / TRAIN.EPOCHS {epochs} * epoch {epoch})"
+            )
+        return Position(done, update, True)
+    return Position(done, adam_steps, not any(contents.get(key) for key in ("scaler", "amp_scaler", "amp")))
+
+
+def _state(contents, opened, groups, adam_steps):
+    """What state.json shall say."""
+    done, update, exact = position(contents, adam_steps)
+    best = contents.get("max_accuracy", contents.get("metric"))
     progress = Progress(
         epoch=done,
         update=update,
-        best_top1=_number(contents.get("max_accuracy"), -1.0),
+        best_top1=_number(best, -1.0),
         best_ema_top1=_number(contents.get("max_accuracy_e"), -1.0),
     )
+    epochs = entries(entries(contents.get("config")).get("train")).get("epochs")
     return {
         "model": opened.identity.name,
         "overrides": opened.identity.overrides,
         "update": update,
         "progress": progress.as_dict(),
         "rate": _number(groups[0].get("lr"), 0.0),
-        "updates_per_epoch": update // done if done else None,
+        "updates_per_epoch": update // done if done and exact else None,
         "scaler": None,
         "world": None,
         "config": None,  # the settings are those that train_paddle.py is given
@@ -484,6 +566,10 @@ def _state(contents, opened, groups, update):
         "torch": {
             "param_groups": groups,
             "lr_scheduler": plain(contents.get("lr_scheduler")),
+            "config": {"TRAIN": {"EPOCHS": epochs}} if type(epochs) is int else None,
+            "adam_steps": adam_steps,
+            "source_update": update,
+            "update_is_exact": exact,
             "num_batches_tracked": opened.counters,
             "source": {file.name: sha256(file) for file in opened.source.files},
         },

@@ -136,6 +136,8 @@ class Keeper:
             force=force,
         )
         progress = self.restore(found)
+        if check_checkpoint(found)["config"] is None:
+            progress.update = progress.epoch * self.facts["updates_per_epoch"]
         log.rewind(progress.update, progress.epoch)
         log.say(f"resumed from {found}: epoch {progress.epoch}, update {progress.update}")
         return progress
@@ -194,12 +196,7 @@ def check_same_run(found, settings, *, world, updates_per_epoch, by_rank=(), for
     """
     old = check_checkpoint(found)
     if old["config"] is None:  # converted from PyTorch, which tells none: the epochs must be as long
-        if old["update"] != old["progress"]["epoch"] * updates_per_epoch:
-            raise CheckpointError(
-                f"the checkpoint has done {old['update']} updates in {old['progress']['epoch']} epochs; with "
-                f"this batch and data an epoch has {updates_per_epoch}. Choose data.batch_size and "
-                "train.accumulation_steps as it was trained with"
-            )
+        check_position(old, updates_per_epoch)
         return
     changed = [d for d in differences(old["config"], settings) if d.split(":")[0] not in FREE]
     if old["world"] != world:
@@ -222,6 +219,26 @@ def check_same_run(found, settings, *, world, updates_per_epoch, by_rank=(), for
             + "\n  ".join(changed)
             + "\n(--force goes on with the new ones)"
         )
+
+
+def check_position(state, updates_per_epoch) -> int:
+    """The number of updates that a run converted from PyTorch has done.
+
+    Its state knows the epochs done. Of the updates it may know only those that AdamW counted, to which a
+    loss scaler has added some that were skipped: 1 % of them at most, and a hundred at the run's beginning.
+
+    Raises:
+        CheckpointError: where epochs of `updates_per_epoch` do not give the updates done.
+    """
+    found, epoch = state["update"], state["progress"]["epoch"]
+    expected = epoch * updates_per_epoch
+    exact = (state.get("torch") or {}).get("update_is_exact", True)
+    if found == expected or (not exact and found <= expected <= 1.01 * found + 100):
+        return expected
+    raise CheckpointError(
+        f"the checkpoint has done {found} updates in {epoch} epochs; with this batch and data an epoch has "
+        f"{updates_per_epoch}. Choose data.batch_size and train.accumulation_steps as it was trained with"
+    )
 
 
 def _images_per_update(settings, world):

@@ -17,11 +17,12 @@ import torch_ref
 from convert import paddle_to_torch
 from convert.__main__ import main
 from convert.conversion import Wishes
-from convert.training_state import training_to_paddle, training_to_torch
-from paddle_inline.engine.checkpoint import load_checkpoint, save_checkpoint
+from convert.errors import UnfitWeightsError
+from convert.training_state import position, training_to_paddle, training_to_torch
+from paddle_inline.engine.checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
 from paddle_inline.engine.ema import Ema
 from paddle_inline.engine.fit import Progress
-from paddle_inline.engine.optim import decay_groups, make_optimizer
+from paddle_inline.engine.optim import decay_groups, make_optimizer, optimizer_state
 from paddle_inline.stored import WeightsFileError
 from tests.convert.hostile import TRAP, Trap
 
@@ -89,9 +90,10 @@ class TorchRun:
             {
                 "model": OrderedDict((wrap + name, value) for name, value in self.model.state_dict().items()),
                 "optimizer": self.optimizer.state_dict(),
-                "lr_scheduler": {"base_values": [1e-3], "metric": None, "noise": None},
+                "lr_scheduler": {"base_values": [1e-3], "metric": None, "t_initial": 60},
                 "max_accuracy": np.float64(71.5),
-                "epoch": 3,
+                "epoch": 4,
+                "config": {"TRAIN": {"EPOCHS": 12}},
                 "state_dict_ema": self.average,
                 "max_accuracy_e": 72.5,
             },
@@ -132,7 +134,10 @@ class PaddleRun:
             "update": UPDATES,
             "progress": Progress(epoch=4, update=UPDATES, best_top1=71.5, best_ema_top1=72.5).as_dict(),
             "rate": rate(UPDATES),
-            "config": {"train": {"weight_decay": DECAY, "optimizer": {"name": "adamw", "eps": 1e-8}}},
+            "updates_per_epoch": 5,
+            "config": {
+                "train": {"epochs": 12, "weight_decay": DECAY, "optimizer": {"name": "adamw", "eps": 1e-8}}
+            },
         }
         return save_checkpoint(folder, model=self.model, optimizer=self.optimizer, ema=self.ema, state=state)
 
@@ -181,8 +186,9 @@ def test_from_paddle_to_torch(tmp_path):
     training_to_torch(run.save(tmp_path), tmp_path / "a.pth", QUIET)
     run.train(UPDATES, 2 * UPDATES)
     saved = theirs.load(tmp_path / "a.pth")
-    assert (saved["epoch"], saved["max_accuracy"], saved["max_accuracy_e"]) == (3, 71.5, 72.5)
-    assert saved["lr_scheduler"]["last_epoch"] == UPDATES
+    assert (saved["epoch"], saved["max_accuracy"], saved["max_accuracy_e"]) == (4, 71.5, 72.5)
+    assert saved["lr_scheduler"] == {"t_initial": 60}
+    assert saved["config"] == {"TRAIN": {"EPOCHS": 12}}
     assert theirs.optimizer.param_groups[0]["lr"] == rate(UPDATES)
     theirs.train(UPDATES, 2 * UPDATES)
     assert furthest(run.as_torch(run.model.state_dict()), theirs.model.state_dict()) < 1e-8
@@ -190,7 +196,7 @@ def test_from_paddle_to_torch(tmp_path):
 
 
 def test_there_and_back_is_bit_for_bit(tmp_path):
-    name = "soft_digits"
+    name = "inline_deit_digits"
     run = TorchRun(name).train(0, 3)
     first = torch.load(run.save(tmp_path / "a.pth"), weights_only=False)
     made = training_to_paddle(tmp_path / "a.pth", tmp_path / "checkpoints", QUIET)
@@ -206,7 +212,83 @@ def test_there_and_back_is_bit_for_bit(tmp_path):
     for a, b in zip(first["optimizer"]["param_groups"], second["optimizer"]["param_groups"]):
         assert a == b
     assert second["lr_scheduler"] == first["lr_scheduler"]
-    assert (second["epoch"], second["max_accuracy"]) == (3, 71.5)
+    assert (second["epoch"], second["max_accuracy"]) == (4, 71.5)
+    assert second["config"] == first["config"]
+
+
+def test_soft_s_checkpoints_are_timm_s(tmp_path):
+    """`epoch` is there the index of the last epoch done, and the weights stand under `state_dict`."""
+    run = TorchRun("soft_digits").train(0, 12)
+    first = {
+        "epoch": 2,
+        "arch": "soft_digits",
+        "state_dict": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "version": 2,
+        "metric": 61.5,
+    }
+    torch.save(first, tmp_path / "a.pth")
+    made = training_to_paddle(tmp_path / "a.pth", tmp_path / "checkpoints", QUIET)
+    state = check_checkpoint(made)
+    assert (state["progress"]["epoch"], state["update"], state["progress"]["best_top1"]) == (3, 12, 61.5)
+    second = torch.load(training_to_torch(made, tmp_path / "b.pth", QUIET), weights_only=True)
+    assert {key: second[key] for key in ("epoch", "arch", "version", "metric")} == {
+        "epoch": 2,
+        "arch": "soft_digits",
+        "version": 2,
+        "metric": 61.5,
+    }
+    assert all(torch.equal(second["state_dict"][name], value) for name, value in first["state_dict"].items())
+    for number, slot in first["optimizer"]["state"].items():
+        for item, value in slot.items():
+            assert torch.equal(second["optimizer"]["state"][number][item], value), (number, item)
+
+
+def skipping(run, updates):
+    """The optimizer's state of a run whose loss scaler has skipped so many updates."""
+    for slot in run.optimizer.state.values():
+        slot["step"] -= updates
+    return run
+
+
+def test_updates_that_a_loss_scaler_skipped_are_in_the_position_and_not_in_the_optimizer(tmp_path):
+    run = skipping(TorchRun("inline_deit_digits").train(0, UPDATES), 3)
+    made = training_to_paddle(run.save(tmp_path / "a.pth"), tmp_path / "checkpoints", QUIET)
+    state = check_checkpoint(made)
+    assert (state["update"], state["progress"]["epoch"], state["updates_per_epoch"]) == (UPDATES, 4, 5)
+    ours = PaddleRun("inline_deit_digits")
+    ours.load(made)
+    name, slot = next(iter(optimizer_state(ours.model, ours.optimizer).items()))
+    assert slot["beta1_pow_acc"].item() == pytest.approx(0.9 ** (UPDATES - 3 + 1), rel=1e-12), name
+    back = torch.load(training_to_torch(made, tmp_path / "b.pth", QUIET), weights_only=True)
+    assert {slot["step"].item() for slot in back["optimizer"]["state"].values()} == {UPDATES - 3}
+    assert back["epoch"] == 4
+
+
+@pytest.mark.parametrize(
+    ("contents", "steps", "expected"),
+    [
+        ({"epoch": 2, "max_accuracy": 1.0}, 18, (2, 18, True)),
+        ({"epoch": 2, "config": {}, "scaler": {"scale": 2.0}}, 17, (2, 17, False)),
+        ({"epoch": 2, "arch": "soft_tiny", "version": 2}, 27, (3, 27, True)),
+        ({"epoch": 2, "arch": "soft_tiny", "amp_scaler": {"scale": 2.0}}, 25, (3, 25, False)),
+        ({"epoch": 0, "max_accuracy": 0.0}, 0, (0, 0, True)),
+        ({"max_accuracy": 0.0}, 7, (0, 7, True)),
+        (
+            {"epoch": 2, "config": {"train": {"epochs": 300}}, "lr_scheduler": {"t_initial": 2700}},
+            16,
+            (2, 18, True),
+        ),
+    ],
+)
+def test_how_far_a_pytorch_run_is(contents, steps, expected):
+    assert position(contents, steps) == expected
+
+
+def test_more_steps_than_the_schedule_has_are_refused():
+    contents = {"epoch": 2, "config": {"TRAIN": {"EPOCHS": 300}}, "lr_scheduler": {"t_initial": 2700}}
+    with pytest.raises(UnfitWeightsError, match="19 updates, but 2 epochs of its schedule have 18"):
+        position(contents, 19)
 
 
 @pytest.mark.parametrize("handed_over", [False], indirect=True)
@@ -261,7 +343,7 @@ def test_both_ways_on_the_command_line_and_verified(tmp_path, checkpoint, capsys
     assert main(["to-torch", "--training", str(folder / "last"), str(back)]) == 0
     said = capsys.readouterr().out
     assert said.count("verified: forward pass in float64") == 2
-    assert f"wrote {folder / 'update_00000001'}" in said
+    assert f"wrote {folder / 'update_00000020'}" in said
     facts = json.loads((tmp_path / "back.pth.json").read_text())
     assert facts["verification"]["passed"]
     assert facts["output"]["sha256"] == hashlib.sha256(back.read_bytes()).hexdigest()

@@ -73,6 +73,17 @@ def test_a_converted_run_must_have_epochs_as_long(tmp_path):
         check(checkpoint(tmp_path / "c", config=None, progress={"epoch": 2}), PLAIN, 1)
 
 
+@pytest.mark.parametrize("found", [20, 19, 5])
+def test_a_converted_run_under_a_loss_scaler_is_as_far_as_its_epochs(tmp_path, found):
+    """AdamW has not counted the updates that the scaler skipped; the schedule has."""
+    state = {"update": found, "progress": {"epoch": 2}, "torch": {"update_is_exact": False}}
+    assert resume.check_position(state, 10) == 20
+    check(checkpoint(tmp_path / "c", config=None, **state), PLAIN, 1)
+    for updates_per_epoch in (2, 9, 400):
+        with pytest.raises(CheckpointError, match=f"an epoch has {updates_per_epoch}"):
+            resume.check_position({**state, "update": 19}, updates_per_epoch)
+
+
 @pytest.mark.parametrize(
     ("model", "options", "reasons"),
     [
