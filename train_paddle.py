@@ -16,26 +16,27 @@ import sys
 import time
 from pathlib import Path
 
-from paddle_inline.runtime import import_paddle, tune_cpu
+from paddle_inline.utils.environment import import_paddle, tune_cpu
 
 TUNED = tune_cpu(workers=int(os.environ.get("PADDLE_LOCAL_SIZE", "1")))  # before Paddle is imported
 paddle = import_paddle()
 
-from paddle_inline import config as settings  # noqa: E402
 from paddle_inline import load_weights  # noqa: E402
-from paddle_inline.adapt import load_adapted  # noqa: E402
+from paddle_inline.config import load as settings  # noqa: E402
 from paddle_inline.data.loaders import BadImage  # noqa: E402
 from paddle_inline.data.sampler import batches_per_epoch  # noqa: E402
-from paddle_inline.engine import checkpoint, distributed, failure, parts, report  # noqa: E402
-from paddle_inline.engine.diagnose import NotFinite  # noqa: E402
-from paddle_inline.engine.evaluate import evaluate, forward_speed  # noqa: E402
-from paddle_inline.engine.fit import fit  # noqa: E402
-from paddle_inline.engine.log import RunLog, make_folder  # noqa: E402
-from paddle_inline.engine.losses import make_loss  # noqa: E402
-from paddle_inline.engine.optim import decay_groups  # noqa: E402
-from paddle_inline.engine.resume import Keeper, set_aside  # noqa: E402
-from paddle_inline.engine.stop import Stop  # noqa: E402
-from paddle_inline.engine.sync_bn import synchronise  # noqa: E402
+from paddle_inline.training import build, checkpoint, distributed, failure, report  # noqa: E402
+from paddle_inline.training.diagnose import NotFinite  # noqa: E402
+from paddle_inline.training.evaluate import evaluate, forward_speed  # noqa: E402
+from paddle_inline.training.log import RunLog, make_folder  # noqa: E402
+from paddle_inline.training.loop import fit  # noqa: E402
+from paddle_inline.training.losses import make_loss  # noqa: E402
+from paddle_inline.training.optim import decay_groups  # noqa: E402
+from paddle_inline.training.resume import CheckpointManager, archive_previous_run  # noqa: E402
+from paddle_inline.training.stop import Stop  # noqa: E402
+from paddle_inline.training.sync_bn import synchronise  # noqa: E402
+from paddle_inline.utils.errors import UserError  # noqa: E402
+from paddle_inline.weights.resize import load_adapted  # noqa: E402
 
 
 def parse(argv=None):
@@ -92,35 +93,35 @@ def configure(args):
 def train(config, args) -> int:
     """A training run, from its beginning or a checkpoint to its end."""
     rank, world = distributed.start()
-    with failure.reported(parts.run_folder(config), rank, world):
+    with failure.reported(build.run_folder(config), rank, world):
         return train_rank(config, args, rank, world)
 
 
 def train_rank(config, args, rank, world) -> int:
     """One rank's part of `train`."""
     paddle.seed(config.seed)
-    source, load = parts.build_train(config, rank, world)
-    held_out, eval_loader = parts.build_eval(config, rank, world)
-    model = parts.build_model(config, len(source.classes))
-    mixup = parts.build_mixup(config, model.overrides["num_classes"])
+    source, load = build.build_train(config, rank, world)
+    held_out, eval_loader = build.build_eval(config, rank, world)
+    model = build.build_model(config, len(source.classes))
+    mixup = build.build_mixup(config, model.overrides["num_classes"])
     opts, data = config.train, config.data
     batches = batches_per_epoch(len(source), data.batch_size, world, opts.accumulation_steps)
     updates_per_epoch = batches // opts.accumulation_steps
     images = data.batch_size * world * opts.accumulation_steps
     groups = decay_groups(model, opts.weight_decay)
-    amp = parts.amp_arguments(config)
-    model, optimizer, scaler = parts.build_optimizer(config, model, groups, amp)
-    schedule = parts.build_schedule(config, images, updates_per_epoch)
+    amp = build.amp_arguments(config)
+    model, optimizer, scaler = build.build_optimizer(config, model, groups, amp)
+    schedule = build.build_schedule(config, images, updates_per_epoch)
     notes = load_adapted(model, config.model.pretrained) if config.model.pretrained else []
-    ema = parts.build_ema(config, model, images)
+    ema = build.build_ema(config, model, images)
     if opts.sync_bn:
         synchronise(model, world)
 
-    folder = parts.run_folder(config)
+    folder = build.run_folder(config)
     wanted = config.model.resume or ("auto" if opts.auto_resume else "")
     if wanted not in ("", "auto"):
         wanted = str(checkpoint.find_checkpoint(wanted))  # refused before anything is written
-    earlier = set_aside(folder) if rank == 0 and not wanted else None
+    earlier = archive_previous_run(folder) if rank == 0 and not wanted else None
     if rank == 0:
         make_folder(folder)
     log = RunLog(folder, rank=rank, visualdl=config.visualdl)
@@ -132,7 +133,7 @@ def train_rank(config, args, rank, world) -> int:
         "updates_per_epoch": updates_per_epoch,
         "classes": list(source.classes),
     }
-    keeper = Keeper(
+    keeper = CheckpointManager(
         *(folder, model, optimizer),
         ema=ema,
         scaler=scaler,
@@ -141,8 +142,8 @@ def train_rank(config, args, rank, world) -> int:
         keep_last=config.keep_last,
         with_optimizer=config.save_optimizer,
     )
-    own = parts.drawn_by_rank(config, model)
-    progress = keeper.take_up(wanted, log, by_rank=own, force=args.force)
+    own = build.rank_dependent_features(config, model)
+    progress = keeper.resume(wanted, log, by_rank=own, force=args.force)
     if rank == 0:
         (folder / "config.yaml").write_text(settings.to_yaml(config), encoding="utf-8")
     for note in notes:
@@ -205,15 +206,15 @@ def train_rank(config, args, rank, world) -> int:
 def only_evaluate(config) -> int:
     """Accuracy of given weights over the held-out images."""
     rank, world = distributed.start()
-    source, loader = parts.build_eval(config, rank, world)
-    model = parts.build_model(config, len(source.classes))
+    source, loader = build.build_eval(config, rank, world)
+    model = build.build_model(config, len(source.classes))
     weights = config.model.pretrained or config.model.resume
     if not weights:
-        raise ValueError("--eval needs weights: give --pretrained FILE, or --resume CHECKPOINT")
+        raise UserError("--eval needs weights: give --pretrained FILE, or --resume CHECKPOINT")
     if Path(weights).is_dir():
         weights = checkpoint.find_checkpoint(weights) / "model.pdparams"
     load_weights(model, weights)
-    accuracy = evaluate(model, loader, world=world, amp=parts.amp_arguments(config))
+    accuracy = evaluate(model, loader, world=world, amp=build.amp_arguments(config))
     if rank == 0:
         print(f"{model.name} with {weights}: {accuracy}")
     return 0
@@ -221,10 +222,10 @@ def only_evaluate(config) -> int:
 
 def throughput(config) -> int:
     """Images per second of the forward pass, on random images."""
-    model = parts.build_model(config, config.model.num_classes or 1000)
+    model = build.build_model(config, config.model.num_classes or 1000)
     side, batch = config.data.img_size, config.data.batch_size
     images = paddle.randn([batch, config.model.in_chans, side, side])
-    speed = forward_speed(model, images, parts.amp_arguments(config))
+    speed = forward_speed(model, images, build.amp_arguments(config))
     print(f"{model.name}: {speed:.1f} images/s, batch {batch} of {side} x {side}, forward")
     return 0
 
@@ -242,7 +243,7 @@ def main(argv=None) -> int:
     except (BadImage, NotFinite) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except (ValueError, OSError, ImportError) as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

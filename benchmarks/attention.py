@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from common import could_not_run, figure, print_table, report
 
-from paddle_inline.timing import race
+from paddle_inline.utils.timing import benchmark_interleaved
 
 LANDMARKS, TOKENS_PER_LANDMARK = 49, 64
 TOKENS = [196, 392, 784, 1568, 3136, 6272, 12544, 16384]
@@ -203,7 +203,7 @@ def main(argv):
                     runs[form] = functools.partial(run, *inputs)
                 except Exception as error:
                     missing.append(could_not_run(f"{framework} {form} at {tokens}", error))
-            for form, seconds in race(runs, arguments.rounds, warmup=1).items():
+            for form, seconds in benchmark_interleaved(runs, arguments.rounds, warmup=1).items():
                 row = {"framework": framework, "form": form, "tokens": tokens, "seconds": seconds}
                 if not arguments.no_memory:
                     sizes = (tokens, arguments.heads, arguments.width, arguments.device)

@@ -11,12 +11,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from paddle_inline.runtime import tune_cpu
+from paddle_inline.utils.environment import tune_cpu
 
 os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's notes on its own passes
 tune_cpu()
 
-from paddle_inline.timing import machine  # noqa: E402
+from paddle_inline.utils.timing import machine  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -32,19 +32,19 @@ WIDE = {"embed_dim": 4096, "num_heads": 64, "num_classes": 1000}  # 0.8 GiB a bl
 
 def measure(source, output, side):
     """Seconds, of the clock and of the processor, and peak memory of one conversion in a fresh process."""
-    from paddle_inline.runtime import import_paddle
+    from paddle_inline.utils.environment import import_paddle
 
     import_paddle()
     import convert.identify  # noqa: F401
-    from convert.conversion import Wishes
+    from convert.conversion import ConversionOptions
     from convert.conversion import convert as convert_file
-    from paddle_inline.timing import peak_memory
+    from paddle_inline.utils.timing import peak_memory
 
     if side == "torch":
         import torch  # noqa: F401
     imported = peak_memory()
     started, worked = time.perf_counter(), time.process_time()
-    convert_file(source, output, side, Wishes(verify=False))
+    convert_file(source, output, side, ConversionOptions(verify=False))
     seconds, worked = time.perf_counter() - started, time.process_time() - worked
     return {
         "seconds": {"median": seconds},
@@ -70,7 +70,7 @@ def make_files(name, folder):
     from safetensors.torch import save_file
 
     import torch_ref
-    from convert.conversion import Wishes
+    from convert.conversion import ConversionOptions
     from convert.conversion import convert as convert_file
 
     state = torch_ref.create_model(name).state_dict()
@@ -78,7 +78,10 @@ def make_files(name, folder):
     torch.save(state, folder / FORMATS["torch before zip"], _use_new_zipfile_serialization=False)
     save_file(state, folder / FORMATS["safetensors"])
     convert_file(
-        folder / FORMATS["torch"], folder / FORMATS["Paddle"], "paddle", Wishes(model=name, verify=False)
+        folder / FORMATS["torch"],
+        folder / FORMATS["Paddle"],
+        "paddle",
+        ConversionOptions(model=name, verify=False),
     )
     return sum(value.nbytes for value in state.values()) / 2**20
 
@@ -87,7 +90,7 @@ def make_shards(folder, gib):
     """An InLine-DeiT of about `gib` GiB in float32, one block a shard; returns the index and its MiB."""
     from safetensors.numpy import save_file
 
-    from paddle_inline.runtime import import_paddle
+    from paddle_inline.utils.environment import import_paddle
 
     import_paddle()
     from convert.skeleton import shapes_of, skeleton

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from common import RESULTS, could_not_run, plotting, print_table, report
 
-from paddle_inline.bench import ENGINES
-from paddle_inline.timing import REST, race
+from paddle_inline.cli.bench import ENGINES
+from paddle_inline.utils.timing import REST, benchmark_interleaved
 
 MODELS = ["inline_deit_tiny", "inline_pvt_small", "inline_swin_tiny", "inline_cswin_tiny"]
 DEFAULT = ("openvino", "openvino-bf16", "onnx", "paddle", "paddle-bf16")
@@ -47,7 +47,7 @@ def torch_engine(name, kind, device, threads):
             return model(torch.from_numpy(images).to(device)).float().cpu().numpy()
 
     def run_onnx(images):
-        from paddle_inline.engines import OnnxEngine
+        from paddle_inline.inference.backends import OnnxEngine
 
         if len(images) not in exported:
             file = io.BytesIO()
@@ -66,8 +66,8 @@ def paddle_engines(name, kinds, folder, device, threads, missing):
     import paddle
 
     import paddle_inline
-    from paddle_inline.bench import ON_ONNX, open_engine
-    from paddle_inline.export import write_files
+    from paddle_inline.cli.bench import ON_ONNX, open_engine
+    from paddle_inline.inference.export import write_files
 
     paddle.set_device(device)
     model = paddle_inline.create_model(name)
@@ -110,7 +110,7 @@ def measure(name, arguments, missing):
                     runs[kind] = functools.partial(engine, images)
                 except Exception as error:
                     missing.append(could_not_run(f"{name} {kind} at batch {batch}", error))
-            for kind, seconds in race(runs, arguments.rounds, rest=REST).items():
+            for kind, seconds in benchmark_interleaved(runs, arguments.rounds, rest=REST).items():
                 rows.append({"model": name, "engine": kind, "batch": batch, "seconds": seconds})
             show(rows, name, batch)
     return rows

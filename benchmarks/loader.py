@@ -21,7 +21,7 @@ import numpy as np
 from common import could_not_run, figure, print_table, report
 from PIL import Image, ImageOps
 
-from paddle_inline.timing import race
+from paddle_inline.utils.timing import benchmark_interleaved
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 POLICY, ERASE, BATCH, SIZE = "rand-m9-mstd0.5-inc1", 0.25, 16, 224
@@ -111,7 +111,7 @@ def main(argv):
                 except Exception as error:  # the other can still be measured
                     runs.pop(name, None)
                     missing.append(could_not_run(f"{name}, {workers} workers", error))
-            for name, seconds in race(runs, arguments.rounds, 0, clock).items():
+            for name, seconds in benchmark_interleaved(runs, arguments.rounds, 0, clock).items():
                 speed = count / seconds["median"] / max(1, workers)
                 rows.append({"pipeline": name, "workers": workers, "images": count, "seconds": seconds})
                 rows[-1]["images_per_second_and_core"] = speed

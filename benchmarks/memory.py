@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from common import could_not_run, figure, print_table, report
 
-from paddle_inline.timing import peak_memory
+from paddle_inline.utils.timing import peak_memory
 
 MODELS = ["inline_deit_tiny", "inline_pvt_small"]
 SIZES = [224, 448, 672]

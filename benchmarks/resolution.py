@@ -14,7 +14,7 @@ import sys
 import numpy as np
 from common import could_not_run, figure, print_table, report
 
-from paddle_inline.timing import race
+from paddle_inline.utils.timing import benchmark_interleaved
 
 MODELS = ["inline_deit_tiny", "inline_pvt_small"]
 SIZES = [224, 384, 512, 640, 768, 1024]
@@ -41,7 +41,7 @@ def paddle_model(name, device, **overrides):
     import paddle
 
     import paddle_inline
-    from paddle_inline.engines import EagerEngine
+    from paddle_inline.inference.backends import EagerEngine
 
     paddle.set_device(device)
     model = paddle_inline.create_model(name, **overrides)
@@ -79,7 +79,7 @@ def main(argv):
                     except Exception as error:
                         runs.pop(form, None)
                         missing.append(could_not_run(f"{framework} {name} {form} at {size}", error))
-                for form, seconds in race(runs, arguments.rounds, warmup=1).items():
+                for form, seconds in benchmark_interleaved(runs, arguments.rounds, warmup=1).items():
                     rows.append(
                         {
                             "framework": framework,

@@ -15,7 +15,7 @@ import sys
 import numpy as np
 from common import could_not_run, figure, print_table, report
 
-from paddle_inline.timing import REST, race
+from paddle_inline.utils.timing import REST, benchmark_interleaved
 
 MODELS = ["inline_deit_tiny", "inline_swin_tiny"]
 RATE, DECAY, CLIP, SMOOTHING = 1e-4, 0.05, 5.0, 0.1
@@ -60,9 +60,9 @@ def paddle_step(name, device, images, labels, dtype):
     import paddle
 
     import paddle_inline
-    from paddle_inline.engine.fit import train_step
-    from paddle_inline.engine.losses import make_loss
-    from paddle_inline.engine.optim import decay_groups, make_optimizer
+    from paddle_inline.training.loop import train_step
+    from paddle_inline.training.losses import make_loss
+    from paddle_inline.training.optim import decay_groups, make_optimizer
 
     paddle.set_device(device)
     model = paddle_inline.create_model(name, img_size=images.shape[-1])
@@ -106,7 +106,9 @@ def main(argv):
                 except Exception as error:  # the other can still be measured
                     runs.pop(framework, None)
                     missing.append(could_not_run(f"{framework} {name}, batch {batch}", error))
-            for framework, seconds in race(runs, arguments.rounds, warmup=1, rest=REST).items():
+            for framework, seconds in benchmark_interleaved(
+                runs, arguments.rounds, warmup=1, rest=REST
+            ).items():
                 row = {"framework": framework, "model": name, "batch": batch, "seconds": seconds}
                 rows.append({**row, "images_per_second": batch / seconds["median"]})
                 x, y = lines.setdefault(f"{framework} {name}", ([], []))

@@ -6,9 +6,9 @@ import argparse
 import sys
 import warnings
 
-from . import command
+from . import cli as command
 from .errors import EXIT_CODES, exit_code
-from .parity import command as parity_command
+from .parity import cli as parity_command
 
 
 def build_parser():

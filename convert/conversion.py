@@ -12,15 +12,15 @@ from functools import partial
 import numpy as np
 
 from paddle_inline import __version__
-from paddle_inline.adapt import REBUILT, adapt_weights, as_float64
-from paddle_inline.errors import short
-from paddle_inline.pickles import Inert
-from paddle_inline.runtime import import_paddle
-from paddle_inline.stored import StoredArray, WeightsFileError, nonfinite
+from paddle_inline.utils.environment import import_paddle
+from paddle_inline.utils.errors import UserError, short
+from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, nonfinite
+from paddle_inline.weights.resize import REBUILT, adapt_weights, as_float64
+from paddle_inline.weights.safe_pickle import Inert
 
 from .errors import CheckFailedError, UnfitWeightsError
-from .files.source import Source, Weights, open_source, select_weights
-from .files.write import (
+from .formats.source import Source, Weights, open_source, select_weights
+from .formats.write import (
     atomic,
     check_output,
     check_sidecar,
@@ -34,7 +34,7 @@ OTHER = {"torch": "paddle", "paddle": "torch"}
 
 
 @dataclass(frozen=True)
-class Wishes:
+class ConversionOptions:
     """What a user can ask of a conversion; the defaults ask the file."""
 
     model: str | None = None  # of the source
@@ -66,29 +66,29 @@ class Outcome:
     verification: dict
 
 
-def open_checkpoint(path, wishes):
+def open_checkpoint(path, options):
     """Open a checkpoint and recognise its model.
 
-    Raises FileNotFoundError, WeightsFileError, UnknownModelError; ValueError for wishes that it cannot meet.
+    Raises FileNotFoundError, WeightsFileError, UnknownModelError; ValueError for options that it cannot meet.
     """
-    source = open_source(path, wishes.skip_calls)
+    source = open_source(path, options.skip_calls)
     check_sidecar(source.path)
-    weights = select_weights(source, wishes.take)
+    weights = select_weights(source, options.take)
     import_paddle()  # only for a file that could be read
     from .identify import identify
 
     shapes = {name: array.shape for name, array in weights.arrays.items()}
     described = source.description
-    if described and wishes.model in (None, described["model"]):
+    if described and options.model in (None, described["model"]):
         try:
-            identity = identify(shapes, described["model"], {**described["overrides"], **wishes.overrides})
+            identity = identify(shapes, described["model"], {**described["overrides"], **options.overrides})
         except Exception as error:  # a description can hold anything
             raise WeightsFileError(
                 f"{source.path} says it is of {short(described['model'])!r}, but: {error}"
             ) from None
         identity = replace(identity, how="what the file says of itself", assumed={})
     else:
-        identity = identify(shapes, wishes.model, wishes.overrides, training_hints(source.contents))
+        identity = identify(shapes, options.model, options.overrides, training_hints(source.contents))
     counters = {name: a for name, a in weights.arrays.items() if name.endswith(".num_batches_tracked")}
     arrays = {name: array for name, array in weights.arrays.items() if name not in counters}
     counts = {name: int(array.read()) for name, array in counters.items() if array.shape == ()}
@@ -118,14 +118,14 @@ def entries(node):
     return {key.lower(): value for key, value in entries.items() if isinstance(key, str)}
 
 
-def convert(path, output, side, wishes=None, say: Callable[[str], None] = lambda line: None):
+def convert(path, output, side, options=None, say: Callable[[str], None] = lambda line: None):
     """Convert one checkpoint.
 
     Args:
         path: any file that `open_source` opens, of either side.
         output: the file to write; its suffix decides the format (files/write.py).
         side: "paddle" or "torch", what to write.
-        wishes: Wishes.
+        options: ConversionOptions.
         say: called with a line for everything that was chosen or changed.
     Returns:
         Outcome. The output and its sidecar `<output>.json` are in place.
@@ -133,16 +133,16 @@ def convert(path, output, side, wishes=None, say: Callable[[str], None] = lambda
         What `open_checkpoint` raises; UnfitWeightsError; CheckFailedError; OSError if it cannot be written.
         The output is then what it was before.
     """
-    wishes = wishes or Wishes()
+    options = options or ConversionOptions()
     output = check_output(output, side)
-    opened = open_checkpoint(path, wishes)
+    opened = open_checkpoint(path, options)
     if output.exists() and any(output.samefile(file) for file in opened.source.files):
-        raise ValueError(f"output {output} is the input; name another file")
-    for line in spoken(opened):
+        raise UserError(f"output {output} is the input; name another file")
+    for line in summary_lines(opened):
         say(line)
-    if wishes.verify:
+    if options.verify:
         require_torch()
-    ours, target, notes = paddle_side(opened, wishes)
+    ours, target, notes = paddle_side(opened, options)
     for note in notes:
         say(note)
     description = {"model": target.name, "overrides": target.overrides}
@@ -152,7 +152,7 @@ def convert(path, output, side, wishes=None, say: Callable[[str], None] = lambda
     with atomic(output) as temporary:
         write_weights(temporary, arrays, side, description)
         verification = {"done": False, "why": "--no-verify"}
-        if wishes.verify:
+        if options.verify:
             verification = check(temporary, opened, target, side, exact=not notes)
             say(f"verified: {verification['text']}")
         facts = describe(opened, output, temporary, side, description, notes, verification)
@@ -161,7 +161,7 @@ def convert(path, output, side, wishes=None, say: Callable[[str], None] = lambda
     return Outcome(str(output), target, notes, verification)
 
 
-def spoken(opened):
+def summary_lines(opened):
     """Lines on what was read, taken and recognised."""
     weights, identity = opened.weights, opened.identity
     taken = f"its weights under {weights.taken!r}" if weights.taken else "its weights"
@@ -176,14 +176,14 @@ def spoken(opened):
         yield f"no tensor shows, so taken from {identity.name}: {values}"
 
 
-def paddle_side(opened, wishes):
-    """({Paddle name: StoredArray}, Identity, notes): the source on Paddle's side, checked when it is read,
+def paddle_side(opened, options):
+    """({Paddle name: LazyArray}, Identity, notes): the source on Paddle's side, checked when it is read,
     and fitted to the wished size and classes."""
     identity = opened.identity
     arrays = translated(opened.weights.arrays, identity.model, identity.side, "paddle")
     own = identity.model.state_dict()
     arrays = {name: _checked(name, array, own[name]) for name, array in arrays.items()}
-    wished = {"img_size": wishes.img_size, "num_classes": wishes.num_classes}
+    wished = {"img_size": options.img_size, "num_classes": options.num_classes}
     wished = {key: value for key, value in wished.items() if value is not None}
     if not wished:
         return arrays, identity, []
@@ -193,9 +193,9 @@ def paddle_side(opened, wishes):
 
 
 def torch_side(arrays, model, counters):
-    """{PyTorch name: StoredArray} from the Paddle side, with BatchNorm's counters (0 where unknown) where
+    """{PyTorch name: LazyArray} from the Paddle side, with BatchNorm's counters (0 where unknown) where
     PyTorch has them: behind the statistics."""
-    from .rules import torch_only_names
+    from .mapping import torch_only_names
 
     result, counted = {}, set(torch_only_names(model))
     for name, array in translated(arrays, model, "paddle", "torch").items():
@@ -203,7 +203,7 @@ def torch_side(arrays, model, counters):
         counter = f"{name.rsplit('.', 1)[0]}.num_batches_tracked"
         if name.endswith(".running_var") and counter in counted:
             count = np.array(counters.get(counter, 0), "int64")
-            result[counter] = StoredArray((), "int64", lambda count=count: count)
+            result[counter] = LazyArray((), "int64", lambda count=count: count)
     return result
 
 
@@ -215,7 +215,7 @@ def translated(arrays, model, source, target):
     for name, (old, rule) in names_of(model, source, target).items():
         array = arrays[old]
         if rule.transpose and source != target:
-            array = StoredArray(array.shape[::-1], array.dtype, partial(_transposed, array))
+            array = LazyArray(array.shape[::-1], array.dtype, partial(_transposed, array))
         result[name] = array
     return result
 
@@ -252,7 +252,7 @@ def _read_checked(name, array, own):
 def require_torch(why="verifying runs the model in PyTorch too (--no-verify does without)"):
     """ValueError where PyTorch is missing; it is not imported before a file has been read."""
     if importlib.util.find_spec("torch") is None:
-        raise ValueError(f"{why}; PyTorch is not installed: install it (README, Install)")
+        raise UserError(f"{why}; PyTorch is not installed: install it (README, Install)")
 
 
 def check(written, opened, target, side, exact):
@@ -281,7 +281,7 @@ def check_forward(identity, ours, theirs):
     """Run a model in both frameworks, in float64, on the same images.
 
     Args:
-        ours, theirs: {name: StoredArray} of Paddle's and PyTorch's side.
+        ours, theirs: {name: LazyArray} of Paddle's and PyTorch's side.
     Returns:
         What was found, for the sidecar.
     Raises:

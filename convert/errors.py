@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from paddle_inline.stored import WeightsFileError
+from paddle_inline.utils.errors import FileAccessError, MissingFileError, UserError
+from paddle_inline.weights.lazy_array import WeightsFileError
 
 
-class UnknownModelError(ValueError):
+class UnknownModelError(UserError):
     """Weights of no model that we know, or of more than one."""
 
 
-class UnfitWeightsError(ValueError):
+class UnfitWeightsError(UserError):
     """Weights of a known model that no such model can have: NaN, another kind of number, a wrong buffer."""
 
 
@@ -21,11 +22,11 @@ class CheckFailedError(Exception):
 _CODES = (
     (CheckFailedError, 1),
     (WeightsFileError, 3),
-    (FileNotFoundError, 3),
+    (MissingFileError, 3),
     (UnknownModelError, 4),
     (UnfitWeightsError, 5),
-    (OSError, 6),
-    (ValueError, 2),
+    (FileAccessError, 6),
+    (UserError, 2),
 )
 EXIT_CODES = """exit codes:
   0  done

@@ -13,15 +13,15 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from paddle_inline.adapt import REBUILT
-from paddle_inline.errors import short
 from paddle_inline.models import inline_cswin, inline_deit, inline_pvt, inline_swin, soft
 from paddle_inline.models.factory import FAMILIES, model_spec
 from paddle_inline.models.spec import attention_types
-from paddle_inline.weights import difference
+from paddle_inline.utils.errors import short
+from paddle_inline.weights.load import difference
+from paddle_inline.weights.resize import REBUILT
 
 from .errors import UnknownModelError
-from .rules import torch_only_names
+from .mapping import torch_only_names
 from .skeleton import shapes_of, skeleton
 
 # Fields that matter in training alone, or to nobody but a reader.
@@ -58,11 +58,11 @@ class _Hidden:
         return "not shown"
 
 
-HIDDEN = _Hidden()
+UNKNOWN = _Hidden()
 
 
 @dataclass(frozen=True)
-class Sight:
+class InferredSpec:
     """What a family's reader saw: fields of the spec, and alternatives where several values explain it."""
 
     fields: dict
@@ -182,7 +182,7 @@ def _ratio(hidden, width):
 
 def _heads(shapes, tensor, width):
     """The heads of an InLine block, which its grouped convolution shows; other blocks hide them."""
-    return width // shapes.of(tensor, 3)[1] if tensor in shapes else HIDDEN
+    return width // shapes.of(tensor, 3)[1] if tensor in shapes else UNKNOWN
 
 
 def _attention_code(letters):
@@ -230,7 +230,7 @@ def _read_deit(shapes, known):
         "attn_type": letters[0],
         **_ends(shapes, "patch_embed.proj.weight"),
     }
-    return Sight(fields, _sizes(shapes.of("pos_embed", 3)[1] - 1, patch[2], known))
+    return InferredSpec(fields, _sizes(shapes.of("pos_embed", 3)[1] - 1, patch[2], known))
 
 
 def _read_pvt(shapes, known):
@@ -248,13 +248,13 @@ def _read_pvt(shapes, known):
             _ratio(shapes.width(f"{first}.mlp.fc1.bias"), dim) for first, dim in zip(firsts, dims)
         ),
         "sr_ratios": tuple(
-            HIDDEN if letter == "I" else _kernel(shapes, f"{first}.attn.sr.weight")
+            UNKNOWN if letter == "I" else _kernel(shapes, f"{first}.attn.sr.weight")
             for first, letter in zip(firsts, letters)
         ),
         "attn_type": letters,
         **_ends(shapes, "patch_embed1.proj.weight"),
     }
-    return Sight(fields, _sizes(shapes.of("pos_embed4", 3)[1], 32, known))
+    return InferredSpec(fields, _sizes(shapes.of("pos_embed4", 3)[1], 32, known))
 
 
 def _read_swin(shapes, known):
@@ -277,7 +277,7 @@ def _read_swin(shapes, known):
         "attn_type": _attention_code(letters),
         **_ends(shapes, "patch_embed.proj.weight"),
     }
-    return Sight(fields, _swin_windows(shapes, letters, known))
+    return InferredSpec(fields, _swin_windows(shapes, letters, known))
 
 
 def _swin_windows(shapes, letters, known):
@@ -322,7 +322,7 @@ def _read_cswin(shapes, known):
         "attn_type": _attention_code([shapes.letters(stage, mark) for stage in blocks]),
         **_ends(shapes, "stage1_conv_embed.0.weight"),
     }
-    return Sight(fields)
+    return InferredSpec(fields)
 
 
 def _read_soft(shapes, known):
@@ -331,11 +331,11 @@ def _read_soft(shapes, known):
     fields = {
         "embed_dims": tuple(shapes.of(f"pos_embed{s}", 3)[2] for s in stages),
         "depths": tuple(shapes.count(f"block{s}") for s in stages),
-        "num_heads": (*(shapes.of(f"{block}.conv.weight", 4)[0] for block in inner), HIDDEN),
+        "num_heads": (*(shapes.of(f"{block}.conv.weight", 4)[0] for block in inner), UNKNOWN),
         "landmark_ratios": tuple(_kernel(shapes, f"{block}.Qlandmark_op.weight") for block in inner),
         **_ends(shapes, "patch_embed1.proj.0.weight"),
     }
-    return Sight(fields)
+    return InferredSpec(fields)
 
 
 def _ends(shapes, stem):
@@ -381,11 +381,11 @@ def _family_of(name):
 def _refuse_contradictions(sight, known):
     """What is known must not be what the tensors deny: a model of such sizes might not fit into memory."""
     for key, value in known.items():
-        seen = sight.fields.get(key, HIDDEN)
+        seen = sight.fields.get(key, UNKNOWN)
         if key == "attn_type" and isinstance(value, str):
             value = _same_letters(value, sight.fields)
         whole = isinstance(seen, tuple) and isinstance(value, (tuple, list)) and len(seen) == len(value)
-        if any(v != s for v, s in (zip(value, seen) if whole else [(value, seen)]) if s is not HIDDEN):
+        if any(v != s for v, s in (zip(value, seen) if whole else [(value, seen)]) if s is not UNKNOWN):
             raise UnknownModelError(f"{key} is {seen!r} by the tensors, not {short(repr(value))}")
 
 
@@ -410,33 +410,33 @@ def _candidate(variant, seen, known):
     assumed = {
         key: overrides.get(key, value)
         for key, value in vars(spec).items()
-        if key not in UNSEEN | set(known) and _hides(seen.get(key, HIDDEN))
+        if key not in UNSEEN | set(known) and _hides(seen.get(key, UNKNOWN))
     }
     return _Candidate(variant, overrides, assumed)
 
 
 def _hides(value):
-    return value is HIDDEN or (isinstance(value, tuple) and HIDDEN in value)
+    return value is UNKNOWN or (isinstance(value, tuple) and UNKNOWN in value)
 
 
 def _filled(value, own):
     """`value` with the variant's own in place of what is hidden."""
-    if value is HIDDEN:
+    if value is UNKNOWN:
         return own
     if _hides(value):
-        return tuple(o if v is HIDDEN else v for v, o in zip(value, own))
+        return tuple(o if v is UNKNOWN else v for v, o in zip(value, own))
     return value
 
 
 def _filled_heads(seen, spec):
     """The variant's heads where they are hidden; in stages of other widths, heads as wide as those seen."""
     heads, widths = seen["num_heads"], _widths(seen)
-    if heads is HIDDEN or not _hides(heads) or widths == _widths(vars(spec)):
+    if heads is UNKNOWN or not _hides(heads) or widths == _widths(vars(spec)):
         return _filled(heads, spec.num_heads)
-    shown = {width // head for width, head in zip(widths, heads) if head is not HIDDEN}
+    shown = {width // head for width, head in zip(widths, heads) if head is not UNKNOWN}
     if len(shown) != 1:
         return _filled(heads, spec.num_heads)
-    return tuple(width // min(shown) if head is HIDDEN else head for width, head in zip(widths, heads))
+    return tuple(width // min(shown) if head is UNKNOWN else head for width, head in zip(widths, heads))
 
 
 def _widths(fields):
@@ -462,7 +462,7 @@ def _agrees(spec, hints):
 
 def _refuse_unseen_heads(chosen, sight):
     heads = sight.fields["num_heads"]
-    if heads is HIDDEN or set(heads) == {HIDDEN}:
+    if heads is UNKNOWN or set(heads) == {UNKNOWN}:
         raise UnknownModelError(
             f"{_call(chosen.name, chosen.overrides)} has these tensors, but softmax attention does not show "
             "its number of heads, and other transformers have the same tensors with another number (plain "

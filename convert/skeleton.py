@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 
 import paddle_inline
-from paddle_inline.layers.basic import weightless
+from paddle_inline.layers.basic import meta_init
 
-from .rules import tensor_rules
+from .mapping import tensor_rules
 from .translate import torch_shapes
 
 
 @functools.lru_cache(maxsize=8)
 def _skeleton(name, overrides):
-    with weightless():
+    with meta_init():
         return paddle_inline.create_model(name, **dict(overrides))
 
 

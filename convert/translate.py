@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from paddle_inline.weights import difference
+from paddle_inline.utils.errors import UserError
+from paddle_inline.weights.load import difference
 
-from .rules import tensor_rules, torch_only_names
+from .mapping import tensor_rules, torch_only_names
 
 
 def torch_to_paddle(state, model):
@@ -64,7 +65,7 @@ def _refuse(lines, model):
     if lines:
         name = getattr(model, "name", type(model).__name__)
         shown = [*lines[:40], *([f"  ... and {len(lines) - 40} more"] if len(lines) > 40 else [])]
-        raise ValueError(
+        raise UserError(
             f"these are not the weights of {name}: names or shapes differ\n"
             "  (- in the model, + in the file)\n" + "\n".join(shown)
         )

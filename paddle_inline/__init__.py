@@ -9,7 +9,7 @@ _HOME = {"create_model": ".models", "list_models": ".models", "load_weights": ".
 
 
 def __getattr__(name):
-    # Lazy, so that `paddle_inline.runtime` can prepare the environment before Paddle is loaded.
+    # Lazy, so that `paddle_inline.utils.environment` can prepare the environment before Paddle is loaded.
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name], __name__), name)
     if name in ("models", "ops", "layers"):

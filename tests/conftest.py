@@ -17,7 +17,7 @@ import sys
 import numpy as np
 import pytest
 
-from paddle_inline.runtime import tune_cpu
+from paddle_inline.utils.environment import tune_cpu
 
 NEEDS_TORCH = {"timm", "torch", "torch_ref", "torchvision"}
 HAS_TORCH = importlib.util.find_spec("torch") is not None

@@ -20,10 +20,11 @@ from safetensors.numpy import load_file
 
 import train_paddle
 from paddle_inline import create_model, load_weights
-from paddle_inline.engine import checkpoint, fit, resume
-from paddle_inline.engine.checkpoint import newest_checkpoint
-from paddle_inline.engine.log import read_metrics
-from paddle_inline.engine.optim import decay_groups, make_optimizer
+from paddle_inline.training import checkpoint, resume
+from paddle_inline.training import loop as fit
+from paddle_inline.training.checkpoint import newest_checkpoint
+from paddle_inline.training.log import read_metrics
+from paddle_inline.training.optim import decay_groups, make_optimizer
 
 pytest.importorskip("sklearn")
 ROOT = Path(__file__).parent.parent

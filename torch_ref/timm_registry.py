@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .models import create_model, list_models
+from .utils.errors import UserError
 
 # What timm hands to every model about files that it would download.
 TIMM_ONLY = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
@@ -24,7 +25,7 @@ def register_with_timm():
 def _builder(name):
     def build(pretrained=False, **overrides):
         if pretrained:
-            raise ValueError(f"{name} has no weights to download; pass weights=FILE instead of pretrained")
+            raise UserError(f"{name} has no weights to download; pass weights=FILE instead of pretrained")
         return create_model(name, **{k: v for k, v in overrides.items() if k not in TIMM_ONLY})
 
     build.__name__ = name

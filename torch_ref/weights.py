@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 
+from .utils.errors import MissingFileError, UserError
+
 # Where a file says which model its weights are for: an attribute of the state dict, or safetensors' metadata.
 DESCRIPTION = "paddle_inline"
 
 
-class WeightsFileError(ValueError):
+class WeightsFileError(UserError):
     """A weight file that cannot be read."""
 
 
@@ -35,7 +37,7 @@ def described_model(path):
     holds; ValueError if it does not say."""
     state, text = ({}, None) if path is None else _read(path)
     if text is None:
-        raise ValueError(f"no model is named, and the weights {path} do not name theirs; give a name")
+        raise UserError(f"no model is named, and the weights {path} do not name theirs; give a name")
     try:
         description = json.loads(text)
         name, overrides = description["model"], description["overrides"].items()  # JSON has no tuples
@@ -49,7 +51,7 @@ def _read(path):
     """(contents, description) of a file; the description as `python -m convert` writes it, or None."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no weights file {path}")
+        raise MissingFileError(f"no weights file {path}")
     try:
         if path.suffix == ".safetensors":
             from safetensors import safe_open
@@ -84,4 +86,4 @@ def load_weights(model, source, skip=()):
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise ValueError(str(error)) from None
+        raise UserError(str(error)) from None

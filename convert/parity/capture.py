@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from paddle_inline.utils.errors import UserError
+
 from .recording import MODEL, Recording
 
 DTYPES = ("float64", "float32", "bfloat16")
@@ -21,7 +23,7 @@ DTYPES = ("float64", "float32", "bfloat16")
 def check_dtype(dtype):
     """ValueError unless `dtype` is one that models are compared in."""
     if dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype!r} must be one of {', '.join(DTYPES)}")
+        raise UserError(f"dtype {dtype!r} must be one of {', '.join(DTYPES)}")
 
 
 def record_torch(model, images, labels, dtype="float64", backward=True, into=Recording):
@@ -88,7 +90,7 @@ def record_paddle(model, images, labels, dtype="float64", backward=True, into=Re
     """Record a paddle.nn.Layer; arguments, result and errors as for `record_torch`."""
     import paddle
 
-    from ..rules import tensor_rules
+    from ..mapping import tensor_rules
 
     check_dtype(dtype)
     rounded = dtype == "bfloat16"

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from paddle_inline.utils.errors import UserError
+
 from . import tolerance
 from .recording import MODEL, Recording, describe_machine
 
@@ -142,11 +144,11 @@ def _check_same_subject(reference, candidate):
     for what in ("model", "dtype"):
         ours, theirs = getattr(candidate, what), getattr(reference, what)
         if ours != theirs:
-            raise ValueError(f"recordings of different {what}s: {theirs} and {ours}; record the same twice")
+            raise UserError(f"recordings of different {what}s: {theirs} and {ours}; record the same twice")
     for what in sorted({*reference.subject, *candidate.subject}):
         ours, theirs = candidate.subject.get(what), reference.subject.get(what)
         if ours != theirs:
-            raise ValueError(f"recordings of different {what}: {theirs!r}, {ours!r}; record the same twice")
+            raise UserError(f"recordings of different {what}: {theirs!r}, {ours!r}; record the same twice")
 
 
 class Arbiter:
@@ -301,7 +303,7 @@ class Comparison:
         if not _both(theirs, losses):
             return
         if len(theirs) != len(losses):
-            raise ValueError(f"recordings of {len(theirs)} and {len(losses)} steps; record the same number")
+            raise UserError(f"recordings of {len(theirs)} and {len(losses)} steps; record the same number")
         self.results["step_losses"] = losses
         for step, pair in enumerate(zip(theirs, losses), 1):
             row = _row("step loss", f"step {step}", *pair, tolerance.STEP_LOSS, _relative_to_largest)

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
+from paddle_inline.utils.errors import MissingFileError
+
 from . import tolerance
 from .comparison import Report, Row
+from .inputs import draw_images, draw_labels
 from .recording import MODEL
-from .weights import draw_images, draw_labels
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def read_goldens(folder):
     """{name: Golden} of a folder; FileNotFoundError or ValueError where there is none."""
     path = Path(folder) / "manifest.json"
     if not path.is_file():
-        raise FileNotFoundError(f"no goldens in {folder}: there is no manifest.json")
+        raise MissingFileError(f"no goldens in {folder}: there is no manifest.json")
     entries = json.loads(path.read_text(encoding="utf-8"))
     goldens = {}
     for name, entry in entries.items():

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from paddle_inline.utils.errors import MissingFileError, UserError
+
 MODEL = "(model)"  # the name of the whole model among its sublayers
 FORMAT = 1
 _INDEX, _ARRAYS = "recording.json", "arrays"
@@ -133,7 +135,7 @@ def save_recording(recording, folder):
     if folder.exists() and (
         not folder.is_dir() or (any(folder.iterdir()) and not (folder / _INDEX).is_file())
     ):
-        raise ValueError(f"{folder} exists and is not a recording; name another folder")
+        raise UserError(f"{folder} exists and is not a recording; name another folder")
     temporary = folder.with_name(f"{folder.name}.tmp{os.getpid()}")
     (temporary / _ARRAYS).mkdir(parents=True)
     try:
@@ -158,13 +160,13 @@ def load_recording(folder):
     """
     folder = Path(folder)
     if not (folder / _INDEX).is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder} is not a recording (no {_INDEX}); make one: python -m convert record"
         )
     try:
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
         if index.pop("format") != FORMAT:
-            raise ValueError("another format")
+            raise UserError("another format")
         reader = _Reader(folder)
         index["calls"] = [
             Call(c["name"], c["kind"], [reader.value(v) for v in c["inputs"]], reader.value(c["output"]))
@@ -176,7 +178,7 @@ def load_recording(folder):
             index[name] = {key: reader.array(value) for key, value in index[name].items()}
         return Recording(**index)
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise ValueError(f"{folder} is not a whole recording: {error}; record it again") from None
+        raise UserError(f"{folder} is not a whole recording: {error}; record it again") from None
 
 
 class _Writer:

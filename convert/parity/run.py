@@ -10,11 +10,13 @@ import zlib
 
 import numpy as np
 
+from paddle_inline.utils.errors import UserError
+
 from .capture import check_dtype, record_paddle, record_torch
 from .comparison import Arbiter, Comparison
 from .golden import Digest, compare_digest
+from .inputs import rule_batch, rule_weights
 from .steps import recipe_of, train_paddle, train_torch
-from .weights import rule_batch, rule_weights
 
 
 def compare(
@@ -54,10 +56,10 @@ def open_weights(name, source, overrides):
     """
     if not isinstance(source, (str, os.PathLike)):
         return name, source, overrides
-    from ..conversion import Wishes, open_checkpoint, paddle_side
+    from ..conversion import ConversionOptions, open_checkpoint, paddle_side
 
-    wishes = Wishes(model=name, overrides=overrides)
-    arrays, identity, _ = paddle_side(open_checkpoint(source, wishes), wishes)
+    options = ConversionOptions(model=name, overrides=overrides)
+    arrays, identity, _ = paddle_side(open_checkpoint(source, options), options)
     return identity.name, {key: array.read() for key, array in arrays.items()}, identity.overrides
 
 
@@ -129,7 +131,7 @@ def record(
         (Recording, Recording of the truth or None)
     """
     if framework not in _SIDES:
-        raise ValueError(f"framework {framework!r} must be one of {', '.join(_SIDES)}")
+        raise UserError(f"framework {framework!r} must be one of {', '.join(_SIDES)}")
     create, run = _SIDES[framework]
     if framework == "paddle":
         name, weights, overrides = open_weights(name, weights, overrides)
@@ -228,7 +230,7 @@ def check_frameworks():
     import torch
 
     if torch is paddle or isinstance(torch.zeros([1]), paddle.Tensor):
-        raise ValueError(
+        raise UserError(
             f"`import torch` gives {torch!r}, not PyTorch: paddle.enable_compat() is on; "
             "start a new process without it"
         )

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from paddle_inline.utils.errors import UserError
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -52,10 +54,10 @@ def train_paddle(model, batches, recipe):
     """
     import paddle
 
-    from paddle_inline.engine.fit import train_step
-    from paddle_inline.engine.losses import make_loss
-    from paddle_inline.engine.optim import decay_groups, make_optimizer
-    from paddle_inline.engine.schedule import make_schedule
+    from paddle_inline.training.loop import train_step
+    from paddle_inline.training.losses import make_loss
+    from paddle_inline.training.optim import decay_groups, make_optimizer
+    from paddle_inline.training.schedule import make_schedule
 
     warmup, total = parts(len(batches))
     schedule = make_schedule(
@@ -87,7 +89,7 @@ def timm_parts():
         from timm.optim import param_groups_weight_decay
         from timm.scheduler import CosineLRScheduler
     except (ImportError, RuntimeError) as error:  # a torchvision that does not fit raises the latter
-        raise ValueError(
+        raise UserError(
             f"training steps are compared with timm's, which cannot be imported: {error}; "
             "what to install: python -m paddle_inline doctor"
         ) from None

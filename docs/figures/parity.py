@@ -18,7 +18,7 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from paddle_inline.runtime import tune_cpu  # noqa: E402
+from paddle_inline.utils.environment import tune_cpu  # noqa: E402
 
 tune_cpu()
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..utils.errors import MissingFileError, UserError
+
 FILES = {  # data set: (training files, held-out files, key of the labels, file and key of the class names)
     "cifar10": (
         [f"data_batch_{i}" for i in range(1, 6)],
@@ -37,7 +39,7 @@ class Cifar:
 
     def __init__(self, dataset, path, train):
         if not path:
-            raise FileNotFoundError("no data set given: set data.data_path (--data-path PATH)")
+            raise MissingFileError("no data set given: set data.data_path (--data-path PATH)")
         trains, tests, label_key, (meta, names_key) = FILES[dataset]
         wanted = [*(trains if train else tests), meta]
         files = _read_files(dataset, path, wanted)
@@ -48,7 +50,7 @@ class Cifar:
             self.labels = np.concatenate([part[label_key] for part in parts[:-1]])
             self.classes = tuple(name.decode() for name in parts[-1][names_key])
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is not the {dataset} python archive ({error})") from None
+            raise UserError(f"{path} is not the {dataset} python archive ({error})") from None
 
     def __len__(self):
         return len(self.labels)
@@ -75,9 +77,9 @@ def _read_files(dataset, path, wanted):
                     if all(name in members for name in wanted):
                         return {name: archive.extractfile(members[name]).read() for name in wanted}
             except (tarfile.TarError, EOFError, OSError) as error:
-                raise ValueError(f"{place} cannot be unpacked ({error}); download it again") from None
-            raise ValueError(f"{place} does not hold {', '.join(wanted)}: it is not {ARCHIVE[dataset]}")
-    raise FileNotFoundError(f"no {dataset} in {path}; give {ARCHIVE[dataset]} or the folder it unpacks to")
+                raise UserError(f"{place} cannot be unpacked ({error}); download it again") from None
+            raise UserError(f"{place} does not hold {', '.join(wanted)}: it is not {ARCHIVE[dataset]}")
+    raise MissingFileError(f"no {dataset} in {path}; give {ARCHIVE[dataset]} or the folder it unpacks to")
 
 
 def _empty(kind, shape, code):
@@ -98,7 +100,7 @@ class _Plain(pickle.Unpickler):
 
     def find_class(self, module, name):
         if f"{module}.{name}" not in KNOWN:
-            raise ValueError(f"it asks for {module}.{name}, which no image archive needs")
+            raise UserError(f"it asks for {module}.{name}, which no image archive needs")
         return KNOWN[f"{module}.{name}"]
 
 
@@ -106,4 +108,4 @@ def _unpickle(data, name):
     try:
         return _Plain(io.BytesIO(data), encoding="bytes").load()
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError) as error:
-        raise ValueError(f"{name} cannot be read: {error}") from None
+        raise UserError(f"{name} cannot be read: {error}") from None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from ..utils.errors import MissingPackageError
+
 
 class Digits:
     """1,797 handwritten digits of 8x8 pixels (Alpaydin and Kaynak, 1998), as RGB images.
@@ -24,7 +26,7 @@ class Digits:
         try:
             from sklearn.datasets import load_digits
         except ImportError:
-            raise ImportError(
+            raise MissingPackageError(
                 "the digits come with scikit-learn, which is not installed: pip install scikit-learn"
             ) from None
         data = load_digits()

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..utils.errors import FileAccessError, MissingFileError, UserError
+
 IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
@@ -41,7 +43,7 @@ class Folder:
         self.root = str(root)
         folders = sorted(entry.name for entry in _scan(self.root) if entry.is_dir())
         if not folders:
-            raise FileNotFoundError(f"{root} holds no class folders; expected {root}/CLASS/image.JPEG")
+            raise MissingFileError(f"{root} holds no class folders; expected {root}/CLASS/image.JPEG")
         self.classes = tuple(folders)
         stamp = [[name, os.stat(os.path.join(self.root, name)).st_mtime_ns] for name in folders]
         self.items = read_index(index, stamp)
@@ -54,7 +56,7 @@ class Folder:
             ]
             write_index(index, stamp, self.items)
         if not self.items:
-            raise FileNotFoundError(f"{root} has {len(folders)} class folders and no image in them")
+            raise MissingFileError(f"{root} has {len(folders)} class folders and no image in them")
 
     def __len__(self):
         return len(self.items)
@@ -94,7 +96,7 @@ class Zipped:
         self.archive = str(archive)
         if not zipfile.is_zipfile(self.archive):
             what = "is no zip file" if os.path.exists(self.archive) else "does not exist"
-            raise FileNotFoundError(f"{self.archive} {what}")
+            raise MissingFileError(f"{self.archive} {what}")
         self.items = read_map(map_file)
         self.classes = tuple(str(label) for label in range(1 + max(label for _, label in self.items)))
         self._open = {}
@@ -106,9 +108,7 @@ class Zipped:
                 self.prefix = way
                 break
         else:
-            raise FileNotFoundError(
-                f"{map_file} names {self.items[0][0]}, which {self.archive} does not hold"
-            )
+            raise MissingFileError(f"{map_file} names {self.items[0][0]}, which {self.archive} does not hold")
 
     def __len__(self):
         return len(self.items)
@@ -122,7 +122,7 @@ class Zipped:
         try:
             data = self._open[owner].read(self.prefix + file)
         except (KeyError, zipfile.BadZipFile) as error:
-            raise OSError(str(error)) from error
+            raise FileAccessError(str(error)) from error
         return read_rgb(io.BytesIO(data)), label
 
     def name(self, i):
@@ -144,17 +144,17 @@ def open_imagenet(path, *, train, zip_mode=False):
     """
     part = "train" if train else "val"
     if not path:
-        raise FileNotFoundError("no data set given: set data.data_path (--data-path PATH)")
+        raise MissingFileError("no data set given: set data.data_path (--data-path PATH)")
     root = Path(path)
     if not root.is_dir():
-        raise FileNotFoundError(f"no data set folder {path}; give the one with train/ and val/")
+        raise MissingFileError(f"no data set folder {path}; give the one with train/ and val/")
     if zip_mode:
         return Zipped(root / f"{part}.zip", root / f"{part}_map.txt")
     if (root / part).is_dir() and any(entry.is_dir() for entry in _scan(str(root / part))):
         return Folder(root / part, index_file(root / part))
     if (root / f"{part}_list.txt").is_file():
         return Listed(root, root / f"{part}_list.txt")
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"{path} holds neither {part}/CLASS/ folders, nor {part}/*.tar, nor {part}_list.txt"
     )
 
@@ -175,17 +175,17 @@ def read_map(path) -> list[tuple[str, int]]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise FileNotFoundError(f"no list of images {path}") from None
+        raise MissingFileError(f"no list of images {path}") from None
     items = []
     for number, line in enumerate(lines, 1):
         file, _, label = line.strip().replace("\t", " ").rpartition(" ")
         if not line.strip():
             continue
         if not (file and label.isdigit()):
-            raise ValueError(f"{path}, line {number}: {line!r} is not `file label`")
+            raise UserError(f"{path}, line {number}: {line!r} is not `file label`")
         items.append((file.strip(), int(label)))
     if not items:
-        raise ValueError(f"{path} names no image")
+        raise UserError(f"{path} names no image")
     return items
 
 
@@ -196,7 +196,7 @@ def _scan(folder):
     except NotADirectoryError:
         return []
     except FileNotFoundError:
-        raise FileNotFoundError(f"no such folder {folder}") from None
+        raise MissingFileError(f"no such folder {folder}") from None
 
 
 def read_index(path, stamp):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import paddle
 
+from ..utils.errors import UserError
+
 
 class Mixup:
     """Mixes images and labels; one of `mixup` and `cutmix` must be above 0, or `cutmix_minmax` set.
@@ -40,9 +42,9 @@ class Mixup:
         smoothing=0.1,
     ):
         if mode not in ("batch", "pair", "elem"):
-            raise ValueError(f"mixup mode {mode!r}; it is one of batch, pair, elem")
+            raise UserError(f"mixup mode {mode!r}; it is one of batch, pair, elem")
         if not (mixup > 0 or cutmix > 0 or cutmix_minmax):
-            raise ValueError("mixup and cutmix are both 0; leave Mixup out instead")
+            raise UserError("mixup and cutmix are both 0; leave Mixup out instead")
         self.num_classes, self.smoothing, self.mode = num_classes, smoothing, mode
         self.mixup, self.cutmix = mixup, 1.0 if cutmix_minmax else cutmix
         self.cutmix_minmax, self.prob, self.switch_prob = cutmix_minmax, prob, switch_prob
@@ -60,7 +62,7 @@ class Mixup:
         """
         batch, height, width = images.shape[0], images.shape[2], images.shape[3]
         if batch % 2:
-            raise ValueError(f"mixup needs an even batch, got {batch} images; change data.batch_size")
+            raise UserError(f"mixup needs an even batch, got {batch} images; change data.batch_size")
         keep, other, lam = self.weights(batch, height, width, rng)
         keep = paddle.to_tensor(keep, dtype=images.dtype)
         other = paddle.to_tensor(other, dtype=images.dtype)

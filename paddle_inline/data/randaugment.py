@@ -13,6 +13,8 @@ import re
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from ..utils.errors import UserError
+
 MAX_LEVEL = 10.0  # magnitudes are given on a scale from 0 to this
 
 
@@ -267,7 +269,7 @@ def rand_augment(policy, fill, resample=Image.BICUBIC):
         except ValueError:
             kind = None
     if kind != "rand" or chosen_set not in (None, "3a", *WEIGHTED):
-        raise ValueError(
+        raise UserError(
             f"auto_augment {policy!r} is no policy: write rand-m9-mstd0.5-inc1 or the like (options "
             f"{', '.join(values)}, t3a, {', '.join('t' + name for name in WEIGHTED)}), or none"
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..utils.errors import UserError
+
 
 def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
     """The order of an epoch: a permutation of range(length) that `seed` and `epoch` decide."""
@@ -18,7 +20,7 @@ def batches_per_epoch(length: int, batch_size: int, world: int = 1, accumulation
     """
     update = batch_size * world * accumulation
     if length < update:
-        raise ValueError(
+        raise UserError(
             f"{length} training images are fewer than one update takes: batch_size {batch_size} "
             f"x {world} ranks x {accumulation} accumulation steps = {update}; lower one of them"
         )

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..utils.errors import UserError
 from .draws import Draws
 from .imagenet import read_index, read_rgb, write_index
 
@@ -49,7 +50,7 @@ class Shards:
             items = [(os.path.basename(file), *row) for file in files for row in _read_members(file)]
             write_index(index, stamp, items)
         if not items:
-            raise ValueError(f"{files[0]}: no image in it, nor in {len(files) - 1} more")
+            raise UserError(f"{files[0]}: no image in it, nor in {len(files) - 1} more")
         self.items = items
         count = 1 + max(item[-1] for item in items)
         self.classes = _class_names(Path(classes_file), count)
@@ -99,21 +100,21 @@ def _read_members(path):
                 if ending == "cls":
                     text = archive.extractfile(member).read(100)
                     if not text.strip().isdigit():
-                        raise ValueError(f"{path}: {member.name} holds {text!r}, not a class number")
+                        raise UserError(f"{path}: {member.name} holds {text!r}, not a class number")
                     label = key, int(text)
                 elif picture is not None:
-                    raise ValueError(f"{path}: {picture[1]} has no .cls beside it")
+                    raise UserError(f"{path}: {picture[1]} has no .cls beside it")
                 else:
                     picture = key, member.name, member.offset_data, member.size
                 if picture is not None and label is not None:
                     if picture[0] != label[0]:
-                        raise ValueError(f"{path}: {picture[1]} has no .cls beside it")
+                        raise UserError(f"{path}: {picture[1]} has no .cls beside it")
                     found.append((*picture[1:], label[1]))
                     picture = label = None
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as an uncompressed tar file ({error})") from None
+        raise UserError(f"{path} cannot be read as an uncompressed tar file ({error})") from None
     if picture is not None:
-        raise ValueError(f"{path}: {picture[1]} has no .cls beside it")
+        raise UserError(f"{path}: {picture[1]} has no .cls beside it")
     return found
 
 
@@ -123,5 +124,5 @@ def _class_names(path, count):
     names = tuple(path.read_text(encoding="utf-8").split("\n"))
     names = tuple(name.strip() for name in names if name.strip())
     if len(names) < count:
-        raise ValueError(f"{path} names {len(names)} classes; the tar files have class {count - 1}")
+        raise UserError(f"{path} names {len(names)} classes; the tar files have class {count - 1}")
     return names

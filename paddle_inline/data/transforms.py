@@ -12,6 +12,7 @@ import numpy as np
 from paddle.vision.transforms import functional as F
 from PIL import Image
 
+from ..utils.errors import UserError
 from .randaugment import rand_augment
 
 INTERPOLATIONS = {
@@ -170,7 +171,7 @@ class RandomErasing:
 
     def __init__(self, p, mode="pixel", count=1):
         if mode not in ("pixel", "rand", "const"):
-            raise ValueError(f"random erasing mode {mode!r}; it is one of pixel, rand, const")
+            raise UserError(f"random erasing mode {mode!r}; it is one of pixel, rand, const")
         self.p, self.mode, self.count = p, mode, count
 
     def boxes(self, height, width, draws):

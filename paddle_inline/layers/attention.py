@@ -5,20 +5,9 @@ B batch, N tokens, C channels, h heads, d = C / h, H x W token grid.
 
 from __future__ import annotations
 
-from ..errors import unknown
-from ..ops.inline_attention import (
-    FEATURE_MAPS,
-    inline_attention,
-    local_residual,
-    softmax_attention,
-)
-from ..ops.tokens import (
-    concat_tokens,
-    mean_tokens,
-    merge_heads,
-    split_channels,
-    split_heads,
-)
+from ..ops.inline_attention import FEATURE_MAPS, inline_attention, local_residual, softmax_attention
+from ..ops.tokens import concat_tokens, mean_tokens, merge_heads, split_channels, split_heads
+from ..utils.errors import unknown
 from .basic import GELU, Conv1d, Dropout, Linear, Module, Sequential
 
 

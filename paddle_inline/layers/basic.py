@@ -31,7 +31,7 @@ class Module(nn.Layer):
         return super()._apply(cast_floating, *args, **kwargs)
 
 
-def weightless():
+def meta_init():
     """A context in which models are built whose parameters have shapes and no values, in no time."""
     return paddle.LazyGuard()
 

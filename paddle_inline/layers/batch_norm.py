@@ -6,6 +6,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from ..utils.errors import UserError
 from .basic import exact_epsilon_scale
 
 
@@ -30,7 +31,7 @@ class BatchNorm2d(nn.BatchNorm2D):
             return F.batch_norm(x, mean, variance, self.weight, self.bias, epsilon=self._epsilon)
         count = x.shape[0] * x.shape[2] * x.shape[3]
         if count == 1:
-            raise ValueError(f"more than 1 value per channel is needed to train, got images {list(x.shape)}")
+            raise UserError(f"more than 1 value per channel is needed to train, got images {list(x.shape)}")
         # With momentum 0 the running statistics become the batch's own.
         mean, variance = paddle.zeros_like(self._mean), paddle.zeros_like(self._variance)
         out = F.batch_norm(

@@ -5,13 +5,7 @@ B batch, N tokens, C channels, h heads, H x W token grid (N = H * W).
 
 from __future__ import annotations
 
-from ..errors import unknown
-from ..ops.inline_attention import (
-    FEATURE_MAPS,
-    inline_attention,
-    local_residual,
-    softmax_attention,
-)
+from ..ops.inline_attention import FEATURE_MAPS, inline_attention, local_residual, softmax_attention
 from ..ops.tokens import (
     map_to_tokens,
     mean_tokens,
@@ -20,6 +14,7 @@ from ..ops.tokens import (
     split_heads,
     tokens_to_map,
 )
+from ..utils.errors import unknown
 from .attention import LocalFilter
 from .basic import Conv2d, Dropout, LayerNorm, Linear, Module
 

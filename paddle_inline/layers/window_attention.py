@@ -5,20 +5,10 @@ B batch, N tokens of the H x W grid, C channels, h heads. Sizes and windows are 
 
 from __future__ import annotations
 
-from ..errors import unknown
-from ..ops.inline_attention import (
-    FEATURE_MAPS,
-    inline_attention,
-    local_residual,
-    softmax_attention,
-)
+from ..ops.inline_attention import FEATURE_MAPS, inline_attention, local_residual, softmax_attention
 from ..ops.tokens import map_to_tokens, merge_heads, split_heads, tokens_to_map
-from ..ops.windows import (
-    cut_windows,
-    join_windows,
-    relative_position_bias,
-    relative_position_index,
-)
+from ..ops.windows import cut_windows, join_windows, relative_position_bias, relative_position_index
+from ..utils.errors import unknown
 from .attention import LocalFilter, SoftmaxAttention
 from .basic import Conv2d, Module, token_parameter
 

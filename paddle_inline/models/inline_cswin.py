@@ -8,22 +8,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from ..layers.basic import (
-    Conv2d,
-    Dropout,
-    Identity,
-    LayerNorm,
-    Linear,
-    Module,
-    ModuleList,
-    Sequential,
-)
+from ..layers.basic import Conv2d, Dropout, Identity, LayerNorm, Linear, Module, ModuleList, Sequential
 from ..layers.drop_path import DropPath, depth_rates
 from ..layers.mlp import Mlp
 from ..layers.patch_embed import MapToTokens
 from ..layers.recompute import run_block
 from ..layers.window_attention import GridInLineAttention, StripeSoftmaxAttention
 from ..ops.tokens import concat_channels, map_to_tokens, mean_tokens, split_channels, tokens_to_map
+from ..utils.errors import UserError
 from .spec import (
     Published,
     attention_types,
@@ -103,13 +95,13 @@ def stage_windows(spec, stage, grid, letter):
     windows = branch_windows(grid, split)
     where = f"{name} {split} of stage {stage + 1}, whose grid is {grid[0]} x {grid[1]}"
     if letter == "I" and len(windows) > 1:
-        raise ValueError(
+        raise UserError(
             f"{where}, makes stripes, on which InLine attention is undefined: it needs the whole grid; leave "
             f"inline_split out, or give the stage softmax attention (attn_type S)"
         )
     if grid[0] % split or grid[1] % split:
         fits = [n for n in range(1, min(grid) + 1) if not (grid[0] % n or grid[1] % n)]
-        raise ValueError(f"{where}, does not divide it; splits that work there: {', '.join(map(str, fits))}")
+        raise UserError(f"{where}, does not divide it; splits that work there: {', '.join(map(str, fits))}")
     return windows
 
 
@@ -138,7 +130,7 @@ class Block(Module):
         super().__init__()
         branches = len(windows)
         if num_heads % branches:
-            raise ValueError(
+            raise UserError(
                 f"num_heads {num_heads} is odd, and stripes in two directions take half of the heads each; "
                 f"use an even number, or a split of the whole grid {size}"
             )

@@ -8,15 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..layers.attention import InLineAttention, SoftmaxAttention
-from ..layers.basic import (
-    Dropout,
-    Identity,
-    LayerNorm,
-    Linear,
-    Module,
-    ModuleList,
-    token_parameter,
-)
+from ..layers.basic import Dropout, Identity, LayerNorm, Linear, Module, ModuleList, token_parameter
 from ..layers.drop_path import DropPath, depth_rates
 from ..layers.mlp import Mlp
 from ..layers.patch_embed import PatchEmbed

@@ -16,6 +16,7 @@ from ..layers.recompute import run_block
 from ..layers.window_attention import WindowSoftmaxAttention
 from ..ops.tokens import mean_tokens, tokens_to_map
 from ..ops.windows import cut_windows, gather_neighbours, join_windows, roll_tokens, shift_mask
+from ..utils.errors import UserError
 from .spec import (
     Published,
     attention_types,
@@ -85,7 +86,7 @@ def block_window(grid, window_size, letter, number):
 def buffer_shapes(img_size, window_size, letters):
     """{name: shape} of what a model of (H, W) images, this window_size and these letters keeps beside its
     parameters; {} if a window does not divide its grid."""
-    if misfits(img_size, window_size, letters):
+    if indivisible_windows(img_size, window_size, letters):
         return {}
     shapes = {}
     for i, stride in enumerate(STRIDES):
@@ -100,7 +101,7 @@ def buffer_shapes(img_size, window_size, letters):
     return shapes
 
 
-def misfits(img_size, window_size, letters):
+def indivisible_windows(img_size, window_size, letters):
     """(stage, grid, window side) wherever a window does not divide its grid, for images of (H, W)."""
     found = []
     for stage, (stride, kinds) in enumerate(zip(STRIDES, letters)):
@@ -114,18 +115,18 @@ def misfits(img_size, window_size, letters):
 
 def check_windows(img_size, window_size, letters):
     """Refuse windows that do not divide their grids: ValueError naming the nearest sizes that work."""
-    bad = misfits(img_size, window_size, letters)
+    bad = indivisible_windows(img_size, window_size, letters)
     if not bad:
         return
     stage, grid, side = bad[0]
     steps = range(-32, 33)
     pairs = [(n, n) for n in steps] if img_size[0] == img_size[1] else [(m, n) for m in steps for n in steps]
     sizes = [(img_size[0] + 32 * m, img_size[1] + 32 * n) for m, n in sorted(pairs, key=_distance)]
-    sizes = [size for size in sizes if min(size) > 0 and not misfits(size, window_size, letters)]
+    sizes = [size for size in sizes if min(size) > 0 and not indivisible_windows(size, window_size, letters)]
     windows = sorted(range(1, max(img_size) // STRIDES[0] + 1), key=lambda w: abs(w - (window_size or side)))
-    windows = [window for window in windows if not misfits(img_size, window, letters)]
+    windows = [window for window in windows if not indivisible_windows(img_size, window, letters)]
     ways = [f"img_size {size}" for size in sizes[:2]] + [f"window_size {window}" for window in windows[:2]]
-    raise ValueError(
+    raise UserError(
         f"img_size {img_size} gives stage {stage + 1} a grid of {grid[0]} x {grid[1]}, which its window of "
         f"{side} x {side} does not divide; try {' or '.join(ways) or 'another attn_type'}"
     )
@@ -234,7 +235,7 @@ class InLineSwin(Module):
         check_stages(spec, ("depths", "num_heads"))
         window_size = spec.window_size
         if window_size is not None and (not isinstance(window_size, int) or window_size < 1):
-            raise ValueError(f"window_size {window_size!r} must be a positive int, or None: the whole grid")
+            raise UserError(f"window_size {window_size!r} must be a positive int, or None: the whole grid")
         self.spec = spec
         self.img_size = image_size(spec.img_size, STRIDES[-1])
         self.grids = [(self.img_size[0] // stride, self.img_size[1] // stride) for stride in STRIDES]

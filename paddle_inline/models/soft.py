@@ -26,6 +26,7 @@ from ..layers.softmax_free import MultiHeadSoftmaxFree
 from ..ops.resize import resize_tokens
 from ..ops.softmax_free import inverse_residual
 from ..ops.tokens import concat_tokens, prepend_token, tokens_to_map
+from ..utils.errors import UserError
 from .inline_pvt import Block as SoftmaxBlock
 from .spec import (
     Published,
@@ -138,7 +139,7 @@ class Soft(Module):
         for dim, num_heads in zip(spec.embed_dims, spec.num_heads):
             check_heads(dim, num_heads)
         if [most % ratio for most, ratio in zip((8, 4, 2), spec.landmark_ratios) if ratio > 0] != [0, 0, 0]:
-            raise ValueError(
+            raise UserError(
                 f"landmark_ratios {spec.landmark_ratios!r} must be three divisors of 8, 4 and 2, for they "
                 "must divide every stage's grid"
             )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_inline.timing import race, spread
+from paddle_inline.utils.timing import benchmark_interleaved, spread
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -26,7 +26,7 @@ def load(name, monkeypatch):
 def test_race_takes_turns():
     order, time = [], iter(range(100))
     runs = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
-    result = race(runs, rounds=3, warmup=1, clock=lambda: next(time))
+    result = benchmark_interleaved(runs, rounds=3, warmup=1, clock=lambda: next(time))
     assert "".join(order) == "ab" + "ababab"
     assert result["a"] == {"median": 1, "low": 1, "high": 1}
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from paddle_inline import config as module
-from paddle_inline.config import Config, ConfigError, load_config, model_name, to_dict, to_yaml
+from paddle_inline.config import load as module
+from paddle_inline.config.load import Config, ConfigError, load_config, model_name, to_dict, to_yaml
 
 
 def write(path, text):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from paddle_inline.config import Config, load_config
+from paddle_inline.config.load import Config, load_config
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 NONE, EMA = None, {"decay": 0.9996, "lr_batch": 4096}

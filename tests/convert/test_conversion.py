@@ -12,13 +12,13 @@ import torch
 import paddle_inline
 import torch_ref
 from convert import conversion
-from convert.conversion import Wishes, convert, open_checkpoint, training_hints
+from convert.conversion import ConversionOptions, convert, open_checkpoint, training_hints
 from convert.errors import CheckFailedError, UnfitWeightsError
-from convert.files.source import open_source
-from convert.parity.weights import rule_weights
-from convert.rules import KEEP
+from convert.formats.source import open_source
+from convert.mapping import KEEP
+from convert.parity.inputs import rule_weights
 from convert.skeleton import names_of
-from paddle_inline.pickles import Inert
+from paddle_inline.weights.safe_pickle import Inert
 
 SMALL = {
     "inline_deit_digits": {"depth": 2, "embed_dim": 16, "num_heads": 2},
@@ -44,7 +44,7 @@ SMALL = {
     },
     "soft_digits": {"embed_dims": (16, 16, 16, 16), "num_heads": (1, 1, 1, 1)},
 }
-NO_CHECK = Wishes(verify=False)
+NO_CHECK = ConversionOptions(verify=False)
 
 
 def torch_state(name, dtype="float32", seed=0, **overrides):
@@ -115,14 +115,14 @@ def test_there_and_back_is_bit_for_bit(tmp_path, name, dtype, through, back):
 def test_every_released_model_there_and_back(tmp_path, name):
     state = torch_ref.create_model(name).state_dict()
     torch.save(state, tmp_path / "a.pth")
-    convert(tmp_path / "a.pth", tmp_path / "m.pdparams", "paddle", Wishes(model=name))
+    convert(tmp_path / "a.pth", tmp_path / "m.pdparams", "paddle", ConversionOptions(model=name))
     convert(tmp_path / "m.pdparams", tmp_path / "b.pth", "torch", NO_CHECK)
     assert same(torch.load(tmp_path / "b.pth", weights_only=True), state)
 
 
 def test_the_sidecar_tells_where_the_file_is_from(tmp_path):
     path = saved(tmp_path, "inline_deit_digits")
-    convert(path, tmp_path / "m.pdparams", "paddle", Wishes(verify=False))
+    convert(path, tmp_path / "m.pdparams", "paddle", ConversionOptions(verify=False))
     facts = json.loads((tmp_path / "m.pdparams.json").read_text())
     assert facts["source"]["files"][0]["name"] == path.name
     assert facts["source"]["files"][0]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -143,7 +143,9 @@ def test_weights_and_averages_and_prefixes(tmp_path):
     convert(tmp_path / "a.pth", tmp_path / "m.pdparams", "paddle", NO_CHECK, said.append)
     assert "taking its weights under 'model' (it also has 'state_dict_ema': --take model or ema)" in said[0]
     assert "without the prefix 'module.'" in said[0]
-    convert(tmp_path / "a.pth", tmp_path / "e.pdparams", "paddle", Wishes(take="ema", verify=False))
+    convert(
+        tmp_path / "a.pth", tmp_path / "e.pdparams", "paddle", ConversionOptions(take="ema", verify=False)
+    )
     for file, state in (("m", own), ("e", averaged)):
         convert(tmp_path / f"{file}.pdparams", tmp_path / f"{file}.pth", "torch", NO_CHECK)
         assert same(torch.load(tmp_path / f"{file}.pth", weights_only=True), state)
@@ -151,9 +153,9 @@ def test_weights_and_averages_and_prefixes(tmp_path):
 
 def test_another_size_and_class_count_on_the_way(tmp_path):
     said = []
-    wishes = Wishes(img_size=(64, 96), num_classes=3)
+    options = ConversionOptions(img_size=(64, 96), num_classes=3)
     path = saved(tmp_path, "inline_pvt_tiny")
-    outcome = convert(path, tmp_path / "m.pdparams", "paddle", wishes, said.append)
+    outcome = convert(path, tmp_path / "m.pdparams", "paddle", options, said.append)
     assert outcome.verification["bits"] == "changed as noted"
     assert "head set to zero (7 -> 3 classes), so train it: head.weight, head.bias" in said
     assert "pos_embed1 resized from 16 x 16 to 16 x 24, bicubic: pos_embed1" in said
@@ -164,7 +166,7 @@ def test_another_size_and_class_count_on_the_way(tmp_path):
 
 def test_resizing_is_pytorch_s_bicubic(tmp_path):
     path = saved(tmp_path, "inline_deit_digits", dtype="float64")
-    convert(path, tmp_path / "m.pth", "torch", Wishes(img_size=48, verify=False))
+    convert(path, tmp_path / "m.pth", "torch", ConversionOptions(img_size=48, verify=False))
     old = torch_state("inline_deit_digits", dtype="float64")["pos_embed"]
     new = torch.load(tmp_path / "m.pth", weights_only=True)["pos_embed"]
     grid = old[:, 1:].reshape(1, 8, 8, 16).permute(0, 3, 1, 2)
@@ -275,5 +277,5 @@ def test_the_settings_beside_the_weights_give_hints():
 
 def test_the_file_s_own_word_is_used_and_checked(tmp_path):
     convert(saved(tmp_path, "inline_deit_digits"), tmp_path / "m.pdparams", "paddle", NO_CHECK)
-    opened = open_checkpoint(tmp_path / "m.pdparams", Wishes())
+    opened = open_checkpoint(tmp_path / "m.pdparams", ConversionOptions())
     assert (opened.identity.how, opened.identity.assumed) == ("what the file says of itself", {})

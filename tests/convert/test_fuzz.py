@@ -14,14 +14,14 @@ from safetensors.torch import save_file
 
 import paddle_inline
 import torch_ref
-from convert.conversion import Wishes, convert, open_checkpoint, paddle_side
+from convert.conversion import ConversionOptions, convert, open_checkpoint, paddle_side
 from convert.errors import UnfitWeightsError, UnknownModelError
-from convert.training_state import training_to_paddle
-from paddle_inline.stored import WeightsFileError
-from paddle_inline.timing import peak_memory
+from convert.training_run import training_to_paddle
+from paddle_inline.utils.timing import peak_memory
+from paddle_inline.weights.lazy_array import WeightsFileError
 from tests.convert.hostile import SMALL, good_state, paddle_state
 
-QUIET = Wishes(verify=False)
+QUIET = ConversionOptions(verify=False)
 REFUSALS = (WeightsFileError, FileNotFoundError, UnknownModelError, UnfitWeightsError)
 # values that a description, or a training checkpoint, could give in the place of any other
 ODD = [

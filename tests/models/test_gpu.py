@@ -6,7 +6,7 @@ import pytest
 paddle = pytest.importorskip("paddle")
 
 from paddle_inline import create_model  # noqa: E402
-from tests.parity.specs import SMALL, small  # noqa: E402
+from tests.convert.parity.specs import SMALL, small  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,

@@ -8,7 +8,7 @@ import torch
 import paddle_inline
 import torch_ref
 from convert.parity import compare
-from convert.parity.weights import rule_tensor
+from convert.parity.inputs import rule_tensor
 from paddle_inline.models import inline_cswin
 
 SMALL = {  # grids 16, 8, 4, 2

@@ -10,7 +10,7 @@ import torch
 import paddle_inline
 import torch_ref
 from convert.parity import compare
-from convert.parity.weights import rule_tensor
+from convert.parity.inputs import rule_tensor
 from paddle_inline.models import inline_swin
 
 # grids 16, 8, 4, 2; a window_size of 64 leaves I blocks global and gives S blocks windows of 8

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 STEP = """
 import {framework} as framework
 import {package} as package
-from paddle_inline.timing import peak_memory
+from paddle_inline.utils.timing import peak_memory
 
 model = package.create_model("inline_deit_digits", depth=24, recompute={recompute})
 model.train()

@@ -229,8 +229,8 @@ def test_every_parameter_gets_a_gradient():
 def test_three_batches_in_train_mode_are_the_recorded_ones():
     """Logits of the third, and the running statistics: unbiased variances, which Paddle's own are not."""
     from convert import paddle_to_torch
+    from convert.parity.inputs import draw_images
     from convert.parity.run import create_paddle
-    from convert.parity.weights import draw_images
 
     model = create_paddle("soft_tiny")
     model.train()
@@ -248,8 +248,8 @@ def test_three_batches_in_train_mode_are_the_recorded_ones():
 def test_the_reference_in_train_mode_is_the_recorded_one():
     import torch
 
+    from convert.parity.inputs import draw_images
     from convert.parity.run import create_torch
-    from convert.parity.weights import draw_images
 
     model = create_torch("soft_tiny").train()
     for seed in range(3):

@@ -13,7 +13,7 @@ Module, ModuleList, Sequential, Identity = nn.Module, nn.ModuleList, nn.Sequenti
 Dropout, GELU, ReLU = nn.Dropout, nn.GELU, nn.ReLU
 
 
-def weightless():
+def meta_init():
     """A context in which models are built whose parameters have shapes and no values, in no time."""
     return torch.device("meta")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..errors import short, unknown
-from ..layers.basic import weightless
+from ..layers.basic import meta_init
+from ..utils.errors import UserError, short, unknown
 from ..weights import described_model, load_weights
 from . import inline_cswin, inline_deit, inline_pvt, inline_swin, soft
 
@@ -25,7 +25,7 @@ def merge_variants(families):
     for model, variants in families.items():
         for name, spec in variants.items():
             if name in merged:
-                raise ValueError(f"{merged[name][0].__name__} and {model.__name__} both define {name!r}")
+                raise UserError(f"{merged[name][0].__name__} and {model.__name__} both define {name!r}")
             merged[name] = (model, spec)
     return merged
 
@@ -63,13 +63,13 @@ def check_described(path, name, overrides, shapes):
         few = (sum(spec.depths) if hasattr(spec, "depths") else spec.depth) <= len(shapes)
         buffers = family.buffer_shapes(spec) if few and hasattr(family, "buffer_shapes") else {}
         if few and all(shapes.get(key) == shape for key, shape in buffers.items()):
-            with weightless():
+            with meta_init():
                 state = family(spec).state_dict()
             if {key: tuple(tensor.shape) for key, tensor in state.items()} == shapes:
                 return
     except Exception as error:  # a description can hold anything
-        raise ValueError(f"{path} describes a {name} that cannot be built: {error}") from None
-    raise ValueError(
+        raise UserError(f"{path} describes a {name} that cannot be built: {error}") from None
+    raise UserError(
         f"{path} says it is of {name} with {short(overrides, 400)}, but its tensors are another model's"
     )
 

@@ -7,15 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..layers.basic import (
-    Dropout,
-    Identity,
-    LayerNorm,
-    Linear,
-    Module,
-    ModuleList,
-    token_parameter,
-)
+from ..layers.basic import Dropout, Identity, LayerNorm, Linear, Module, ModuleList, token_parameter
 from ..layers.drop_path import DropPath, depth_rates
 from ..layers.mlp import Mlp
 from ..layers.patch_embed import PatchEmbed
@@ -23,6 +15,7 @@ from ..layers.pvt_attention import PVTInLineAttention, PVTSoftmaxAttention
 from ..layers.recompute import run_block
 from ..ops.resize import resize_tokens
 from ..ops.tokens import map_to_tokens, mean_tokens, tokens_to_map
+from ..utils.errors import UserError
 from .spec import (
     Published,
     attention_types,
@@ -110,7 +103,7 @@ class InLinePVT(Module):
         check_spec(spec)
         check_stages(spec, ("depths", "embed_dims", "num_heads", "mlp_ratios", "sr_ratios", "la_sr_ratios"))
         if any(ratio != 1 for ratio in spec.la_sr_ratios):
-            raise ValueError(
+            raise UserError(
                 f"la_sr_ratios {spec.la_sr_ratios!r}: InLine attention is defined for unreduced keys and "
                 "values alone; use (1, 1, 1, 1), or attn_type S with sr_ratios in that stage"
             )

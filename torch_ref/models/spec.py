@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ..utils.errors import UserError
+
 
 @dataclass(frozen=True)
 class Published:
@@ -25,10 +27,10 @@ def image_size(img_size, divisor):
     """(H, W) of `img_size` (an int or a pair), each a positive multiple of `divisor`, else ValueError."""
     sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise ValueError(f"img_size {img_size!r} must be a positive int or a pair (height, width) of them")
+        raise UserError(f"img_size {img_size!r} must be a positive int or a pair (height, width) of them")
     if any(side % divisor for side in sides):
         near = tuple(max(1, round(side / divisor)) * divisor for side in sides)
-        raise ValueError(f"img_size {img_size} must divide by {divisor} on both sides; try {near}")
+        raise UserError(f"img_size {img_size} must divide by {divisor} on both sides; try {near}")
     return sides
 
 
@@ -37,16 +39,16 @@ def check_spec(spec):
     for name, least in (("in_chans", 1), ("num_classes", 0)):
         value = getattr(spec, name)
         if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} {value!r} must be an int of at least {least}")
+            raise UserError(f"{name} {value!r} must be an int of at least {least}")
     for name in ("drop_rate", "drop_path_rate"):
         if not 0 <= getattr(spec, name) < 1:
-            raise ValueError(f"{name} {getattr(spec, name)!r} must lie in [0, 1)")
+            raise UserError(f"{name} {getattr(spec, name)!r} must lie in [0, 1)")
 
 
 def check_heads(dim, num_heads):
     """Refuse a width that its heads do not share equally."""
     if dim % num_heads:
-        raise ValueError(
+        raise UserError(
             f"width {dim} does not divide into {num_heads} heads; try {dim // num_heads * num_heads}"
         )
 
@@ -61,7 +63,7 @@ def check_stages(spec, names):
             or not all(isinstance(value, kind) and value > 0 for value in values)
         ):
             what = "ints" if kind is int else "numbers"
-            raise ValueError(f"{name} {values!r} must be four positive {what}, one per stage")
+            raise UserError(f"{name} {values!r} must be four positive {what}, one per stage")
 
 
 def stage_parts(values, depths):
@@ -73,7 +75,7 @@ def stage_parts(values, depths):
 def check_image(x, shape):
     """Refuse a batch [B, C, H, W] whose images are not of the (C, H, W) that a model was built for."""
     if tuple(x.shape[1:]) != tuple(shape):
-        raise ValueError(
+        raise UserError(
             f"images of shape {tuple(x.shape[1:])} for a model built for {tuple(shape)}; build one with "
             f"create_model(name, in_chans={x.shape[1]}, img_size={tuple(x.shape[2:])})"
         )
@@ -83,13 +85,13 @@ def check_divisible_image(x, in_chans, divisor):
     """Refuse a batch [B, C, H, W] of other channels, or whose sides do not divide by `divisor`."""
     channels, *sides = x.shape[1:]
     if channels != in_chans:
-        raise ValueError(
+        raise UserError(
             f"images of {channels} channels for a model built for {in_chans}; build one with "
             f"create_model(name, in_chans={channels})"
         )
     if any(side < divisor or side % divisor for side in sides):
         near = tuple(max(1, round(side / divisor)) * divisor for side in sides)
-        raise ValueError(f"images of {tuple(sides)} must divide by {divisor} on both sides; try {near}")
+        raise UserError(f"images of {tuple(sides)} must divide by {divisor} on both sides; try {near}")
 
 
 def chosen_blocks(indices, depth, kind="block"):
@@ -99,14 +101,14 @@ def chosen_blocks(indices, depth, kind="block"):
         indices = sorted({depth * (i + 1) // 4 - 1 for i in range(4)} - {-1})
     for i in indices:
         if not -depth <= i < depth:
-            raise ValueError(f"{kind} {i} does not exist; indices lie in {-depth} .. {depth - 1}")
+            raise UserError(f"{kind} {i} does not exist; indices lie in {-depth} .. {depth - 1}")
     return [i % depth for i in indices]
 
 
 def one_attention_type(attn_type):
     """The one letter, I (InLine) or S (softmax), of a network without stages: given once or four times."""
     if attn_type not in ("I", "S", "IIII", "SSSS"):
-        raise ValueError(
+        raise UserError(
             f"attn_type {attn_type!r} must be 'I' (InLine) or 'S' (softmax), or four times the same"
         )
     return attn_type[0]
@@ -124,7 +126,7 @@ def attention_types(attn_type, depths, mixed=True):
     match = re.fullmatch(pattern, attn_type) if isinstance(attn_type, str) else None
     if match is None or ("M" in match[1]) != bool(match[2]):
         example = "e.g. 'IISS', or 'IIMS2': M needs a number after the letters and only M takes one"
-        raise ValueError(
+        raise UserError(
             f"attn_type {attn_type!r} must be {stages} letters, one per stage, of I (InLine) and S (softmax)"
             + (f" or M (mixed), {example}" if mixed else "")
         )

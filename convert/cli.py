@@ -1,0 +1,221 @@
+"""The commands on checkpoint files: inspect, to-paddle and to-torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import textwrap
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from paddle_inline.utils.errors import UserError, short
+from paddle_inline.weights.lazy_array import WeightsFileError
+
+from .conversion import ConversionOptions, convert, open_checkpoint, summary_lines
+from .errors import EXIT_CODES, exit_code
+from .formats.write import SUFFIXES
+from .parity.cli import parse_overrides
+
+_CHECKPOINTS = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors", ".pdparams")
+
+
+def add_commands(subparsers):
+    """Add inspect, to-paddle and to-torch to the parser of `python -m convert`."""
+    parser = _add(
+        subparsers,
+        "inspect",
+        "say what a checkpoint holds and which model it is of",
+        "Open a checkpoint without running anything it names, and say what it holds, which model its tensors "
+        "are of, and how to build it.",
+    )
+    parser.add_argument("file", metavar="FILE", help="a checkpoint of either framework")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_source(parser)
+    parser.set_defaults(run=inspect)
+    for name, side in (("to-paddle", "paddle"), ("to-torch", "torch")):
+        title = {"paddle": "Paddle", "torch": "PyTorch"}
+        suffixes = ", ".join(SUFFIXES[side])
+        parser = _add(
+            subparsers,
+            name,
+            f"convert a checkpoint, or a folder of them, to {title[side]}",
+            f"Convert a checkpoint to {title[side]}: find its model, translate, write, read back, and run "
+            "both frameworks on the same images. Only then the output appears, with OUT.json beside it. "
+            "Always strict: names and shapes that differ are listed, - in the model, + in the file.",
+        )
+        parser.add_argument("file", metavar="FILE", help="a checkpoint of either framework, or a folder")
+        parser.add_argument("out", metavar="OUT", help=f"the file to write ({suffixes}), or a folder")
+        _add_source(parser)
+        parser.add_argument(
+            "--img-size", type=int, nargs="+", metavar="N", help="fit the result to another input size"
+        )
+        parser.add_argument("--num-classes", type=int, metavar="N", help="... to another number of classes")
+        parser.add_argument("--no-verify", action="store_true", help="do not run the two frameworks")
+        training = {
+            "paddle": "take over the whole run: FILE is PyTorch's checkpoint with its AdamW, OUT the folder "
+            "of checkpoints in which train_paddle.py's is made",
+            "torch": "take over the whole run: FILE is a checkpoint folder of train_paddle.py",
+        }
+        parser.add_argument("--training", action="store_true", help=training[side])
+        parser.set_defaults(run=to_other, side=side)
+
+
+def _add(subparsers, name, title, description):
+    return subparsers.add_parser(
+        name,
+        help=title,
+        description=textwrap.fill(description, 100),
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add_source(parser):
+    parser.add_argument(
+        "--take",
+        choices=("model", "ema"),
+        default="model",
+        help="the model's own weights or their moving average, where FILE has both; default: model",
+    )
+    parser.add_argument("--model", metavar="NAME", help="of list_models(), where the tensors do not say")
+    parser.add_argument(
+        "--opts",
+        nargs="+",
+        default=[],
+        metavar="KEY VALUE",
+        help="overrides it was built with, where the tensors do not say, as img_size 384",
+    )
+    parser.add_argument(
+        "--skip-calls",
+        action="store_true",
+        help="read a file that names functions to call; they are never called",
+    )
+
+
+def _wishes(arguments):
+    size = getattr(arguments, "img_size", None)
+    if size is not None and len(size) > 2:
+        raise UserError(f"--img-size takes one side or height and width, not {len(size)} numbers")
+    return ConversionOptions(
+        model=arguments.model,
+        overrides=parse_overrides(arguments.opts),
+        take=arguments.take,
+        img_size=size if size is None else size[0] if len(size) == 1 else tuple(size),
+        num_classes=getattr(arguments, "num_classes", None),
+        skip_calls=arguments.skip_calls,
+        verify=not getattr(arguments, "no_verify", False),
+    )
+
+
+def inspect(arguments):
+    """Print what a checkpoint holds."""
+    opened = open_checkpoint(arguments.file, _wishes(arguments))
+    source, weights, identity = opened.source, opened.weights, opened.identity
+    parameters = sum(math.prod(array.shape) for array in weights.arrays.values())
+    dtypes = sorted({array.dtype for array in weights.arrays.values()})
+    if arguments.json:
+        facts = {
+            "file": str(source.path),
+            "format": source.format,
+            "side": identity.side,
+            "taken": weights.taken,
+            "others": list(weights.others),
+            "model": identity.name,
+            "overrides": identity.overrides,
+            "assumed": identity.assumed,
+            "recognised_by": identity.how,
+            "numbers": parameters,
+            "dtypes": dtypes,
+        }
+        print(json.dumps(facts))
+        return 0
+    for line in summary_lines(opened):
+        print(line)
+    side = {"torch": "PyTorch", "paddle": "Paddle"}[identity.side]
+    print(f"numbers: {parameters:,} in {', '.join(dtypes)}, in {side}'s layout")
+    if weights.taken:
+        print(f"contents: {', '.join(_content(*item) for item in list(source.contents.items())[:20])}")
+    return 0
+
+
+def _content(key, value):
+    if hasattr(value, "shape"):
+        return f"{short(key)} {list(value.shape)}"
+    if isinstance(value, (int, float, str, bool)) or value is None:
+        return f"{short(key)}={short(str(value), 40)}"
+    what = f"({len(value)})" if isinstance(value, (dict, list, tuple)) else short(value)
+    return f"{short(key)} {what}"
+
+
+def to_other(arguments):
+    """Convert a file, or every checkpoint in a folder."""
+    from paddle_inline.utils.environment import import_paddle, tune_cpu
+
+    tune_cpu()  # before Paddle is loaded
+    options = _wishes(arguments)
+    if arguments.training:
+        import_paddle()
+        from . import training_run as training_state
+
+        run = getattr(training_state, f"training_to_{arguments.side}")
+        print(f"wrote {run(arguments.file, arguments.out, options, say=print)}")
+        return 0
+    if Path(arguments.file).is_dir():
+        return _convert_folder(Path(arguments.file), Path(arguments.out), arguments.side, options)
+    outcome = convert(arguments.file, arguments.out, arguments.side, options, say=print)
+    print(f"wrote {outcome.output} and {outcome.output}.json")
+    package = {"paddle": "paddle_inline", "torch": "torch_ref"}[arguments.side]
+    print(f"{package}.create_model(weights={outcome.output!r}) builds it")
+    return 0
+
+
+def _convert_folder(folder, out, side, options):
+    files = checkpoints_in(folder)
+    if not files:
+        raise WeightsFileError(f"{folder} has no checkpoints ({', '.join(_CHECKPOINTS)} or *.index.json)")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"output {out} must be a folder, for {folder} is one")
+    out.mkdir(parents=True, exist_ok=True)
+    table = Table(*(Column(title, overflow="fold") for title in ("file", "model", "result")))
+    codes, names = [], {}
+    for file in files:
+        target = out / f"{file.name.split('.index.json')[0].rsplit('.', 1)[0]}{SUFFIXES[side][0]}"
+        print(f"== {file.name}")
+        try:
+            if target in names:
+                raise UserError(f"{names[target]} has become {target.name}; convert this one by itself")
+            outcome = convert(file, target, side, options, say=print)
+            names[target] = file.name
+            table.add_row(escape(file.name), escape(_brief(outcome.identity)), escape(target.name))
+            codes.append(0)
+        except Exception as error:
+            codes.append(exit_code(error))
+            print(f"error: {error}")
+            table.add_row(escape(file.name), "", escape(f"error {codes[-1]}: {str(error).splitlines()[0]}"))
+    Console().print(table)
+    print(f"{codes.count(0)} of {len(codes)} converted to {out}")
+    return max(codes)
+
+
+def _brief(identity):
+    return ", ".join([identity.name, *(f"{key}={value}" for key, value in identity.overrides.items())])
+
+
+def checkpoints_in(folder):
+    """The checkpoints in a folder, by name; shards are one, by their index."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    shards = set()
+    for index in (path for path in files if path.name.endswith(".index.json")):
+        try:
+            shards.update(json.loads(index.read_bytes())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue  # converting it will say why
+    return [
+        path
+        for path in files
+        if (path.suffix in _CHECKPOINTS and path.name not in shards) or path.name.endswith(".index.json")
+    ]

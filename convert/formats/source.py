@@ -1,0 +1,196 @@
+"""Any checkpoint file as named tensors that are still in it."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddle_inline.utils.errors import UserError, short
+from paddle_inline.weights.lazy_array import (
+    LazyArray,
+    WeightsFileError,
+    check_file,
+    open_safetensors,
+)
+from paddle_inline.weights.load import DESCRIPTION, described, lazy_array_of, open_pickle
+
+from .torch_file import LEGACY_MAGIC, Tensor, open_torch
+
+# Where training code puts weights in its checkpoints; the first that is there is taken.
+MODEL_KEYS = ("model", "state_dict", "model_state_dict", "module", "net")
+EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+# What wrappers put in front of every name: DataParallel, torch.compile, Lightning.
+PREFIXES = ("module.", "_orig_mod.", "model.")
+_LARGEST_INDEX = 1 << 26
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened checkpoint: plain containers, with a LazyArray in place of every tensor."""
+
+    path: Path
+    format: str  # "torch", "torch (before zip)", "safetensors", "safetensors shards", "Paddle", ...
+    contents: Mapping
+    files: tuple[Path, ...]  # all that it consists of
+    description: dict | None = None  # what it says of its model, if we wrote it
+
+    @property
+    def size(self):
+        """Bytes of all its files."""
+        return sum(path.stat().st_size for path in self.files)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Named tensors of a source, and how they were found."""
+
+    arrays: dict[str, LazyArray]
+    taken: str  # the key they stood under; "" for a plain state dict
+    others: tuple[str, ...] = ()  # keys of other weights that the file has
+    prefix: str = ""  # what was taken off every name
+
+
+def open_source(path, skip_calls=False):
+    """Open a checkpoint by what it holds, whatever its name: torch (either format), `.pdparams`, safetensors,
+    or the index (`*.index.json`) of shards of either.
+
+    Raises FileNotFoundError; WeightsFileError for anything that is not a sound checkpoint.
+    """
+    path = check_file(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(32)
+    except OSError as error:
+        raise WeightsFileError(f"{path} cannot be read: {error.strerror}") from None
+    if path.name.endswith(".index.json"):
+        return _open_shards(path, skip_calls)
+    if head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < path.stat().st_size:
+        arrays, metadata = open_safetensors(path)
+        return Source(path, "safetensors", arrays, (path,), described(metadata.get(DESCRIPTION)))
+    if head[:4] == b"PK\3\4":
+        return _torch(path, "torch", skip_calls)
+    if head[2:3] == b"\x8a" and head[4:14] == LEGACY_MAGIC.to_bytes(10, "little"):
+        return _torch(path, "torch (before zip)", skip_calls)
+    if head[:1] == b"\x80":
+        contents, description = open_pickle(path)
+        if not isinstance(contents, dict):
+            raise WeightsFileError(f"{path} holds a {type(contents).__name__}, not named weights")
+        return Source(path, "Paddle", _plain(contents, lazy_array_of), (path,), description)
+    raise WeightsFileError(
+        f"{path} is not a checkpoint: neither torch's, nor safetensors, nor a .pdparams of Paddle 2 or later"
+    )
+
+
+def _torch(path, form, skip_calls):
+    contents = open_torch(path, skip_calls)
+    if not isinstance(contents, dict):
+        kind = getattr(contents, "kind", type(contents).__name__)
+        raise WeightsFileError(f"{path} holds a {kind}, not named weights; save its state_dict()")
+    attributes = getattr(contents, "attributes", None)
+    description = attributes.get(DESCRIPTION) if isinstance(attributes, dict) else None
+    plain = _plain(contents, lambda value: value.stored if isinstance(value, Tensor) else None)
+    return Source(path, form, plain, (path,), described(description))
+
+
+def _plain(contents, stored):
+    """The two upper levels of a checkpoint's containers, with StoredArrays for what stands for them."""
+    done = {}  # a file may refer to one dictionary many times
+
+    def entries(items):
+        if id(items) not in done:
+            done[id(items)] = {name: stored(item) or item for name, item in items.items()}
+        return done[id(items)]
+
+    return {
+        key: entries(value) if isinstance(value, dict) else stored(value) or value
+        for key, value in contents.items()
+    }
+
+
+def _open_shards(path, skip_calls):
+    """Shards by their index, {"weight_map": {tensor's name: file's name}}; the files lie beside it."""
+    if path.stat().st_size > _LARGEST_INDEX:
+        raise WeightsFileError(f"{path} is too large to be an index")
+    try:
+        index = json.loads(path.read_bytes())["weight_map"]
+        wanted = {name: str(file) for name, file in index.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise WeightsFileError(f"{path} is not an index of shards: it has no weight_map") from None
+    arrays, files, forms = {}, [path], set()
+    for name in sorted(set(wanted.values())):
+        if Path(name).name != name or "\\" in name or name in ("", ".", "..") or name.endswith(".json"):
+            raise WeightsFileError(
+                f"{path} names the shard {short(name)!r}, which is no checkpoint beside it"
+            )
+        shard = open_source(path.parent / name, skip_calls)
+        files.append(shard.path)
+        forms.add(shard.format)
+        for key, value in shard.contents.items():
+            if key in arrays:
+                raise WeightsFileError(f"{path}: two shards hold {short(key)!r}")
+            arrays[key] = value
+            if wanted.get(key) != name:
+                raise WeightsFileError(f"{path} does not place {short(key)!r} in {name}, where it is")
+    if set(arrays) != set(wanted):
+        missing = next(iter(set(wanted) - set(arrays)))
+        raise WeightsFileError(
+            f"{path} places {short(missing)!r} in {short(wanted[missing])}, where it is not"
+        )
+    return Source(path, f"{'/'.join(sorted(forms))} shards", arrays, tuple(files))
+
+
+def select_weights(source, take="model"):
+    """The named tensors of a Source.
+
+    Args:
+        take: "model" or "ema": which one of a checkpoint that has both; with "model" the averaged ones are
+            taken where there are no others.
+    Returns:
+        Weights.
+    Raises:
+        WeightsFileError: there are none, or their tensors are larger than the files.
+        ValueError: `take` is neither, or the file has no averaged weights.
+    """
+    if take not in ("model", "ema"):
+        raise UserError(f"take {take!r} must be 'model' or 'ema'")
+    places = {
+        key: value
+        for key in (*MODEL_KEYS, *EMA_KEYS)
+        if isinstance(value := source.contents.get(key), Mapping) and _arrays(value)
+    }
+    averaged = [key for key in places if key in EMA_KEYS]
+    if take == "ema" and not averaged:
+        raise UserError(f"{source.path} has no averaged weights (none of {', '.join(EMA_KEYS)})")
+    own = [key for key in places if key in MODEL_KEYS]
+    taken = (averaged if take == "ema" else own or averaged or [""])[0]
+    arrays = _arrays(places.get(taken, source.contents))
+    if not arrays:
+        raise WeightsFileError(f"{source.path} holds no tensors under any of {', '.join(MODEL_KEYS)}")
+    if sum(array.nbytes for array in arrays.values()) > source.size:
+        raise WeightsFileError(
+            f"{source.path} declares tensors of {sum(array.nbytes for array in arrays.values())} bytes, "
+            f"more than its own {source.size}"
+        )
+    arrays, prefix = _without_prefix(arrays)
+    return Weights(arrays, taken, tuple(key for key in places if key != taken), prefix)
+
+
+def _arrays(entries):
+    return {
+        name: value
+        for name, value in entries.items()
+        if isinstance(name, str) and isinstance(value, LazyArray)
+    }
+
+
+def _without_prefix(arrays):
+    taken_off = ""
+    while True:
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in arrays)), None)
+        if prefix is None:
+            return arrays, taken_off
+        arrays = {name[len(prefix) :]: array for name, array in arrays.items()}
+        taken_off += prefix

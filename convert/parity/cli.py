@@ -1,0 +1,355 @@
+"""The commands that prove the twins equal: verify, and its two halves record and compare.
+
+Nothing is imported from the frameworks before a command runs that needs them: `compare` needs neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import functools
+import os
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from paddle_inline.utils.errors import FileAccessError, UserError
+
+from .capture import DTYPES
+from .comparison import Arbiter, compare_recordings
+from .recording import load_recording, save_recording
+from .report.html import noise_in_words, write_html
+from .report.json import write_json, write_junit, write_reprod_log
+
+
+def add_commands(subparsers):
+    """Add verify, record and compare to the parser of `python -m convert`."""
+    parser = subparsers.add_parser(
+        "verify",
+        help="compare a model in both frameworks, layer by layer",
+        description="Run models in Paddle and PyTorch on the same batch and compare what every named "
+        "sublayer gives. Exit code 0: all agree; 1: something differs; 2 to 6: python -m convert --help.",
+    )
+    _add_model(parser, "NAME", nargs="+")
+    parser.add_argument("--all", action="store_true", help="every model of list_models()")
+    parser.add_argument("--dtype", nargs="+", default=["float64"], choices=DTYPES, help="default: float64")
+    parser.add_argument(
+        "--golden",
+        metavar="DIR",
+        help="compare Paddle alone with recorded numbers, such as tests/golden/inline; PyTorch is not needed",
+    )
+    parser.add_argument("--no-arbiter", action="store_true", help="no float64 truth for lower precisions")
+    _add_outputs(parser)
+    parser.set_defaults(run=verify)
+
+    parser = subparsers.add_parser(
+        "record",
+        help="run one framework and write down what every sublayer gives",
+        description="One framework's half of verify, for machines where the two cannot share a process: "
+        "record both, then compare the two folders.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="the folder to write")
+    parser.add_argument("--framework", required=True, choices=("torch", "paddle"))
+    _add_model(parser, "NAME", required=True)
+    parser.add_argument("--dtype", default="float64", choices=DTYPES, help="default: float64")
+    parser.add_argument("--truth", metavar="DIR", help="also record the same rounded numbers in float64")
+    parser.set_defaults(run=record)
+
+    parser = subparsers.add_parser(
+        "compare",
+        help="compare two recordings; needs neither framework",
+        description="Compare the recordings of the two frameworks. Exit codes as for verify.",
+    )
+    parser.add_argument("reference", metavar="DIR", help="PyTorch's recording")
+    parser.add_argument("candidate", metavar="DIR", help="Paddle's recording")
+    parser.add_argument("--truth", metavar="DIR", help="a float64 recording of the same rounded numbers")
+    _add_outputs(parser)
+    parser.set_defaults(run=compare)
+
+
+def _add_model(parser, metavar, **options):
+    parser.add_argument("--model", metavar=metavar, help="of list_models()", **options)
+    parser.add_argument("--weights", metavar="FILE", help="a checkpoint; test weights if not given")
+    parser.add_argument("--backward", action="store_true", help="compare gradients too")
+    parser.add_argument(
+        "--steps", type=_positive, default=0, metavar="N", help="also train for N updates, in float64"
+    )
+    parser.add_argument("--batch", type=_positive, metavar="N", help="images; default: 2, more of small ones")
+    parser.add_argument("--seed", type=int, default=0, help="of images and test weights; default: 0")
+    parser.add_argument(
+        "--opts",
+        nargs="+",
+        default=[],
+        metavar="KEY VALUE",
+        help="overrides, as num_classes 10; last in the line",
+    )
+
+
+def _add_outputs(parser):
+    parser.add_argument("--html", metavar="FILE", help="write the report as a page")
+    parser.add_argument("--json", metavar="FILE", help="write every row as JSON")
+    parser.add_argument("--junit", metavar="FILE", help="write every row as a JUnit test case")
+    parser.add_argument("--reprod-log", metavar="DIR", help="write the arrays that reprod_log compares")
+
+
+def verify(arguments):
+    """Compare models, show and write the outcome; 0 if all agree, else 1."""
+    from paddle_inline.utils.environment import import_paddle, tune_cpu
+
+    tune_cpu()
+    import_paddle()
+    _check_outputs(arguments)
+    jobs = list(_golden_jobs(arguments) if arguments.golden else _jobs(arguments))
+    console, reports = _console(), []
+    try:
+        with Live(_overview(reports, jobs, console), console=console, refresh_per_second=4) as live:
+            for _, _, run in jobs:
+                reports.append(run())
+                live.update(_overview(reports, jobs, console))
+    finally:
+        if not console.is_terminal:
+            console.print()  # there, Live ends in the middle of a line
+    return _finish(reports, arguments, console, in_full=len({name for name, _, _ in jobs}) == 1)
+
+
+def _jobs(arguments):
+    """(name, dtype, function that makes the report) of each comparison of the two frameworks."""
+    from paddle_inline import list_models
+
+    from .run import compare as compare_model
+    from .steps import timm_parts
+
+    names = list_models() if arguments.all else arguments.model or [None]
+    if (arguments.all and arguments.model) or (names == [None] and not arguments.weights):
+        raise UserError("say what to verify: --model NAME, --weights FILE, or --all")
+    if arguments.weights and len(names) > 1:
+        raise UserError("--weights are of one model; give one --model NAME, or none")
+    if arguments.steps:
+        timm_parts()
+    options = {
+        "weights": arguments.weights,
+        "seed": arguments.seed,
+        "backward": arguments.backward,
+        "batch": arguments.batch,
+        "arbiter": not arguments.no_arbiter,
+        "steps": arguments.steps,
+        **parse_overrides(arguments.opts),
+    }
+    for name in names:
+        for dtype in arguments.dtype:
+            yield name, dtype, functools.partial(compare_model, name, dtype=dtype, **options)
+
+
+def _golden_jobs(arguments):
+    """The same of each comparison of Paddle with recorded numbers."""
+    from .golden import read_goldens
+    from .run import compare_golden
+
+    for name in ("weights", "opts", "steps", "batch", "seed"):
+        if getattr(arguments, name):
+            raise UserError(f"--golden brings its own weights and images; leave out --{name}")
+    goldens = read_goldens(arguments.golden)
+    chosen = [g for g in goldens.values() if arguments.all or g.model in (arguments.model or ())]
+    if not chosen or (arguments.all and arguments.model):
+        known = ", ".join(dict.fromkeys(golden.model for golden in goldens.values()))
+        raise UserError(f"say what to verify: --all, or --model with one of {known}")
+    for golden in chosen:
+        for dtype in arguments.dtype:
+            yield golden.name, dtype, functools.partial(compare_golden, golden, "paddle", dtype)
+
+
+def record(arguments):
+    """Run one framework and write what it computed."""
+    from .run import record as record_model
+    from .steps import timm_parts
+
+    if arguments.steps and arguments.framework == "torch":
+        timm_parts()
+    recording, truth = record_model(
+        arguments.framework,
+        arguments.model,
+        arguments.weights,
+        arguments.dtype,
+        arguments.seed,
+        arguments.backward,
+        arguments.batch,
+        truth=arguments.truth is not None,
+        steps=arguments.steps,
+        **parse_overrides(arguments.opts),
+    )
+    for result, folder in ((recording, arguments.folder), (truth, arguments.truth)):
+        if result is not None:
+            save_recording(result, folder)
+            print(f"{folder}: {result.model} in {result.framework} {result.version}, {result.dtype}")
+    return 0
+
+
+def compare(arguments):
+    """Compare two recordings, show and write the outcome; 0 if they agree, else 1."""
+    reference, candidate = load_recording(arguments.reference), load_recording(arguments.candidate)
+    arbiter = None
+    if arguments.truth:
+        arbiter = load_recording(arguments.truth).replay(Arbiter(reference, candidate))
+    report = compare_recordings(reference, candidate, arbiter)
+    return _finish([report], arguments, _console(), in_full=True)
+
+
+def _console():
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 120  # a file or a pipe is as wide as the tables
+    return console
+
+
+def _check_outputs(arguments):
+    """Raise OSError for what cannot be written, before minutes are spent on it."""
+    for path in filter(None, (arguments.html, arguments.json, arguments.junit, arguments.reprod_log)):
+        folder = Path(path) if path == arguments.reprod_log else Path(path).parent
+        if path != arguments.reprod_log and Path(path).is_dir():
+            raise FileAccessError(f"{path} is a folder; name a file")
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise FileAccessError(f"{path} cannot be written: {folder} is no folder of yours to write in")
+
+
+def parse_overrides(pairs):
+    """{key: value} of KEY VALUE KEY VALUE ...; a value is a Python literal or else a string."""
+    if len(pairs) % 2:
+        raise UserError(f"--opts takes pairs of KEY and VALUE; {pairs[-1]!r} has no value")
+    overrides = {}
+    for key, value in zip(pairs[::2], pairs[1::2]):
+        try:
+            overrides[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            overrides[key] = value
+    return overrides
+
+
+def _positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
+    return number
+
+
+def _finish(reports, arguments, console, in_full):
+    """Print what is asked for, write the files, and return the exit code."""
+    if in_full:
+        for report in reports:
+            console.print(_layers(report))
+    for report in reports:
+        _explain(report, console)
+    writers = (
+        (write_html, arguments.html),
+        (write_json, arguments.json),
+        (write_junit, arguments.junit),
+        (write_reprod_log, arguments.reprod_log),
+    )
+    for write, path in writers:
+        if path:
+            write(reports, path)
+            console.print(f"written: {path}", highlight=False)
+    return 0 if all(report.passed for report in reports) else 1
+
+
+def _overview(reports, jobs, console):
+    """One line per model: done, running, waiting; with fewer columns where there is little room."""
+    names = ["model", "dtype", "tensors", "error", "allowed", "where it is worst", "seconds", ""]
+    if console.width < 100:
+        names = [name for name in names if name not in ("tensors", "seconds")]
+    table = Table(box=box.SIMPLE)
+    for name in names:
+        wide = name.startswith("where")
+        table.add_column(name, no_wrap=not wide, overflow="fold" if wide else "ellipsis")
+    for i, (name, dtype, _) in enumerate(jobs):
+        cells = {"model": name or "", "dtype": dtype}
+        if i < len(reports):
+            report = reports[i]
+            worst = report.worst()
+            cells = {
+                "model": report.model,
+                "dtype": dtype,
+                "tensors": str(len(report.rows)),
+                "error": f"{worst.max_rel:.1e}",
+                "allowed": f"{worst.tolerance:.0e}",
+                "where it is worst": f"{worst.name} {worst.kind}".strip(),
+                "seconds": f"{report.seconds:.1f}",
+                "": Text("equal", "green") if report.passed else Text("DIFFERS", "bold red"),
+            }
+        elif i == len(reports):
+            cells[""] = Text("running", "yellow")
+        table.add_row(*(cells.get(name, "") for name in names))
+    return table
+
+
+def _layers(report):
+    """Every row of a report."""
+    table = Table(title=f"{report.model} {report.dtype}", title_justify="left")
+    for name, justify in (
+        ("layer", "left"),
+        ("shape", "left"),
+        ("max error", "right"),
+        ("tolerance", "right"),
+    ):
+        table.add_column(name, justify=justify, no_wrap=name != "layer", overflow="fold")
+    table.add_column("")
+    kind = report.rows[0].kind
+    for row in report.rows:
+        if row.kind != kind:
+            table.add_section()
+            kind = row.kind
+        table.add_row(
+            row.name if row.kind == "output" else f"{row.kind} {row.name}",
+            "x".join(map(str, row.shape)),
+            f"{row.max_rel:.1e}",
+            f"{row.tolerance:.0e}",
+            _verdict(row),
+        )
+    return table
+
+
+def _verdict(row):
+    if not row.passed:
+        return Text("DIFFERS", "bold red")
+    return Text("noise", "yellow") if row.noise else Text("ok", "green")
+
+
+def _explain(report, console):
+    """A line or two in words."""
+    worst = report.worst()
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    verdict = (
+        "every layer agrees" if report.passed else f"{sum(not r.passed for r in report.rows)} rows differ"
+    )
+    line = (
+        f"{report.model} {report.dtype}: {verdict}; worst error {worst.max_rel:.1e} of {worst.tolerance:.0e} "
+        f"allowed ({f'{worst.kind} {worst.name}'.strip()}); {versions}"
+    )
+    console.print(line, style="green" if report.passed else "bold red", highlight=False)
+    further = report.further_from_truth()
+    if further:
+        console.print(
+            f"  from the float64 truth PyTorch is further on {further[0]} tensors, Paddle on {further[1]}",
+            highlight=False,
+        )
+    if report.noise:
+        console.print(f"  {noise_in_words(report)}", highlight=False)
+    found = report.divergence
+    if found:
+        console.print(
+            f"  first divergence: {found.name} ({found.layer}), {found.kind}, shape {list(found.shape)}, "
+            f"at {list(found.index)}",
+            f"    PyTorch {_values(found.reference)}",
+            f"    Paddle  {_values(found.candidate)}",
+            sep="\n",
+            highlight=False,
+        )
+
+
+def _values(values):
+    return " ".join(f"{value:.9g}" for value in values)

@@ -1,0 +1,1 @@
+"""Exported models: writing them, the engines that run them, and predictions from pictures."""

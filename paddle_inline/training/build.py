@@ -1,0 +1,196 @@
+"""The parts of a run, made from its settings: the one place in engine/ and data/ that sees them.
+
+Everything made here takes values; its own description says what they mean.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import paddle
+
+from ..config.load import Config, model_name
+from ..data import sampler
+from ..data.loaders import Loader, Samples
+from ..data.mixup import Mixup
+from ..data.sources import open_source
+from ..data.transforms import eval_transform, train_transform
+from ..models.factory import create_model, model_spec
+from ..utils.errors import UserError
+from .ema import Ema, total_decay
+from .optim import make_optimizer
+from .schedule import make_schedule, scaled
+
+
+def run_folder(config: Config) -> Path:
+    """OUTPUT/MODEL/TAG: where everything goes that a run makes."""
+    return Path(config.output) / model_name(config.model.name) / config.tag
+
+
+def build_model(config: Config, classes: int):
+    """The model for a data set of so many classes; `.name` and `.overrides` build it again.
+
+    Raises:
+        ValueError: if the settings give it fewer classes, or do not fit its family.
+    """
+    model = config.model
+    name = model_name(model.name)
+    overrides = dict(model.overrides, num_classes=model.num_classes or classes)
+    known = {field.name for field in dataclasses.fields(model_spec(name))}
+    optional = {
+        "img_size": config.data.img_size,
+        "in_chans": model.in_chans if model.in_chans != 3 else None,
+        "drop_path_rate": model.drop_path_rate,
+        "drop_rate": model.drop_rate,
+        "recompute": config.train.use_checkpoint,
+    }
+    overrides.update({key: value for key, value in optional.items() if key in known and value})
+    if model.num_classes is not None and model.num_classes < classes:
+        raise UserError(f"model.num_classes is {model.num_classes}; the data set has {classes} classes")
+    built = create_model(name, **overrides)
+    built.name, built.overrides = name, overrides
+    return built
+
+
+def build_eval(config: Config, rank: int, world: int):
+    """(source, loader) of this rank's share of the held-out images."""
+    data = config.data
+    source = open_source(data.dataset, data.data_path, train=False, zip_mode=data.zip_mode)
+    transform = eval_transform(
+        data.img_size,
+        mean=data.mean,
+        std=data.std,
+        interpolation=data.interpolation,
+        crop=config.test.crop,
+    )
+    samples = Samples(source, transform, on_bad_image=data.on_bad_image, replace=False)
+    batches = sampler.eval_batches(len(source), data.batch_size, rank=rank, world=world)
+    return source, Loader(samples, batches, num_workers=data.num_workers)
+
+
+def build_train(config: Config, rank: int, world: int):
+    """(source, (epoch, batches to skip) -> loader) of this rank's share of the training images."""
+    data, aug = config.data, config.aug
+    source = open_source(data.dataset, data.data_path, train=True, zip_mode=data.zip_mode)
+    transform = train_transform(
+        data.img_size,
+        mean=data.mean,
+        std=data.std,
+        interpolation=data.interpolation,
+        scale=aug.scale,
+        ratio=aug.ratio,
+        hflip=aug.hflip,
+        rotation=aug.rotation,
+        color_jitter=aug.color_jitter,
+        auto_augment=aug.auto_augment,
+        reprob=aug.reprob,
+        remode=aug.remode,
+        recount=aug.recount,
+    )
+    samples = Samples(source, transform, seed=config.seed, on_bad_image=data.on_bad_image)
+
+    def load(epoch, skip):
+        batches = sampler.train_batches(
+            len(source),
+            data.batch_size,
+            seed=config.seed,
+            epoch=epoch,
+            rank=rank,
+            world=world,
+            accumulation=config.train.accumulation_steps,
+            skip=skip,
+            order=source.order(config.seed, epoch) if hasattr(source, "order") else None,
+        )
+        return Loader(samples, batches, num_workers=data.num_workers)
+
+    return source, load
+
+
+def build_mixup(config: Config, classes: int):
+    """The recipe's mixup, or None where the settings turn it off.
+
+    Raises:
+        ValueError: for a batch that cannot be paired.
+    """
+    aug = config.aug
+    if not (aug.mixup > 0 or aug.cutmix > 0 or aug.cutmix_minmax):
+        return None
+    if config.data.batch_size % 2:
+        raise UserError(
+            f"data.batch_size is {config.data.batch_size}; mixup pairs images, so it must be even (or "
+            "set aug.mixup=0 aug.cutmix=0)"
+        )
+    return Mixup(
+        classes,
+        mixup=aug.mixup,
+        cutmix=aug.cutmix,
+        cutmix_minmax=aug.cutmix_minmax,
+        prob=aug.mixup_prob,
+        switch_prob=aug.mixup_switch_prob,
+        mode=aug.mixup_mode,
+        smoothing=config.model.label_smoothing,
+    )
+
+
+def amp_arguments(config: Config):
+    """Arguments of `auto_cast`, or None in full precision, which is all that Paddle has on a CPU."""
+    if config.amp.level == "O0" or paddle.device.get_device() == "cpu":
+        return None
+    return {"enable": True, "level": config.amp.level, "dtype": config.amp.dtype}
+
+
+def build_optimizer(config: Config, model, groups, amp):
+    """(model, optimizer, loss scaler or None); under O2 the model's weights become 16-bit ones."""
+    chosen, half = config.train.optimizer, bool(amp) and amp["level"] == "O2"
+    if half:
+        model = paddle.amp.decorate(models=model, level="O2", dtype=amp["dtype"])
+    optimizer = make_optimizer(
+        chosen.name,
+        model,
+        groups,
+        betas=chosen.betas,
+        eps=chosen.eps,
+        momentum=chosen.momentum,
+        multi_precision=half,
+    )
+    scaled_loss = amp and amp["dtype"] == "float16"
+    return model, optimizer, paddle.amp.GradScaler(init_loss_scaling=2.0**16) if scaled_loss else None
+
+
+def build_schedule(config: Config, images: int, updates_per_epoch: int):
+    """update -> learning rate, for so many images an update."""
+    train = config.train
+    base, warmup, floor = (
+        scaled(rate, images, train.lr_batch) for rate in (train.base_lr, train.warmup_lr, train.min_lr)
+    )
+    return make_schedule(
+        train.lr_scheduler.name,
+        base=base,
+        warmup=warmup,
+        floor=floor,
+        epochs=train.epochs,
+        warmup_epochs=train.warmup_epochs,
+        updates_per_epoch=updates_per_epoch,
+        decay_epochs=train.lr_scheduler.decay_epochs,
+        decay_rate=train.lr_scheduler.decay_rate,
+    )
+
+
+def build_ema(config: Config, model, images: int):
+    """The average of the model's weights, or None where the settings ask for none."""
+    if config.ema.decay is None:
+        return None
+    return Ema(model, total_decay(config.ema.decay, images, config.ema.lr_batch))
+
+
+def rank_dependent_features(config: Config, model) -> list[str]:
+    """What makes an update depend on how its images are shared among ranks; empty: nothing does."""
+    aug, reasons = config.aug, []
+    if config.model.drop_path_rate or config.model.drop_rate:
+        reasons.append("dropout and stochastic depth")
+    if aug.mixup > 0 or aug.cutmix > 0 or aug.cutmix_minmax:
+        reasons.append("mixup")
+    if not config.train.sync_bn and any("BatchNorm" in type(m).__name__ for m in model.sublayers()):
+        reasons.append("the statistics of batch normalisation without train.sync_bn")
+    return reasons

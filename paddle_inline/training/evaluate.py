@@ -1,0 +1,89 @@
+"""Accuracy over a data set: every image counted once, whatever the number of ranks."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import paddle
+
+from ..data.loaders import BAD
+from ..utils.errors import UserError
+from .distributed import all_reduce_sum, share_statistics
+
+
+class Accuracy(NamedTuple):
+    """Shares of images whose label is among the model's first 1 and first 5 guesses, in percent."""
+
+    top1: float
+    top5: float
+    images: int  # counted
+    bad: int = 0  # that could not be read, and are not counted
+
+    def __str__(self):
+        text = f"top-1 {self.top1:.2f}%, top-5 {self.top5:.2f}% of {self.images} images"
+        return text + (f" ({self.bad} more cannot be read)" if self.bad else "")
+
+
+@paddle.no_grad()
+def evaluate(model, loader, *, world: int = 1, amp=None, on_batch=None) -> Accuracy:
+    """Runs a model over this rank's batches and adds up the counts of all ranks.
+
+    The running statistics of batch normalisation are rank 0's from here on.
+
+    Args:
+        model: images [B, C, H, W] -> logits [B, classes]; put in eval mode here, and back after.
+        loader: yields (images, labels [B] int64); labels of -1 are not counted.
+        amp: arguments of `paddle.amp.auto_cast`, or None for the weights' own precision.
+        on_batch: called with the number of images after each batch.
+
+    Raises:
+        ValueError: if no rank had an image to count.
+    """
+    training = model.training
+    dtype = next(iter(model.parameters())).dtype
+    model.eval()
+    share_statistics(model, world)
+    counts = [0, 0, 0, 0]
+    try:
+        for images, labels in loader:
+            with paddle.amp.auto_cast(**(amp or {"enable": False})):
+                logits = model(images.astype(dtype))
+            for i, hits in enumerate(correct(logits, labels)):
+                counts[i] += hits
+            bad = (labels == BAD).sum().item()
+            counts[2] += labels.shape[0] - bad
+            counts[3] += bad
+            if on_batch is not None:
+                on_batch(images.shape[0])
+    finally:
+        if training:
+            model.train()
+    top1, top5, images, bad = all_reduce_sum(counts, world).tolist()
+    if images == 0:
+        raise UserError("there is no image to evaluate on")
+    return Accuracy(100 * top1 / images, 100 * top5 / images, images, bad)
+
+
+def correct(logits, labels) -> tuple[int, int]:
+    """How many labels [B] are the first, and among the first five, of logits [B, classes]."""
+    k = min(5, logits.shape[1])
+    best = logits.astype("float32").topk(k, axis=1)[1]
+    hits = (best == labels.unsqueeze(1)).astype("int64")
+    return hits[:, 0].sum().item(), hits.sum().item()
+
+
+@paddle.no_grad()
+def forward_speed(model, images, amp=None) -> float:
+    """Images per second of the forward pass over one batch [B, C, H, W], in eval mode."""
+    model.eval()
+    on_gpu = paddle.device.get_device() != "cpu"
+    warm, timed = (50, 30) if on_gpu else (2, 5)
+    with paddle.amp.auto_cast(**(amp or {"enable": False})):
+        for count in (warm, timed):
+            started = time.perf_counter()
+            for _ in range(count):
+                model(images)
+            if on_gpu:
+                paddle.device.synchronize()
+    return timed * images.shape[0] / (time.perf_counter() - started)

@@ -1,0 +1,164 @@
+"""Optimizers: decay groups by rule, and state by the names of a model's parameters.
+
+Paddle keys optimizer state by process-wide names such as `linear_7.w_0_moment1_0`. They depend on
+what else was built before: loaded into another process's model they can belong to another layer,
+silently. Here state is read and written as {parameter's name in the model: {slot: array}}.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import paddle
+
+from ..utils.errors import UserError
+
+
+class Group(NamedTuple):
+    """Parameters that share a weight decay, and why."""
+
+    rule: str
+    names: list[str]
+    weight_decay: float
+
+
+def decay_groups(model, weight_decay: float) -> list[Group]:
+    """Sorts every trainable parameter into a group; the first rule that matches wins.
+
+    Named tokens and tables (the model's `NO_DECAY`, parts of names) and vectors (one dimension:
+    biases, norms) do not decay; matrices and convolutions do.
+    """
+    groups = {
+        "named": Group(f"named {getattr(model, 'NO_DECAY', ())}", [], 0.0),
+        "vector": Group("vectors and biases", [], 0.0),
+        "matrix": Group("all others", [], weight_decay),
+    }
+    for name, parameter in model.named_parameters():
+        if parameter.stop_gradient:
+            continue
+        if any(part in name for part in getattr(model, "NO_DECAY", ())):
+            groups["named"].names.append(name)
+        elif parameter.ndim <= 1 or name.endswith(".bias"):
+            groups["vector"].names.append(name)
+        else:
+            groups["matrix"].names.append(name)
+    return [group for group in groups.values() if group.names]
+
+
+def make_optimizer(
+    name: str,
+    model,
+    groups: list[Group],
+    *,
+    betas=(0.9, 0.999),
+    eps: float = 1e-8,
+    momentum: float = 0.9,
+    multi_precision: bool = False,
+):
+    """The optimizer of a model; its rate is set before every update with `set_lr`.
+
+    Args:
+        name: `adamw`; `sgd` with nesterov momentum; `adam`, whose decay is an L2 penalty.
+        groups: of `decay_groups`.
+        multi_precision: keep float32 masters of 16-bit weights.
+
+    Raises:
+        ValueError: if the groups leave out or repeat a trainable parameter.
+    """
+    parameters = dict(model.named_parameters())
+    grouped = [name for group in groups for name in group.names]
+    trainable = [name for name, p in parameters.items() if not p.stop_gradient]
+    if sorted(grouped) != sorted(trainable):
+        odd = sorted(set(grouped) ^ set(trainable)) or "repeated names"
+        raise UserError(f"the optimizer's groups do not match the model's parameters: {odd}")
+    settings = [
+        {"params": [parameters[n] for n in group.names], "weight_decay": group.weight_decay}
+        for group in groups
+    ]
+    shared = dict(learning_rate=0.0, parameters=settings, multi_precision=multi_precision)
+    if name == "sgd":
+        for group in settings:  # Momentum forgets a group's decay, not a parameter's own
+            for parameter in group["params"]:
+                parameter.regularizer = paddle.regularizer.L2Decay(group["weight_decay"])
+        return paddle.optimizer.Momentum(momentum=momentum, use_nesterov=True, weight_decay=0.0, **shared)
+    adam = {"adamw": paddle.optimizer.AdamW, "adam": paddle.optimizer.Adam}[name]
+    return adam(beta1=betas[0], beta2=betas[1], epsilon=eps, weight_decay=0.0, **shared)
+
+
+@paddle.no_grad()
+def clip_gradients(parameters, largest: float | None) -> float:
+    """Scales the gradients down to a global norm of at most `largest`; None leaves them as they are.
+
+    As `paddle.nn.utils.clip_grad_norm_`, whose norm takes seven times as long.
+
+    Returns:
+        The global norm before.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    wide = [g if g.dtype in (paddle.float32, paddle.float64) else g.astype("float32") for g in gradients]
+    norm = paddle.stack([g.square().sum() for g in wide]).sum().sqrt().item()
+    if largest is not None and largest < norm + 1e-6:
+        for gradient in gradients:
+            gradient.multiply_(paddle.full([1], largest / (norm + 1e-6), gradient.dtype))
+    return norm
+
+
+MASTER = "master_weight"
+
+
+def optimizer_state(model, optimizer) -> dict[str, dict[str, np.ndarray]]:
+    """{parameter's name in the model: {slot: array}}; empty before the first update."""
+    state: dict[str, dict[str, np.ndarray]] = {}
+    for name, parameter in model.named_parameters():
+        slots = {
+            slot: values[parameter.name].numpy()
+            for slot, values in optimizer._accumulators.items()
+            if parameter.name in values
+        }
+        master = optimizer._master_weights.get(parameter.name)
+        if master is not None:
+            slots[MASTER] = master.numpy()
+        if slots:
+            state[name] = slots
+    return state
+
+
+def load_optimizer_state(model, optimizer, state: dict[str, dict[str, np.ndarray]]) -> None:
+    """Puts back what `optimizer_state` gave, whatever this process calls the parameters.
+
+    Raises:
+        ValueError: if names, slots or shapes differ; nothing has been changed then.
+    """
+    own = optimizer_state(model, optimizer)
+    fresh = [p for n, p in model.named_parameters() if n in state and n not in own]
+    if fresh and not own:
+        _create_slots(optimizer, fresh)
+        own = optimizer_state(model, optimizer)
+    problems = [f"  + {name} (in the state, not in the model)" for name in state if name not in own]
+    problems += [f"  - {name} (in the model, not in the state)" for name in own if name not in state]
+    for name in state.keys() & own.keys():
+        a = {slot: value.shape for slot, value in state[name].items()}
+        b = {slot: value.shape for slot, value in own[name].items()}
+        if a != b:
+            problems.append(f"  ! {name}: the state has {a}, the model {b}")
+    if problems:
+        raise UserError("the optimizer state is another model's:\n" + "\n".join(sorted(problems)))
+    for name, parameter in model.named_parameters():
+        for slot, value in state.get(name, {}).items():
+            if slot == MASTER:
+                optimizer._master_weights[parameter.name].set_value(value)
+            else:
+                optimizer._accumulators[slot][parameter.name].set_value(value)
+
+
+def _create_slots(optimizer, parameters) -> None:
+    """Makes an optimizer create its state: one update of zero gradients at rate zero."""
+    rate = optimizer.get_lr()
+    for parameter in parameters:
+        parameter.clear_gradient()
+        (parameter * 0).sum().backward()
+    optimizer.set_lr(0.0)
+    optimizer.step()
+    optimizer.clear_grad()
+    optimizer.set_lr(rate)

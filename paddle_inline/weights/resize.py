@@ -1,0 +1,177 @@
+"""Weights of one input size or class count made to fit another, for fine-tuning.
+
+Position embeddings and relative-bias tables are resized bicubically, a class token's position is kept, what
+follows from the sizes alone is the new model's own, and a head of another class count starts at zero. It is
+done in numpy, in float64; nothing else of a model may differ.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+
+from ..utils.errors import UserError
+from .lazy_array import LazyArray, numpy_dtype
+from .load import difference, load_weights, open_weights
+
+# Buffers that follow from a model's sizes: rebuilt with the model, never loaded into another.
+REBUILT = ("attn_mask", "relative_position_index")
+HEAD = ("head.weight", "head.bias")
+
+
+def cubic_matrix(source, target):
+    """The matrix [target, source] that resamples a line of `source` points to `target` points.
+
+    Keys' cubic convolution with a = -0.75 between pixel centres (align_corners=False), the border repeated
+    outside: PyTorch's bicubic interpolation along one side, not smoothed on shrinking.
+    """
+    matrix = np.zeros((target, source))
+    centres = (np.arange(target) + 0.5) * (source / target) - 0.5
+    first = np.floor(centres).astype(int)
+    for step in (-1, 0, 1, 2):
+        distance = np.abs(centres - (first + step))
+        near = (1.25 * distance - 2.25) * distance**2 + 1
+        far = ((-0.75 * distance + 3.75) * distance - 6) * distance + 3
+        np.add.at(
+            matrix,
+            (np.arange(target), np.clip(first + step, 0, source - 1)),
+            np.where(distance <= 1, near, far),
+        )
+    return matrix
+
+
+def resize_grid(values, grid, size):
+    """Rows [H * W, C] of a grid (H, W) -> rows [H' * W', C] of the grid `size`, bicubic, in float64."""
+    values = np.asarray(values, "float64").reshape(*grid, -1)
+    rows, columns = cubic_matrix(grid[0], size[0]), cubic_matrix(grid[1], size[1])
+    values = np.einsum("hH,wW,HWc->hwc", rows, columns, values, optimize=True)
+    return values.reshape(size[0] * size[1], -1)
+
+
+def adapt_weights(arrays, model, img_size=None):
+    """Make weights fit a model of the same family that differs in input size or class count.
+
+    Args:
+        arrays: {Paddle name: LazyArray}.
+        model: the paddle.nn.Layer to fit; its parameters need no values.
+        img_size: what the weights were trained for, int or (height, width); None: squares.
+    Returns:
+        ({Paddle name: LazyArray}, notes): exactly the model's names and shapes, resized when they are read;
+        and one line for everything that was changed.
+    Raises:
+        ValueError: the weights differ in more than that, with the difference, `-` the model's.
+    """
+    own, positions = model.state_dict(), _positions(model)
+    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    result, notes = {}, {}
+    for name, shape in shapes.items():
+        last = name.rsplit(".", 1)[-1]
+        array = arrays.get(name)
+        if last in REBUILT:
+            result[name] = LazyArray(shape, str(own[name].dtype).split(".")[-1], own[name].numpy)
+            if array is None or array.shape != shape:
+                notes.setdefault(f"{last} rebuilt", []).append(name)
+        elif name in HEAD and (array is None or (array.shape != shape and array.shape[:-1] == shape[:-1])):
+            dtype = next(iter(arrays.values())).dtype if array is None else array.dtype
+            result[name] = LazyArray(shape, dtype, partial(np.zeros, shape, numpy_dtype(dtype)))
+            classes = f"{'no' if array is None else array.shape[-1]} -> {shape[-1]} classes"
+            notes.setdefault(f"head set to zero ({classes}), so train it", []).append(name)
+        elif array is None:
+            continue
+        elif last == "relative_position_bias_table" and array.shape[1:] == shape[1:]:
+            grid, size = ((math.isqrt(table[0]),) * 2 for table in (array.shape, shape))
+            result[name] = _resized(array, grid, size, 0)
+            _note(notes, last, grid, size, name)
+        elif name in positions and array.shape[2:] == shape[2:]:
+            prefix, size = positions[name]
+            grid = _grid(array.shape[1] - prefix, img_size)
+            result[name] = _resized(array, grid, size, prefix)
+            _note(notes, name, grid, size, name)
+        else:
+            result[name] = array
+    kept = {name: array for name, array in arrays.items() if name.rsplit(".", 1)[-1] not in REBUILT}
+    gone = tuple(name for name in HEAD if name in kept and name not in own)
+    if gone:
+        notes["head left out"] = gone
+    lines = difference(shapes, {name: array.shape for name, array in {**kept, **result}.items()}, gone)
+    if lines:
+        name = getattr(model, "name", type(model).__name__)
+        raise UserError(
+            f"these weights differ from {name} in more than input size and class count\n"
+            "  (- in the model, + in the file)\n" + "\n".join(lines[:40])
+        )
+    return result, [f"{what}: {_listed(names)}" for what, names in notes.items()]
+
+
+def load_adapted(model, path, img_size=None):
+    """Load a weights file of the same architecture at another input size or class count; returns the notes.
+
+    Arguments and errors as for `adapt_weights` and `load_weights`.
+    """
+    arrays, description = open_weights(path)
+    if img_size is None and description:
+        img_size = description["overrides"].get("img_size")
+    arrays, notes = adapt_weights(arrays, model, img_size)
+    load_weights(model, {name: array.read() for name, array in arrays.items()})
+    return notes
+
+
+def _positions(model):
+    """{name: (tokens before the grid, grid)} of the position embeddings that follow the input size."""
+    if hasattr(model, "grid"):  # one stage, with a class token
+        return {"pos_embed": (1, tuple(model.grid))}
+    return {f"pos_embed{i}": (0, tuple(grid)) for i, grid in enumerate(getattr(model, "grids", ()), 1)}
+
+
+def _resized(array, grid, size, prefix):
+    if grid == size:
+        return array
+    shape = list(array.shape)
+    shape[-2] = prefix + size[0] * size[1]
+    return LazyArray(tuple(shape), array.dtype, partial(_resize, array, grid, size, prefix, tuple(shape)))
+
+
+def _resize(array, grid, size, prefix, shape):
+    values = as_float64(array.read(), array.dtype).reshape(-1, shape[-1])
+    values = np.concatenate([values[:prefix], resize_grid(values[prefix:], grid, size)])
+    return from_float64(values.reshape(shape), array.dtype)
+
+
+def _grid(tokens, img_size):
+    """The grid (H, W) of so many tokens, of the image's proportions; None: square."""
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size or (1, 1)
+    stride = math.sqrt(height * width / tokens)
+    grid = round(height / stride), round(width / stride)
+    if grid[0] * grid[1] != tokens:
+        raise UserError(
+            f"{tokens} positions are no grid of an image of {img_size or 'equal sides'}; "
+            "name the img_size that the weights were trained for"
+        )
+    return grid
+
+
+def as_float64(values, dtype):
+    """Numbers of a dtype, bfloat16 in its uint16 form, as float64."""
+    if dtype == "bfloat16":
+        values = (values.astype("uint32") << 16).view("float32")
+    return values.astype("float64")
+
+
+def from_float64(values, dtype):
+    """The inverse of `as_float64`, rounded to nearest, ties to even."""
+    if dtype != "bfloat16":
+        return values.astype(dtype)
+    bits = np.ascontiguousarray(values, "float32").view("uint32")
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("uint16")
+
+
+def _note(notes, what, grid, size, name):
+    if grid != size:
+        text = f"{what} resized from {grid[0]} x {grid[1]} to {size[0]} x {size[1]}, bicubic"
+        notes.setdefault(text, []).append(name)
+
+
+def _listed(names):
+    return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"

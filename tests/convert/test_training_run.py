@@ -1,0 +1,390 @@
+"""A run that changes its framework half-way ends where it would have ended: AdamW, schedule, averages."""
+
+import hashlib
+import json
+import math
+import pickle
+from collections import OrderedDict
+from copy import deepcopy
+
+import numpy as np
+import paddle
+import pytest
+import torch
+
+import paddle_inline
+import torch_ref
+from convert import paddle_to_torch
+from convert.__main__ import main
+from convert.conversion import ConversionOptions
+from convert.errors import UnfitWeightsError
+from convert.training_run import position, training_to_paddle, training_to_torch
+from paddle_inline.training.checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
+from paddle_inline.training.ema import Ema
+from paddle_inline.training.loop import Progress
+from paddle_inline.training.optim import decay_groups, make_optimizer, optimizer_state
+from paddle_inline.weights.lazy_array import WeightsFileError
+from tests.convert.hostile import TRAP, Trap
+
+SMALL = {
+    "inline_deit_digits": {"depth": 2, "embed_dim": 16, "num_heads": 2, "img_size": 16},
+    "soft_digits": {"num_classes": 4, "embed_dims": (16, 16, 16, 16), "num_heads": (1, 1, 1, 1)},
+}
+UPDATES, DECAY, AVERAGE = 20, 0.05, 0.9
+QUIET = ConversionOptions(verify=False)
+
+
+def rate(update):
+    """Linear warm-up, then a cosine."""
+    return 1e-3 * min((update + 1) / 5, 0.5 * (1 + math.cos(math.pi * update / (3 * UPDATES))))
+
+
+def batch(update, spec):
+    random = np.random.RandomState(update)
+    size = spec.img_size if isinstance(spec.img_size, int) else spec.img_size[0]
+    return random.standard_normal((4, 3, size, size)), random.randint(0, spec.num_classes, 4)
+
+
+def torch_groups(model, single):
+    if single:
+        return [{"params": list(model.parameters())}]
+    no_decay = getattr(model, "NO_DECAY", ())
+    decays = {
+        name: p.ndim > 1 and not name.endswith(".bias") and not any(part in name for part in no_decay)
+        for name, p in model.named_parameters()
+    }
+    parameters = dict(model.named_parameters())
+    return [
+        {"params": [parameters[name] for name, on in decays.items() if on], "weight_decay": DECAY},
+        {"params": [parameters[name] for name, on in decays.items() if not on], "weight_decay": 0.0},
+    ]
+
+
+class TorchRun:
+    def __init__(self, name, single=False):
+        self.name = name
+        self.model = torch_ref.create_model(name, **SMALL[name]).double().train()
+        self.optimizer = torch.optim.AdamW(torch_groups(self.model, single), lr=rate(0), weight_decay=DECAY)
+        self.average = deepcopy(self.model.state_dict())
+
+    def train(self, first, last):
+        for update in range(first, last):
+            images, labels = (torch.from_numpy(value) for value in batch(update, self.model.spec))
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate(update)
+            loss = torch.nn.functional.cross_entropy(self.model(images), labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            for name, value in self.model.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].mul_(AVERAGE).add_(value, alpha=1 - AVERAGE)
+                else:
+                    self.average[name].copy_(value)
+        return self
+
+    def save(self, path, wrap=""):
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(UPDATES)
+        torch.save(
+            {
+                "model": OrderedDict((wrap + name, value) for name, value in self.model.state_dict().items()),
+                "optimizer": self.optimizer.state_dict(),
+                "lr_scheduler": {"base_values": [1e-3], "metric": None, "t_initial": 60},
+                "max_accuracy": np.float64(71.5),
+                "epoch": 4,
+                "config": {"TRAIN": {"EPOCHS": 12}},
+                "state_dict_ema": self.average,
+                "max_accuracy_e": 72.5,
+            },
+            path,
+        )
+        return path
+
+    def load(self, path):
+        saved = torch.load(path, weights_only=True)
+        self.model.load_state_dict(saved["model"], strict=True)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.average = saved["state_dict_ema"]
+        return saved
+
+
+class PaddleRun:
+    def __init__(self, name):
+        paddle.set_default_dtype("float64")
+        self.model = paddle_inline.create_model(name, **SMALL[name])
+        self.model.train()
+        self.optimizer = make_optimizer("adamw", self.model, decay_groups(self.model, DECAY))
+        self.ema = Ema(self.model, AVERAGE)
+
+    def train(self, first, last):
+        for update in range(first, last):
+            images, labels = (paddle.to_tensor(value) for value in batch(update, self.model.spec))
+            self.optimizer.set_lr(rate(update))
+            paddle.nn.functional.cross_entropy(self.model(images), labels).backward()
+            self.optimizer.step()
+            self.optimizer.clear_grad()
+            self.ema.update(self.model)
+        return self
+
+    def save(self, folder):
+        state = {
+            "model": self.model.name,
+            "overrides": SMALL[self.model.name],
+            "update": UPDATES,
+            "progress": Progress(epoch=4, update=UPDATES, best_top1=71.5, best_ema_top1=72.5).as_dict(),
+            "rate": rate(UPDATES),
+            "updates_per_epoch": 5,
+            "config": {
+                "train": {"epochs": 12, "weight_decay": DECAY, "optimizer": {"name": "adamw", "eps": 1e-8}}
+            },
+        }
+        return save_checkpoint(folder, model=self.model, optimizer=self.optimizer, ema=self.ema, state=state)
+
+    def load(self, folder):
+        return load_checkpoint(folder, model=self.model, optimizer=self.optimizer, ema=self.ema)
+
+    def as_torch(self, tensors):
+        return paddle_to_torch({name: value.numpy() for name, value in tensors.items()}, self.model)
+
+
+def furthest(ours, theirs):
+    """The largest difference of two sets of weights, relative to the largest weight of its tensor."""
+    return max(
+        np.abs(ours[name] - value.numpy()).max() / max(value.abs().max().item(), 1e-3)
+        for name, value in theirs.items()
+        if value.is_floating_point()
+    )
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["two groups", "one group"])
+def handed_over(request, tmp_path_factory):
+    """(whether all parameters decay, the run in PyTorch after 40 updates, its checkpoint of 20 in Paddle)."""
+    folder = tmp_path_factory.mktemp("run")
+    run = TorchRun("inline_deit_digits", request.param).train(0, UPDATES)
+    made = training_to_paddle(run.save(folder / "a.pth", "module."), folder / "checkpoints", QUIET)
+    return request.param, run.train(UPDATES, 2 * UPDATES), made
+
+
+def test_from_torch_to_paddle(handed_over):
+    single, run, made = handed_over
+    ours = PaddleRun("inline_deit_digits")
+    state = ours.load(made)
+    assert (state["update"], state["progress"]["epoch"], state["rate"]) == (UPDATES, 4, rate(UPDATES))
+    assert (state["progress"]["best_top1"], state["progress"]["best_ema_top1"]) == (71.5, 72.5)
+    if single:  # the one group decays as a whole, so Paddle's rule must not be used
+        ours.optimizer = paddle.optimizer.AdamW(parameters=ours.model.parameters(), weight_decay=DECAY)
+        ours.load(made)
+    ours.train(UPDATES, 2 * UPDATES)
+    assert furthest(ours.as_torch(ours.model.state_dict()), run.model.state_dict()) < 1e-8
+    assert furthest(ours.as_torch(ours.ema.average), run.average) < 1e-8
+
+
+def test_from_paddle_to_torch(tmp_path):
+    name = "inline_deit_digits"
+    run, theirs = PaddleRun(name).train(0, UPDATES), TorchRun(name)
+    training_to_torch(run.save(tmp_path), tmp_path / "a.pth", QUIET)
+    run.train(UPDATES, 2 * UPDATES)
+    saved = theirs.load(tmp_path / "a.pth")
+    assert (saved["epoch"], saved["max_accuracy"], saved["max_accuracy_e"]) == (4, 71.5, 72.5)
+    assert saved["lr_scheduler"] == {"t_initial": 60}
+    assert saved["config"] == {"TRAIN": {"EPOCHS": 12}}
+    assert theirs.optimizer.param_groups[0]["lr"] == rate(UPDATES)
+    theirs.train(UPDATES, 2 * UPDATES)
+    assert furthest(run.as_torch(run.model.state_dict()), theirs.model.state_dict()) < 1e-8
+    assert furthest(run.as_torch(run.ema.average), theirs.average) < 1e-8
+
+
+def test_there_and_back_is_bit_for_bit(tmp_path):
+    name = "inline_deit_digits"
+    run = TorchRun(name).train(0, 3)
+    first = torch.load(run.save(tmp_path / "a.pth"), weights_only=False)
+    made = training_to_paddle(tmp_path / "a.pth", tmp_path / "checkpoints", QUIET)
+    second = torch.load(training_to_torch(made, tmp_path / "b.pth", QUIET), weights_only=True)
+    assert first["optimizer"]["param_groups"][0]["betas"] == (0.9, 0.999)
+    for key in ("model", "state_dict_ema"):
+        assert list(second[key]) == list(first[key])
+        for item, value in first[key].items():
+            assert torch.equal(second[key][item], value), item
+    for number, slot in first["optimizer"]["state"].items():
+        for item, value in slot.items():
+            assert torch.equal(second["optimizer"]["state"][number][item], value), (number, item)
+    for a, b in zip(first["optimizer"]["param_groups"], second["optimizer"]["param_groups"]):
+        assert a == b
+    assert second["lr_scheduler"] == first["lr_scheduler"]
+    assert (second["epoch"], second["max_accuracy"]) == (4, 71.5)
+    assert second["config"] == first["config"]
+
+
+def test_soft_s_checkpoints_are_timm_s(tmp_path):
+    """`epoch` is there the index of the last epoch done, and the weights stand under `state_dict`."""
+    run = TorchRun("soft_digits").train(0, 12)
+    first = {
+        "epoch": 2,
+        "arch": "soft_digits",
+        "state_dict": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "version": 2,
+        "metric": 61.5,
+    }
+    torch.save(first, tmp_path / "a.pth")
+    made = training_to_paddle(tmp_path / "a.pth", tmp_path / "checkpoints", QUIET)
+    state = check_checkpoint(made)
+    assert (state["progress"]["epoch"], state["update"], state["progress"]["best_top1"]) == (3, 12, 61.5)
+    second = torch.load(training_to_torch(made, tmp_path / "b.pth", QUIET), weights_only=True)
+    assert {key: second[key] for key in ("epoch", "arch", "version", "metric")} == {
+        "epoch": 2,
+        "arch": "soft_digits",
+        "version": 2,
+        "metric": 61.5,
+    }
+    assert all(torch.equal(second["state_dict"][name], value) for name, value in first["state_dict"].items())
+    for number, slot in first["optimizer"]["state"].items():
+        for item, value in slot.items():
+            assert torch.equal(second["optimizer"]["state"][number][item], value), (number, item)
+
+
+def skipping(run, updates):
+    """The optimizer's state of a run whose loss scaler has skipped so many updates."""
+    for slot in run.optimizer.state.values():
+        slot["step"] -= updates
+    return run
+
+
+def test_updates_that_a_loss_scaler_skipped_are_in_the_position_and_not_in_the_optimizer(tmp_path):
+    run = skipping(TorchRun("inline_deit_digits").train(0, UPDATES), 3)
+    made = training_to_paddle(run.save(tmp_path / "a.pth"), tmp_path / "checkpoints", QUIET)
+    state = check_checkpoint(made)
+    assert (state["update"], state["progress"]["epoch"], state["updates_per_epoch"]) == (UPDATES, 4, 5)
+    ours = PaddleRun("inline_deit_digits")
+    ours.load(made)
+    name, slot = next(iter(optimizer_state(ours.model, ours.optimizer).items()))
+    assert slot["beta1_pow_acc"].item() == pytest.approx(0.9 ** (UPDATES - 3 + 1), rel=1e-12), name
+    back = torch.load(training_to_torch(made, tmp_path / "b.pth", QUIET), weights_only=True)
+    assert {slot["step"].item() for slot in back["optimizer"]["state"].values()} == {UPDATES - 3}
+    assert back["epoch"] == 4
+
+
+@pytest.mark.parametrize(
+    ("contents", "steps", "expected"),
+    [
+        ({"epoch": 2, "max_accuracy": 1.0}, 18, (2, 18, True)),
+        ({"epoch": 2, "config": {}, "scaler": {"scale": 2.0}}, 17, (2, 17, False)),
+        ({"epoch": 2, "arch": "soft_tiny", "version": 2}, 27, (3, 27, True)),
+        ({"epoch": 2, "arch": "soft_tiny", "amp_scaler": {"scale": 2.0}}, 25, (3, 25, False)),
+        ({"epoch": 0, "max_accuracy": 0.0}, 0, (0, 0, True)),
+        ({"max_accuracy": 0.0}, 7, (0, 7, True)),
+        (
+            {"epoch": 2, "config": {"train": {"epochs": 300}}, "lr_scheduler": {"t_initial": 2700}},
+            16,
+            (2, 18, True),
+        ),
+    ],
+)
+def test_how_far_a_pytorch_run_is(contents, steps, expected):
+    assert position(contents, steps) == expected
+
+
+def test_more_steps_than_the_schedule_has_are_refused():
+    contents = {"epoch": 2, "config": {"TRAIN": {"EPOCHS": 300}}, "lr_scheduler": {"t_initial": 2700}}
+    with pytest.raises(UnfitWeightsError, match="19 updates, but 2 epochs of its schedule have 18"):
+        position(contents, 19)
+
+
+@pytest.mark.parametrize("handed_over", [False], indirect=True)
+def test_a_run_that_forgets_its_moments_ends_elsewhere(handed_over):
+    """So the tests above can fail."""
+    _, run, made = handed_over
+    ours = PaddleRun("inline_deit_digits")
+    ours.load(made)
+    ours.optimizer = make_optimizer("adamw", ours.model, decay_groups(ours.model, DECAY))
+    ours.train(UPDATES, 2 * UPDATES)
+    assert furthest(ours.as_torch(ours.model.state_dict()), run.model.state_dict()) > 1e-4
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return TorchRun("inline_deit_digits").train(0, 1).save(tmp_path_factory.mktemp("one") / "a.pth")
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda saved: saved.pop("optimizer"), "no optimizer's state"),
+        (lambda saved: saved["optimizer"]["param_groups"].pop(), "1 groups, of 14 tensors, which is not"),
+        (lambda saved: saved["optimizer"]["param_groups"][0]["params"].pop(), "of 13, 26 tensors"),
+        (lambda saved: saved["optimizer"]["state"][0].update(exp_avg=torch.zeros(3)), "is not AdamW over"),
+        (lambda saved: saved["optimizer"]["state"][0]["exp_avg"].fill_(math.nan), "no real numbers"),
+        (lambda saved: saved["optimizer"]["state"][0]["exp_avg_sq"].fill_(-1.0), "negative"),
+        (lambda saved: saved["optimizer"]["state"][0].update(step="ten"), "no count"),
+        (lambda saved: saved["optimizer"]["state"].update({0: [1]}), "not AdamW's"),
+        (lambda saved: saved["optimizer"].update(param_groups=7), "groups of parameters are not AdamW's"),
+        (lambda saved: saved["optimizer"]["param_groups"][0].update(params=7), "groups of parameters"),
+        (lambda saved: saved["optimizer"]["param_groups"][0].update(params=[[1]]), "groups of parameters"),
+        (lambda saved: saved["optimizer"]["param_groups"][0].update(eps={}), "groups of parameters"),
+        (lambda saved: saved["optimizer"]["param_groups"][0].update(betas=0.9), "groups of parameters"),
+        (lambda saved: saved["optimizer"]["param_groups"][1].update(betas=(0.9, 1.0)), "groups of param"),
+        (lambda saved: saved["state_dict_ema"].pop("pos_embed"), "- pos_embed"),
+        (lambda saved: saved["state_dict_ema"].update(pos_embed=torch.ones(3)), r"\+ pos_embed \[3\]"),
+    ],
+)
+def test_an_optimizer_that_is_not_this_model_s_is_refused(tmp_path, checkpoint, spoil, message):
+    saved = torch.load(checkpoint, weights_only=False)
+    spoil(saved)
+    torch.save(saved, tmp_path / "a.pth")
+    with pytest.raises((WeightsFileError, ValueError), match=message):
+        training_to_paddle(tmp_path / "a.pth", tmp_path / "checkpoints", QUIET)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_both_ways_on_the_command_line_and_verified(tmp_path, checkpoint, capsys):
+    folder, back = tmp_path / "checkpoints", tmp_path / "back.pth"
+    assert main(["to-paddle", "--training", str(checkpoint), str(folder)]) == 0
+    assert main(["to-torch", "--training", str(folder / "last"), str(back)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("verified: forward pass in float64") == 2
+    assert f"wrote {folder / 'update_00000020'}" in said
+    facts = json.loads((tmp_path / "back.pth.json").read_text())
+    assert facts["verification"]["passed"]
+    assert facts["output"]["sha256"] == hashlib.sha256(back.read_bytes()).hexdigest()
+    state = json.loads((folder / "last" / "state.json").read_text())
+    assert state["torch"]["source"] == {"a.pth": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
+    first, second = (torch.load(file, weights_only=False) for file in (checkpoint, back))
+    assert all(torch.equal(first["model"][name], value) for name, value in second["model"].items())
+
+
+def reseal(folder):
+    """Write the sums of a changed checkpoint, as whoever changed it would."""
+    files = sorted(file for file in folder.iterdir() if file.name != "SHA256SUMS")
+    sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
+    (folder / "SHA256SUMS").write_text("".join(sums))
+
+
+@pytest.mark.parametrize(
+    "spoil, sealed, message",
+    [
+        (lambda folder: (folder / "state.json").write_text("{}"), False, "its SHA-256 differs"),
+        (lambda folder: (folder / "state.json").write_text('{"format": 1}'), True, "state.json lacks"),
+        (lambda folder: (folder / "model.pdparams").unlink(), False, "is missing"),
+        (
+            lambda folder: (folder / "model.pdparams").write_bytes(pickle.dumps(Trap(folder))),
+            True,
+            "asks for",
+        ),
+        (lambda folder: (folder / "SHA256SUMS").unlink(), False, "no checkpoint"),
+    ],
+)
+def test_a_checkpoint_folder_of_a_stranger(tmp_path, checkpoint, capsys, spoil, sealed, message):
+    made = training_to_paddle(checkpoint, tmp_path / "checkpoints", QUIET)
+    spoil(made)
+    if sealed:
+        reseal(made)
+    assert main(["to-torch", "--training", str(made), str(tmp_path / "b.pth"), "--no-verify"]) == 3
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "b.pth").exists()
+    assert not (made / TRAP).exists()
+
+
+def test_a_run_keeps_its_sizes(tmp_path):
+    with pytest.raises(ValueError, match="keeps its input size"):
+        training_to_paddle(tmp_path / "a.pth", tmp_path, ConversionOptions(num_classes=3))

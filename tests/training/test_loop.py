@@ -1,0 +1,306 @@
+"""The training loop on a small problem: accumulation, mixed precision, averages, stops, bad losses."""
+
+import io
+import json
+import math
+
+import numpy as np
+import paddle
+import pytest
+from rich.console import Console
+
+from paddle_inline.training import diagnose
+from paddle_inline.training.diagnose import NotFinite
+from paddle_inline.training.ema import Ema
+from paddle_inline.training.evaluate import correct, evaluate
+from paddle_inline.training.log import RunLog, read_metrics
+from paddle_inline.training.loop import Progress, fit, train_step
+from paddle_inline.training.losses import make_loss
+from paddle_inline.training.optim import decay_groups, make_optimizer
+
+RNG = np.random.RandomState(0)
+IMAGES = RNG.standard_normal((24, 2, 3, 3)).astype("float32")
+LABELS = (IMAGES.mean((1, 2, 3)) > 0).astype("int64") + 2 * (IMAGES[:, 0, 0, 0] > 0)
+
+
+def net(dropout=0.3):
+    paddle.seed(7)
+    return paddle.nn.Sequential(
+        paddle.nn.Flatten(),
+        paddle.nn.Linear(18, 16),
+        paddle.nn.GELU(),
+        paddle.nn.Dropout(dropout),
+        paddle.nn.Linear(16, 4),
+    )
+
+
+def batches(size=4, shift=0):
+    for k in range(0, 24, size):
+        index = (np.arange(k, k + size) + shift) % 24
+        yield paddle.to_tensor(IMAGES[index]), paddle.to_tensor(LABELS[index])
+
+
+def plain_console():
+    return Console(file=io.StringIO())
+
+
+def run(tmp_path, model=None, *, progress=None, optimizer=None, epochs=3, size=4, **arguments):
+    model = model or net()
+    optimizer = optimizer or make_optimizer("adamw", model, decay_groups(model, 0.05))
+    progress = progress or Progress()
+    log = RunLog(tmp_path, visualdl=False, console=plain_console())
+    calls = dict(save=[], best=[])
+    accumulation = arguments.get("accumulation", 1)
+    done = fit(
+        model,
+        model,
+        optimizer,
+        **{
+            **dict(
+                progress=progress,
+                epochs=epochs,
+                updates_per_epoch=24 // size // accumulation,
+                load=lambda epoch, skip: list(batches(size, epoch))[skip:],
+                loss_fn=make_loss(False, 0.1),
+                schedule=lambda update: 1e-2 / (1 + update),
+                validate=lambda: evaluate(model, batches(5)),
+                save=lambda p: calls["save"].append(p.as_dict()),
+                save_best=calls["best"].append,
+                log=log,
+                print_freq=2,
+                run_folder=tmp_path,
+            ),
+            **arguments,
+        },
+    )
+    return model, optimizer, progress, done, calls
+
+
+def weights(model):
+    return {name: value.numpy().copy() for name, value in model.state_dict().items()}
+
+
+def largest_difference(a, b):
+    return max(np.abs(a[name] - b[name]).max() for name in a)
+
+
+def test_a_run_is_logged_saved_and_gets_better(tmp_path):
+    model, _, progress, done, calls = run(tmp_path, net(0), epochs=8, schedule=lambda update: 1e-2)
+    assert done and progress.epoch == 8 and progress.update == 48
+    assert len(calls["save"]) == 8 and calls["save"][-1] == progress.as_dict()
+    rows = read_metrics(tmp_path)
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(losses) == 24 and losses[-1] < losses[0]
+    accuracies = [row["top1"] for row in rows if "top1" in row]
+    assert len(accuracies) == 8
+    assert progress.best_top1 == max(accuracies) > 25
+    assert progress.best_epoch == 1 + accuracies.index(max(accuracies))
+    assert calls["best"] and set(calls["best"]) == {"model"}
+    assert rows[0]["lr"] == 1e-2 and rows[0]["grad_norm"] > 0 and rows[0]["images_per_s"] > 0
+    assert model.training
+
+
+def test_a_run_repeats_bit_for_bit(tmp_path):
+    first, second = run(tmp_path)[0], run(tmp_path)[0]
+    assert largest_difference(weights(first), weights(second)) == 0
+    other = run(tmp_path, seed=1)[0]  # other dropout
+    assert largest_difference(weights(first), weights(other)) > 1e-4
+
+
+def test_an_epoch_goes_on_in_its_middle_bit_for_bit(tmp_path):
+    straight = run(tmp_path)[0]
+    progress = Progress()
+    model, optimizer, progress, done, calls = run(
+        tmp_path, progress=progress, should_stop=lambda: progress.update == 8
+    )
+    assert not done and progress.update == 8 and progress.epoch == 1
+    assert calls["save"][-1]["update"] == 8
+    run(tmp_path, model, optimizer=optimizer, progress=progress)
+    assert largest_difference(weights(straight), weights(model)) == 0
+
+
+def test_checkpoints_within_an_epoch(tmp_path):
+    calls = run(tmp_path, epochs=2, save_steps=4, save_freq=2)[-1]
+    # (update 12 is the end of the second epoch, saved once, with its accuracy)
+    assert [(p["update"], p["epoch"]) for p in calls["save"]] == [(4, 0), (8, 1), (12, 2)]
+
+
+def test_accumulated_batches_equal_a_big_batch(tmp_path):
+    paddle.set_default_dtype("float64")
+    big = run(tmp_path, net(dropout=0), size=8)[0]
+    small = run(tmp_path, net(dropout=0), size=4, accumulation=2)[0]
+    assert largest_difference(weights(big), weights(small)) < 1e-12
+
+
+def test_averaged_weights_are_evaluated_and_have_their_own_best(tmp_path):
+    model = net()
+    ema = Ema(model, 0.5)
+    _, _, progress, _, calls = run(tmp_path, model, ema=ema)
+    rows = [row for row in read_metrics(tmp_path) if "top1" in row]
+    assert all(0 <= row["ema_top1"] <= 100 for row in rows)
+    assert progress.best_ema_top1 == max(row["ema_top1"] for row in rows)
+    assert "ema" in calls["best"]
+    with ema.applied_to(model):
+        averaged = evaluate(model, batches(5))
+    assert averaged.top1 == rows[-1]["ema_top1"]
+
+
+def test_clipping_bounds_the_norm():
+    model, batch, loss_fn = net(0), next(batches(8)), make_loss(False, 0.0)
+    optimizer = paddle.optimizer.SGD(0.0, parameters=model.parameters())
+    _, norm = train_step(model, optimizer, [batch], loss_fn, rate=0.0)
+    for clip, expected in ((norm / 2, norm / 2), (norm * 2, norm)):
+        before = weights(model)
+        _, reported = train_step(model, optimizer, [batch], loss_fn, rate=1e-3, clip=clip)
+        moved = math.sqrt(sum(((weights(model)[n] - before[n]) ** 2).sum() for n in before))
+        assert reported == pytest.approx(norm, rel=1e-2)  # of all gradients, before clipping
+        assert moved == pytest.approx(1e-3 * expected, rel=1e-2)  # one small step moves norm by less
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_mixed_precision_trains(tmp_path, dtype):
+    amp = {"enable": True, "level": "O1", "dtype": dtype}
+    scaler = paddle.amp.GradScaler(init_loss_scaling=2.0**10) if dtype == "float16" else None
+    mixed, plain = run(tmp_path, net(0), amp=amp, scaler=scaler)[0], run(tmp_path, net(0))[0]
+    assert 1e-6 < largest_difference(weights(mixed), weights(plain)) < 0.05
+
+
+def poison(model):
+    """From its second call on, the first Linear gives NaN."""
+    calls = []
+
+    def hook(layer, inputs, output):
+        calls.append(1)
+        return output * float("nan") if len(calls) > 1 else output
+
+    model[1].register_forward_post_hook(hook)
+
+
+def test_bad_losses_stop_the_run_and_leave_the_weights(tmp_path):
+    model = net()
+    poison(model)
+    with pytest.raises(NotFinite) as error:
+        run(tmp_path, model, max_bad_losses=2, rank=0)
+    message = str(error.value)
+    assert "loss nan at update 2, rank 0" in message
+    assert "first layer whose output is not finite: 1" in message
+    assert all(np.isfinite(value).all() for value in weights(model).values())
+    batch = np.load(tmp_path / "bad_batch_rank0.npz")
+    np.testing.assert_array_equal(batch["images"], IMAGES[8:12])
+    assert read_metrics(tmp_path)[0]["loss"] == "nan"
+
+
+def test_gradients_that_stay_not_finite_stop_the_run_too(tmp_path):
+    model = net()
+    model[4].weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = weights(model)
+    with pytest.raises(NotFinite, match="this rank's loss is finite: its gradients are not") as error:
+        run(tmp_path, model)
+    assert "at update 2, rank 0" in str(error.value)  # the third in a row
+    assert largest_difference(before, weights(model)) == 0
+
+
+def test_a_stop_that_comes_during_evaluation_is_saved(tmp_path):
+    asked, model = [], net()
+
+    def validate():
+        asked.append(1)
+        return evaluate(model, batches(5))
+
+    stop = dict(validate=validate, should_stop=lambda: bool(asked), save_freq=5)
+    _, _, progress, done, calls = run(tmp_path, model, **stop)
+    assert not done and calls["save"] == [progress.as_dict()]
+    assert (progress.epoch, progress.update) == (1, 6)
+
+
+def test_the_first_bad_layer_is_named():
+    model = net(0)
+    images = paddle.to_tensor(IMAGES)
+    assert diagnose.first_bad_layer(model, images) is None
+    model[4].weight.set_value(model[4].weight * float("inf"))
+    assert diagnose.first_bad_layer(model, images) == "4"
+    assert "weights that are not finite: 4.weight" in diagnose.explain(
+        model, (images, paddle.to_tensor(LABELS)), float("inf"), 3, 1
+    )
+
+
+def test_accuracy_by_hand():
+    logits = paddle.to_tensor(
+        [[9.0, 1, 2, 3, 4, 5, 6], [9, 1, 2, 3, 4, 5, 6], [9, 1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 0, 0, 1]]
+    )
+    assert correct(logits, paddle.to_tensor([0, 6, 1, 6])) == (2, 3)
+    assert correct(logits[:, :3], paddle.to_tensor([0, 2, 1, -1])) == (1, 3)
+
+
+@pytest.mark.parametrize("size", [1, 5, 24])
+def test_accuracy_counts_every_image_once_and_masks_the_rest(size):
+    model = net()
+    loaded = [(x, y.clone()) for x, y in batches(size)] if 24 % size == 0 else list(batches(4))
+    whole = evaluate(model, loaded)
+    assert whole.images == 24 and model.training
+    loaded[0][1][0] = -1
+    assert evaluate(model, loaded).images == 23
+    with pytest.raises(ValueError, match="no image"):
+        evaluate(model, [])
+
+
+def test_the_log_survives_a_kill_and_a_resume(tmp_path):
+    log = RunLog(tmp_path, visualdl=False, console=plain_console())
+    for update in (2, 4, 6):
+        log.scalars(update, epoch=1, loss=1.0 / update, lr=0.1)
+    log.scalars(6, epoch=1, top1=50.0)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"update": 8, "lo')
+    assert [row["update"] for row in read_metrics(tmp_path)] == [2, 4, 6, 6]
+    log.rewind(update=6, epoch=0)
+    assert [("top1" in row) for row in read_metrics(tmp_path)] == [False] * 3
+    log.rewind(update=4, epoch=0)
+    assert [json.loads(line)["update"] for line in (tmp_path / "metrics.jsonl").open()] == [2, 4]
+
+
+def test_other_ranks_write_nothing(tmp_path):
+    log = RunLog(tmp_path / "run", rank=1)
+    log.say("hello")
+    log.scalars(1, loss=1.0)
+    log.rewind(0, 0)
+    with log.bar("epoch", 3) as advance:
+        advance(1)
+    log.close()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_terminal_gets_a_bar(tmp_path):
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    log = RunLog(tmp_path, visualdl=False, console=console)
+    with log.bar("epoch 1/2", 4) as advance:
+        for _ in range(4):
+            advance(1, loss="0.1234", lr="1e-3")
+    text = console.file.getvalue()
+    assert "epoch 1/2" in text and "4/4" in text and "loss 0.1234" in text
+
+
+def test_visualdl_gets_the_scalars(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("visualdl")
+    log = RunLog(tmp_path)
+    assert "visualdl --language en --logdir" in capsys.readouterr().out
+    log.scalars(1, loss=0.5, epoch=1)
+    log.close()
+    from visualdl import LogReader
+
+    (file,) = (tmp_path / "visualdl").iterdir()
+    (record,) = LogReader(file_path=str(file)).get_data("scalar", "loss")
+    assert (record.id, record.value) == (1, 0.5)
+
+
+def test_a_broken_visualdl_does_not_end_a_run(tmp_path, capsys):
+    class Broken:
+        def add_scalar(self, **kwargs):
+            raise OSError("disk")
+
+    log = RunLog(tmp_path, visualdl=False)
+    log.board = Broken()
+    log.scalars(1, loss=0.5)
+    log.scalars(2, loss=0.4)
+    assert log.board is None and len(read_metrics(tmp_path)) == 2
+    assert "left out from here on" in capsys.readouterr().out

@@ -1,0 +1,25 @@
+"""train_paddle.py under the launcher, for test_ranks.py: rank 1 is killed in its eighth update, once."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import paddle.distributed as dist
+
+import train_paddle
+from paddle_inline.training import loop as fit
+
+marker, step, done = Path(sys.argv[1]), fit.train_step, []
+
+
+def deadly(*args, **kwargs):
+    done.append(1)
+    if dist.get_rank() == 1 and len(done) == 8 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(*args, **kwargs)
+
+
+fit.train_step = deadly
+sys.exit(train_paddle.main(sys.argv[2:]))

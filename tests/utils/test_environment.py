@@ -1,0 +1,84 @@
+"""The CPU's switches: set before Paddle is imported, never over the user's own choice."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from paddle_inline.utils import environment as runtime
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    for name in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "FLAGS_use_stride_kernel"):
+        monkeypatch.setenv(name, "before")  # so that monkeypatch puts back what a test leaves
+        monkeypatch.delenv(name)
+
+
+def test_what_is_set_on_amd_and_elsewhere(monkeypatch):
+    monkeypatch.setattr(runtime, "available_cores", lambda: 6)
+    monkeypatch.setattr(runtime, "cpu_vendor", lambda: "AuthenticAMD")
+    done = runtime.tune_cpu(workers=2)
+    assert done == {
+        "OMP_NUM_THREADS": "3",
+        "FLAGS_use_stride_kernel": "0",
+        "MKL_DEBUG_CPU_TYPE": "5",
+    }
+    assert {name: os.environ[name] for name in done} == done
+
+
+def test_another_vendor_gets_no_amd_switch(monkeypatch):
+    monkeypatch.setattr(runtime, "cpu_vendor", lambda: "GenuineIntel")
+    assert "MKL_DEBUG_CPU_TYPE" not in runtime.tune_cpu()
+
+
+def test_the_user_decides_first(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert "OMP_NUM_THREADS" not in runtime.tune_cpu()
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+
+
+def test_more_workers_than_cores_still_get_a_thread(monkeypatch):
+    monkeypatch.setattr(runtime, "available_cores", lambda: 2)
+    assert runtime.tune_cpu(workers=8)["OMP_NUM_THREADS"] == "1"
+    with pytest.raises(ValueError, match="workers is 0"):
+        runtime.tune_cpu(workers=0)
+
+
+def test_the_vendor_is_read_from_a_file(tmp_path):
+    (tmp_path / "cpuinfo").write_text("processor : 0\nvendor_id : AuthenticAMD\n")
+    assert runtime.cpu_vendor(str(tmp_path / "cpuinfo")) == "AuthenticAMD"
+    assert runtime.cpu_vendor(str(tmp_path / "none")) == ""
+
+
+def test_it_comes_before_paddle():
+    code = "import paddle_inline.utils.environment, sys; assert 'paddle' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_paddle_is_imported_without_its_remarks():
+    code = """
+import os, sys, warnings
+os.environ["OMP_NUM_THREADS"] = "2"
+from paddle_inline.utils.environment import import_paddle
+assert import_paddle() is sys.modules["paddle"]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_else_paddle_says_is_passed_on(tmp_path):
+    (tmp_path / "paddle.py").write_text(
+        "import sys\n"
+        "print('OMP_NUM_THREADS set to 2', file=sys.stderr)\n"
+        "print('no driver', file=sys.stderr)\n"
+        "raise ImportError('broken')\n"
+    )
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom paddle_inline.utils import environment as r"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nr.import_paddle()"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "no driver" in done.stderr and "ImportError: broken" in done.stderr
+    assert "OMP_NUM_THREADS" not in done.stderr

@@ -1,0 +1,28 @@
+"""What a message shows of text that others wrote."""
+
+import pytest
+
+from paddle_inline.utils.errors import short, unknown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("head.weight", "head.weight"),
+        ("x" * 80, "x" * 80),
+        ("x" * 81, "x" * 80 + "..."),
+        ("a\n\x1b[2Jb", "a\\n\\x1b[2Jb"),
+        ("权重", "权重"),
+        (384, "384"),
+        ((1, "a"), "(1, 'a')"),
+        (list(range(1000)), str(list(range(1000)))[:80] + "..."),
+    ],
+)
+def test_short(value, shown):
+    assert short(value) == shown
+
+
+def test_an_unknown_name_is_cut_and_its_neighbour_named():
+    message = str(unknown("model", "y" * 10_000, ["soft_tiny"]))
+    assert len(message) < 150
+    assert "did you mean 'soft_tiny'" in str(unknown("model", "soft_tinny", ["soft_tiny"]))

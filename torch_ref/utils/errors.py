@@ -1,0 +1,41 @@
+"""Messages for what a user can get wrong: the value, the rule, the way out.
+
+Only these errors become one line and exit code 2 in a program. Everything else, a framework's own ValueError
+and OSError among them, is a fault of the code or of the machine and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """What a user typed or gave cannot be used; the message names the value, the rule and the way out."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder that the user named is not there."""
+
+
+class FileAccessError(UserError, OSError):
+    """A file or folder that the user named cannot be read or written."""
+
+
+class MissingPackageError(UserError, ImportError):
+    """An optional package that the user asked for is not installed; the message says how to install it."""
+
+
+def short(value: object, longest: int = 80) -> str:
+    """What a file or a user gave, as a message shows it: cut, and escaped where it cannot be printed."""
+    text = value if isinstance(value, str) else repr(value)
+    cut = text if len(text) <= longest else f"{text[:longest]}..."
+    return cut if cut.isprintable() else repr(cut)[1:-1]
+
+
+def unknown(kind: str, value: object, known: Iterable[str]) -> UserError:
+    """A UserError that names the unknown value, its nearest known neighbour and all known ones."""
+    known = [str(name) for name in known]
+    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return UserError(f"unknown {kind} {short(repr(value))}{hint} Known: {', '.join(known)}")
