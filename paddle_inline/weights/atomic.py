@@ -1,0 +1,67 @@
+"""Files that are whole or not there, and their SHA-256."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file beside its place and move it there when it is complete and on disk.
+
+    A process that is killed at any moment leaves the earlier file or the new one, never a part of one.
+
+    Args:
+        path: of the file; its folder must exist.
+
+    Yields:
+        A temporary path in the same folder, with the same suffix, to write to. It replaces `path` if the block
+        ends well and is removed if it raises.
+
+    Raises:
+        OSError: if the file cannot be written, flushed or renamed.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        flush_to_disk(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first error counts
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def flush_to_disk(path: str | os.PathLike[str]) -> None:
+    """Flush a file's contents to disk before anything that follows.
+
+    Raises:
+        OSError: if they cannot be written, as on a full disk.
+    """
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Flush a folder's entries to disk, where the file system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file in hexadecimal, read in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
