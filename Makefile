@@ -36,9 +36,10 @@ test-full: $(VENV)/installed  ## every test of full-size models, parity sweep an
 test-paddle26: $(VENV26)/installed  ## the Paddle half of the tests on Paddle 2.6.2 and numpy 1.26
 	$(BIN26)/python -m pytest
 
-lint: $(VENV)/installed  ## ruff: rules and format
+lint: $(VENV)/installed  ## ruff: rules and format; mypy: types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(VENV)/installed  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

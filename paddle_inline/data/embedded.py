@@ -30,7 +30,7 @@ class Digits:
                 "the digits come with scikit-learn, which is not installed: pip install scikit-learn"
             ) from None
         data = load_digits()
-        held_out = np.zeros(len(data.target), bool)
+        held_out: np.ndarray = np.zeros(len(data.target), bool)
         for digit in range(10):
             held_out[np.flatnonzero(data.target == digit)[::5]] = True
         chosen = ~held_out if train else held_out
