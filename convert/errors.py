@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from paddle_inline.utils.errors import FileAccessError, MissingFileError, UserError
 from paddle_inline.weights.lazy_array import WeightsFileError
 
@@ -44,4 +46,7 @@ def exit_code(error):
     for kind, code in _CODES:
         if isinstance(error, kind):
             return code
+    twin = sys.modules.get("torch_ref.utils.errors")  # torch_ref imports nothing of ours, so has its own
+    if twin is not None and isinstance(error, twin.UserError):
+        return 3 if isinstance(error, twin.MissingFileError) else 2
     raise error

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_inline.utils.errors import UserError
+from paddle_inline.utils.errors import FileAccessError, UserError
 from paddle_inline.weights.lazy_array import (
     SAFETENSORS_DTYPES,
     WeightsFileError,
@@ -45,6 +45,8 @@ def atomic(path):
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise FileAccessError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -99,7 +99,7 @@ BAD = {
         "'4,2'",
         "NUM_THREADS=4",
     ),
-    "AMD": (changed(vendor="AuthenticAMD"), WARN, "AMD", "runtime.tune_cpu()"),
+    "AMD": (changed(vendor="AuthenticAMD"), WARN, "AMD", "environment.tune_cpu()"),
     "AMD, other switch": (
         changed(vendor="AuthenticAMD", environ={"MKL_DEBUG_CPU_TYPE": "4"}),
         WARN,

@@ -14,7 +14,7 @@ import paddle
 import pytest
 
 pytest.importorskip("sklearn")
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 # Augmentation, workers, an average and dropout on, so that all that could differ after a resume would.
 SMALL = """

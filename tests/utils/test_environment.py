@@ -75,7 +75,8 @@ def test_what_else_paddle_says_is_passed_on(tmp_path):
         "print('no driver', file=sys.stderr)\n"
         "raise ImportError('broken')\n"
     )
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom paddle_inline.utils import environment as r"
+    path = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
+    code = f"{path}\nfrom paddle_inline.utils import environment as r"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nr.import_paddle()"], capture_output=True, text=True
     )
