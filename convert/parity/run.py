@@ -8,9 +8,8 @@ import os
 import time
 import zlib
 
-import numpy as np
-
 from paddle_inline.utils.errors import UserError
+from paddle_inline.weights.bfloat16 import from_bfloat16, to_bfloat16
 
 from .capture import check_dtype, record_paddle, record_torch
 from .comparison import Arbiter, Comparison
@@ -240,11 +239,7 @@ def rounded(images, dtype):
     """float64 images, each value rounded to `dtype`."""
     if dtype == "float64":
         return images
-    images = images.astype("float32")
-    if dtype == "bfloat16":  # to nearest, ties to even, in the upper sixteen bits
-        bits = images.view("uint32")
-        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
-        images = bits.astype("uint32").view("float32")
+    images = from_bfloat16(to_bfloat16(images)) if dtype == "bfloat16" else images.astype("float32")
     return images.astype("float64")
 
 

@@ -7,7 +7,7 @@ and OSError among them, is a fault of the code or of the machine and keeps its t
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
@@ -31,6 +31,11 @@ def short(value: object, longest: int = 80) -> str:
     text = value if isinstance(value, str) else repr(value)
     cut = text if len(text) <= longest else f"{text[:longest]}..."
     return cut if cut.isprintable() else repr(cut)[1:-1]
+
+
+def shortened(lines: Sequence[str], most: int = 40) -> list[str]:
+    """The first lines of a difference, and how many more there are."""
+    return [*lines[:most], *([f"  ... and {len(lines) - most} more"] if len(lines) > most else [])]
 
 
 def unknown(kind: str, value: object, known: Iterable[str]) -> UserError:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..utils.errors import MissingFileError, UserError, short
+from ..utils.errors import MissingFileError, UserError, short, shortened
 from . import safe_pickle as pickles
+from .bfloat16 import from_bfloat16
 from .lazy_array import WeightsFileError, check_file, nonfinite, open_safetensors
 
 # The key under which a file says which model its weights are for: in safetensors' metadata, and in a
@@ -182,11 +183,10 @@ def load_weights(model, source, skip=()):
         skip,
     )
     if lines:
-        shown = lines[:40] + ([f"  ... and {len(lines) - 40} more lines"] if len(lines) > 40 else [])
         raise UserError(
             f"{who} <- {where}: names or shapes differ\n"
             "  (- in the model, + in the file; skip=('head',) keeps the model's own head)\n"
-            + "\n".join(shown)
+            + "\n".join(shortened(lines))
         )
     state = {name: state[name] for name in own if not _under(name, skip)}
     for name, value in state.items():
@@ -204,8 +204,8 @@ def load_weights(model, source, skip=()):
 
 def _as_dtype(value, dtype):
     """`value` as numpy's `dtype`, or as Paddle's bfloat16, which numpy knows as uint16."""
-    if value.dtype == np.uint16:  # bfloat16: the upper half of a float32
-        value = (value.astype(np.uint32) << 16).view(np.float32)
+    if value.dtype == np.uint16:
+        value = from_bfloat16(value)
     if dtype == "bfloat16":
         import paddle
 

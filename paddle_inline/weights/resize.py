@@ -12,7 +12,8 @@ from functools import partial
 
 import numpy as np
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, shortened
+from .bfloat16 import from_bfloat16, to_bfloat16
 from .lazy_array import LazyArray, numpy_dtype
 from .load import difference, load_weights, open_weights
 
@@ -100,7 +101,7 @@ def adapt_weights(arrays, model, img_size=None):
         name = getattr(model, "name", type(model).__name__)
         raise UserError(
             f"these weights differ from {name} in more than input size and class count\n"
-            "  (- in the model, + in the file)\n" + "\n".join(lines[:40])
+            "  (- in the model, + in the file)\n" + "\n".join(shortened(lines))
         )
     return result, [f"{what}: {_listed(names)}" for what, names in notes.items()]
 
@@ -154,17 +155,12 @@ def _grid(tokens, img_size):
 
 def as_float64(values, dtype):
     """Numbers of a dtype, bfloat16 in its uint16 form, as float64."""
-    if dtype == "bfloat16":
-        values = (values.astype("uint32") << 16).view("float32")
-    return values.astype("float64")
+    return (from_bfloat16(values) if dtype == "bfloat16" else values).astype("float64")
 
 
 def from_float64(values, dtype):
     """The inverse of `as_float64`, rounded to nearest, ties to even."""
-    if dtype != "bfloat16":
-        return values.astype(dtype)
-    bits = np.ascontiguousarray(values, "float32").view("uint32")
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("uint16")
+    return to_bfloat16(values) if dtype == "bfloat16" else values.astype(dtype)
 
 
 def _note(notes, what, grid, size, name):

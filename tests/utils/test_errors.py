@@ -2,7 +2,7 @@
 
 import pytest
 
-from paddle_inline.utils.errors import short, unknown
+from paddle_inline.utils.errors import short, shortened, unknown
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,10 @@ def test_an_unknown_name_is_cut_and_its_neighbour_named():
     message = str(unknown("model", "y" * 10_000, ["soft_tiny"]))
     assert len(message) < 150
     assert "did you mean 'soft_tiny'" in str(unknown("model", "soft_tinny", ["soft_tiny"]))
+
+
+def test_a_long_difference_is_cut_and_says_so():
+    lines = [f"  - tensor{i} [1]" for i in range(42)]
+    assert shortened(lines) == [*lines[:40], "  ... and 2 more"]
+    assert shortened(lines[:40]) == lines[:40]
+    assert shortened(lines, most=1) == [lines[0], "  ... and 41 more"]

@@ -5,6 +5,7 @@ import paddle
 import pytest
 
 import paddle_inline
+from paddle_inline.utils.errors import UserError
 from paddle_inline.weights.lazy_array import LazyArray
 from paddle_inline.weights.resize import (
     adapt_weights,
@@ -95,6 +96,13 @@ def test_every_stage_s_positions_are_resized_even_where_only_the_proportions_cha
         resize_grid(arrays["pos_embed1"].read()[0], (16, 32), (32, 16)),
         atol=1e-6,
     )
+
+
+def test_a_long_difference_is_cut_and_says_so():
+    target = build("inline_deit_tiny")
+    arrays = {**stored(target), **{f"x{i}": LazyArray((1,), "float32", None) for i in range(41)}}
+    with pytest.raises(UserError, match=r"\+ x39 \[1\]\n  \.\.\. and 1 more$"):
+        adapt_weights(arrays, target)
 
 
 def test_bias_tables_are_resized_and_buffers_rebuilt():
