@@ -15,6 +15,7 @@ from fences import blocks, commands, headings, links, prose, table_numbers
 ROOT = Path(__file__).parents[2]
 ENGLISH = (ROOT / "README.md").read_text(encoding="utf-8")
 CHINESE = (ROOT / "README_zh.md").read_text(encoding="utf-8")
+MODELS = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 
 # Commands that are not run here, and why that is no loss.
 NOT_RUN = {
@@ -106,7 +107,7 @@ def test_extras_exist():
 def test_model_table_says_what_the_models_are():
     from paddle_inline.models.factory import list_models, model_spec
 
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", ENGLISH, re.M))
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", MODELS, re.M))
     assert list(rows) == [
         name for name in list_models() if model_spec(name).published != type(model_spec(name).published)()
     ]
@@ -123,6 +124,12 @@ def test_model_table_says_what_the_models_are():
         if spec.published.built_gmacs:
             share = float(counted_gmacs) / spec.published.built_gmacs
             assert 0.93 < share < 1.01, name  # below 1: a cheaper form of the same
+
+
+@pytest.mark.parametrize("page", [ENGLISH, CHINESE], ids=["en", "zh"])
+def test_the_front_page_has_one_table_and_one_picture(page):
+    assert len(re.findall(r"^\|[-|]+\|$", prose(page), re.M)) == 1
+    assert len(re.findall(r"!\[", prose(page))) == 1
 
 
 def test_make_targets_exist():
