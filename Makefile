@@ -4,6 +4,7 @@
 #   make test PYTHON=python3.12                    another Python, 3.9 to 3.13
 #   make test PADDLE=paddlepaddle-gpu==3.3.1       another Paddle; one that is there already is kept
 #   make test TORCH='torch==2.8.0 torchvision'     another torch, only ever the reference of the checks
+#   make test-fast WORKERS=1                       that many tests at once; auto: one for each core and 4 GiB of memory
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,8 +13,12 @@ PADDLE ?= paddlepaddle==3.3.1
 # pip brings the torchvision that fits; 2.8 is the last torch for Python 3.9
 TORCH ?= "torch==2.13.0; python_version >= '3.10'" "torch==2.8.0; python_version < '3.10'" torchvision
 
+WORKERS ?= auto
+
 BIN = $(VENV)/bin
 BIN26 = $(VENV26)/bin
+# A file's tests stay together, and so share what their fixtures make. One worker is no worker: plain pytest.
+PYTEST = -m pytest -n $(patsubst 1,0,$(WORKERS)) --dist loadscope
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -25,16 +30,16 @@ help:  ## this list
 test: lint test-fast test-golden  ## what CI runs: lint, the tests on small inputs, every recorded number
 
 test-fast: $(VENV)/installed  ## the tests without the full-size models
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 test-golden: $(VENV)/installed  ## the recorded numbers and sizes of all full-size models, in both frameworks
-	$(BIN)/python -m pytest -m full tests/models tests/test_profile.py
+	$(BIN)/python $(PYTEST) -m full tests/models tests/utils/test_flops.py
 
 test-full: $(VENV)/installed  ## every test of full-size models, parity sweep and notebooks among them: an hour
-	$(BIN)/python -m pytest -m full
+	$(BIN)/python $(PYTEST) -m full
 
 test-paddle26: $(VENV26)/installed  ## the Paddle half of the tests on Paddle 2.6.2 and numpy 1.26
-	$(BIN26)/python -m pytest
+	$(BIN26)/python $(PYTEST)
 
 lint: $(VENV)/installed  ## ruff: rules and format; mypy: types
 	$(BIN)/ruff check .

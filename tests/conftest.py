@@ -1,5 +1,7 @@
 """For every test: a seeded start, a CPU, no network, and torch only where a test asks for it.
 
+`-n auto` runs them in parallel workers (pytest-xdist), each with its share of the cores.
+
 Where torch is not installed, a test file that needs it to be imported is skipped, and so is a single test
 that comes upon it later: the Paddle half of the suite runs on Paddle alone.
 """
@@ -13,17 +15,21 @@ import random
 import re
 import socket
 import sys
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from paddle_inline.utils.environment import tune_cpu
+from paddle_inline.utils.environment import available_cores, tune_cpu
+
+# Before anything imports Paddle, torch or numpy: a worker of pytest-xdist takes its share of the cores, and what
+# it starts inherits that.
+TUNED = tune_cpu(workers=int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+WORKER_MEMORY = 4 << 30  # bytes
 
 NEEDS_TORCH = {"timm", "torch", "torch_ref", "torchvision"}
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 NO_TORCH = re.compile(rf"No module named '({'|'.join(NEEDS_TORCH)})\b")
 
-tune_cpu()  # before anything imports Paddle
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
@@ -41,6 +47,25 @@ def imported_packages(path):
 def pytest_configure(config):
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if getattr(config.option, "tx", None) and not hasattr(config, "workerinput"):
+        for name in TUNED:  # of the process that only hands out tests: its workers choose for themselves
+            os.environ.pop(name, None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """Return the number of workers of `-n auto`: one for each core that has 4 GiB of memory, or 0 (no xdist) for 1."""
+    workers = min(available_cores(), available_memory() // WORKER_MEMORY)
+    return workers if workers > 1 else 0
+
+
+def available_memory(limit="/sys/fs/cgroup/memory.max"):
+    """Return the machine's memory in bytes, or a container's share of it."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(memory, int(Path(limit).read_text(encoding="utf-8")))
+    except (OSError, ValueError):  # no such limit, or "max"
+        return memory
 
 
 @pytest.hookimpl(wrapper=True)
@@ -92,6 +117,8 @@ def declare_torchvision_operators():
 @pytest.fixture(autouse=True)
 def seeded():
     """Every test starts from the same random state, and leaves the default dtypes as it found them."""
+    import numpy as np
+
     random.seed(0)
     np.random.seed(0)
     frameworks = [sys.modules[name] for name in ("paddle", "torch") if name in sys.modules]

