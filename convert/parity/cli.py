@@ -18,12 +18,15 @@ from rich.table import Table
 from rich.text import Text
 
 from paddle_inline.utils.errors import FileAccessError, UserError
+from paddle_inline.utils.html import require_jinja2
 
 from .capture import DTYPES
 from .comparison import Arbiter, compare_recordings
 from .recording import load_recording, save_recording
 from .report.html import noise_in_words, write_html
-from .report.json import write_json, write_junit, write_reprod_log
+from .report.json import write_json
+from .report.junit import write_junit
+from .report.reprod_log import write_reprod_log
 
 
 def add_commands(subparsers):
@@ -190,6 +193,7 @@ def record(arguments):
 
 def compare(arguments):
     """Compare two recordings, show and write the outcome; 0 if they agree, else 1."""
+    _check_outputs(arguments)
     reference, candidate = load_recording(arguments.reference), load_recording(arguments.candidate)
     arbiter = None
     if arguments.truth:
@@ -207,6 +211,8 @@ def _console():
 
 def _check_outputs(arguments):
     """Raise OSError for what cannot be written, before minutes are spent on it."""
+    if arguments.html:
+        require_jinja2()
     for path in filter(None, (arguments.html, arguments.json, arguments.junit, arguments.reprod_log)):
         folder = Path(path) if path == arguments.reprod_log else Path(path).parent
         if path != arguments.reprod_log and Path(path).is_dir():

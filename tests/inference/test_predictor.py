@@ -167,7 +167,7 @@ def test_the_page_escapes_names():
     from pathlib import Path
 
     text = page(card, [(Path('"x<.png'), Image.new("RGB", (8, 8)), [guess])])
-    assert "&lt;one&gt;" in text and "<one>" not in text and "&lt;m&gt;" in text and "&quot;x&lt;.png" in text
+    assert "&lt;one&gt;" in text and "<one>" not in text and "&lt;m&gt;" in text and "&#34;x&lt;.png" in text
 
 
 def test_paddle_s_engine_prints_nothing(exported, capfd):

@@ -1,1 +1,22 @@
-"""The outcome of a comparison as files: a page for people, JSON and JUnit for programs."""
+"""The outcome of a comparison as files: a page for people, JSON, JUnit and arrays for programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paddle_inline.utils.errors import FileAccessError
+from paddle_inline.weights.atomic import atomic_write
+
+
+def write_file(path: str | Path, text: str) -> None:
+    """Write a text file, whole or not at all; its folder is made.
+
+    Raises:
+        FileAccessError: it cannot be written; the message says why.
+    """
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FileAccessError(f"{path} cannot be written: {error.strerror}") from error

@@ -15,7 +15,10 @@ import pytest
 from convert.__main__ import main
 from convert.parity.comparison import Divergence, Report, Row
 from convert.parity.report.html import page, write_html
-from convert.parity.report.json import write_json, write_junit, write_reprod_log
+from convert.parity.report.json import write_json
+from convert.parity.report.junit import write_junit
+from convert.parity.report.reprod_log import write_reprod_log
+from paddle_inline.utils.errors import FileAccessError
 
 SPEC = ["--opts", "depth", "1", "embed_dim", "16", "num_heads", "2"]
 
@@ -54,12 +57,13 @@ class Text(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.words, self.classes, self.addresses = [], [], [], []
+        self.open, self.words, self.classes, self.addresses, self.tags = [], [], [], [], set()
         self.feed(text)
         assert not self.open
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
+        self.tags.add(tag)
         self.classes += (attributes.get("class") or "").split()
         self.addresses += [attributes[key] for key in ("src", "href") if key in attributes]
         if tag not in self.VOID or tag == "rect" or tag == "circle":
@@ -108,6 +112,27 @@ def test_the_page_loads_nothing(good, bad):
     assert not re.search(r"https?:|url\(|@import|<script|<link", text)
 
 
+def test_markup_in_a_name_stays_text():
+    """Wherever a name of a model, layer, class, weight file or machine stands."""
+    count = 0
+
+    def name():
+        nonlocal count
+        count += 1
+        return f'<marquee id="{count}">&amp;'
+
+    kinds = ("output", "output gradient", "parameter gradient", "step weight", name())
+    distances = {"torch_distance": 1.0, "paddle_distance": 2.0, "allowed_distance": 3.0}
+    rows = tuple(row(name(), error, kind=kind, **distances) for kind in kinds for error in (1e-12, math.nan))
+    found = Divergence(rows[1].name, name(), name(), (2, 3), (1, 2), (0.125, 1.0), (0.25, 1.0))
+    subject = {"weights": name(), name(): name()}
+    report = Report(name(), "bfloat16", rows, found, {name(): name()}, name(), subject, 1.0)
+    text = Text(page([report]))
+    assert "marquee" not in text.tags
+    for i in range(1, count + 1):
+        assert f'<marquee id="{i}">&amp;' in text.text
+
+
 def test_the_page_of_an_arbitrated_comparison():
     rows = (
         row("a.0.x", 1e-6, 2e-5, torch_distance=1e-7, paddle_distance=4e-7, allowed_distance=6e-7),
@@ -145,7 +170,7 @@ def test_junit(good, bad, tmp_path):
         ("3", "3", "0"),
     ]
     failures = suites.findall(".//failure")
-    assert "the first sublayer to part ways" in failures[0].get("message")
+    assert "the first divergence" in failures[0].get("message")
     assert suites[0][6].get("name") == "output gradient head"
     assert suites[0].get("time") == "1.500"
 
@@ -159,6 +184,22 @@ def test_a_page_is_whole_or_not_there(good, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
     with pytest.raises(OSError):
         write_html([good], tmp_path / "page.html" / "page.html")
+
+
+def test_a_file_that_cannot_be_written_is_named(good, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for write in (write_html, write_json, write_junit):
+        with pytest.raises(FileAccessError, match="file/report cannot be written: "):
+            write([good], tmp_path / "file" / "report")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_page_needs_jinja2_and_is_refused_before_anything_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    page = str(tmp_path / "page.html")
+    for arguments in (["verify", "--model", "inline_deit_digits"], ["compare", "reference", "candidate"]):
+        assert main([*arguments, "--html", page]) == 2
+        assert "pip install jinja2" in capsys.readouterr().err
 
 
 def test_reprod_log_files_are_those_of_the_guide(tmp_path):

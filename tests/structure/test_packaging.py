@@ -1,0 +1,59 @@
+"""A wheel holds every file of the packages, templates included."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LIST_FILES = """
+from pathlib import Path
+from setuptools.dist import Distribution
+distribution = Distribution()
+distribution.parse_config_files()
+build = distribution.get_command_obj("build_py")
+build.finalize_options()
+for package, module, path in build.find_all_modules():
+    print(Path(path).as_posix())
+for package, source, target, names in build.data_files:
+    for name in names:
+        print((Path(source) / name).as_posix())
+"""
+
+
+def wheel_files(root):
+    """The files that setuptools would put into a wheel, relative to the project."""
+    done = subprocess.run([sys.executable, "-c", LIST_FILES], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def package_files(root):
+    """The files of the three packages, relative to the project."""
+    return {
+        path.relative_to(root).as_posix()
+        for package in ("paddle_inline", "torch_ref", "convert")
+        for path in (root / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_a_wheel_holds_every_file_of_the_packages():
+    setuptools = pytest.importorskip("setuptools")
+    if int(setuptools.__version__.split(".")[0]) < 77:
+        pytest.skip("pyproject.toml needs setuptools 77")
+    files = package_files(ROOT)
+    assert any(file.endswith(".html") for file in files)
+    assert not files - wheel_files(ROOT)
+
+
+def test_a_file_that_a_wheel_leaves_out_is_seen(tmp_path):
+    pytest.importorskip("setuptools")
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "a"\nversion = "1"\n[tool.setuptools]\npackages = ["convert"]\n'
+    )
+    (tmp_path / "convert").mkdir()
+    for name in ("__init__.py", "page.html"):
+        (tmp_path / "convert" / name).touch()
+    assert package_files(tmp_path) - wheel_files(tmp_path) == {"convert/page.html"}
