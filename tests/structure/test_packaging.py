@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 LIST_FILES = """
 from pathlib import Path
 from setuptools.dist import Distribution
-distribution = Distribution()
+distribution = Distribution({"script_name": "setup.py"})
 distribution.parse_config_files()
 build = distribution.get_command_obj("build_py")
 build.finalize_options()

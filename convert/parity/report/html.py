@@ -274,7 +274,8 @@ def _error_class(row: Row) -> str:
 
 def _balance_class(row: Row) -> str:
     """The class of a row's cell by which framework is further from the truth."""
-    power = math.log2(row.paddle_distance / row.torch_distance) if row.paddle_distance else BALANCES[0]
+    paddle, torch = row.paddle_distance, row.torch_distance
+    power = math.log2(paddle / torch) if paddle and torch else BALANCES[0]
     return f"b{min(range(len(BALANCES)), key=lambda i: abs(BALANCES[i] - power))}"
 
 
@@ -294,8 +295,8 @@ def _balance_tip(row: Row) -> str:
     )
 
 
-def _number(value: float) -> str:
-    return "0" if value == 0 else f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+def _number(value: float | None) -> str:
+    return "0" if not value else f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def _duration(seconds: float) -> str:
