@@ -30,7 +30,8 @@ SCALE = (
 )
 EXACT, BEYOND = "#f0f2f0", "#d02b35"
 LEVELS = tuple(-7 + 0.25 * i for i in range(29))  # a cell's colour is that of the next level above it
-LABELS = {-7: "1e-7", -5: "1e-5", -3: "1e-3", -2: "1e-2", -1: "1e-1", 0: "1"}  # of levels in the legend
+# Labels of levels in the legend.
+LABELS: dict[float, str] = {-7: "1e-7", -5: "1e-5", -3: "1e-3", -2: "1e-2", -1: "1e-1", 0: "1"}
 # Colours of log2(Paddle's distance from the truth / PyTorch's), likewise.
 BALANCE = ((-2, "#2c78a0"), (0, "#f0f2f0"), (2, "#b8651b"))
 BALANCES = tuple(-2 + 0.25 * i for i in range(17))
@@ -66,7 +67,7 @@ def page(reports: Sequence[Report]) -> str:
     """Make the page of one or more Reports, as text."""
     failed = sum(not report.passed for report in reports)
     subjects = f"{len(reports)} comparison{'s' * (len(reports) != 1)}"
-    models = len({report.model for report in reports})
+    models, tensors = len({report.model for report in reports}), sum(len(report.rows) for report in reports)
     dtypes = tuple(dict.fromkeys(report.dtype for report in reports))
     return render_page(
         TEMPLATE,
@@ -74,7 +75,7 @@ def page(reports: Sequence[Report]) -> str:
         verdict=f"{failed} of {subjects} differ" if failed else f"{subjects}: every layer agrees",
         cards=(
             (models, "model" + "s" * (models != 1)),
-            (f"{sum(len(report.rows) for report in reports):,}", "tensors compared"),
+            (f"{tensors:,}", "tensors compared"),
             (", ".join(dtypes), "computed in"),
             (_duration(sum(report.seconds for report in reports)), "taken"),
         ),
@@ -82,10 +83,7 @@ def page(reports: Sequence[Report]) -> str:
         colours=_colours(),
         legend=[(f"h{i}", LABELS.get(level)) for i, level in enumerate(LEVELS)],
         balance_classes=[f"b{i}" for i in range(0, len(BALANCES), 2)],
-        tolerances=[
-            (dtype, tolerance.OUTPUT[dtype], tolerance.GRADIENT[dtype], tolerance.REASONS[dtype])
-            for dtype in dtypes
-        ],
+        tolerances=[(d, tolerance.OUTPUT[d], tolerance.GRADIENT[d], tolerance.REASONS[d]) for d in dtypes],
         footer=_footer(reports),
         **{"MAPS": MAPS, "DIVERGENCES": DIVERGENCES, "BFLOAT16": BFLOAT16},
         number=_number,
@@ -233,11 +231,8 @@ def _block(name: str) -> tuple[str, str]:
 
 def _subject(report: Report) -> str:
     """What was compared, in one line."""
-    return ", ".join(
-        f"{name} {value}"
-        for name, value in report.subject.items()
-        if name != "labels" and value not in (None, {}, [])
-    )
+    subject = {name: v for name, v in report.subject.items() if name != "labels" and v not in (None, {}, [])}
+    return ", ".join(f"{name} {value}" for name, value in subject.items())
 
 
 def _footer(reports: Sequence[Report]) -> str:
