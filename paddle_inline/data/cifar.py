@@ -6,6 +6,7 @@ import io
 import pickle
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -33,11 +34,11 @@ class Cifar:
         train: the 50,000 training images, or the 10,000 held-out ones.
 
     Raises:
-        FileNotFoundError: naming what was looked for.
-        ValueError: for a file that is not what it should be.
+        MissingFileError: naming what was looked for.
+        UserError: for a file that is not what it should be.
     """
 
-    def __init__(self, dataset, path, train):
+    def __init__(self, dataset: str, path: str | Path, train: bool) -> None:
         if not path:
             raise MissingFileError("no data set given: set data.data_path (--data-path PATH)")
         trains, tests, label_key, (meta, names_key) = FILES[dataset]
@@ -49,21 +50,22 @@ class Cifar:
             self.pixels = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
             self.labels = np.concatenate([part[label_key] for part in parts[:-1]])
             self.classes = tuple(name.decode() for name in parts[-1][names_key])
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise UserError(f"{path} is not the {dataset} python archive ({error})") from None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, i):
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """(PIL image in RGB, class number)."""
-        return Image.fromarray(self.pixels[i]), int(self.labels[i])
+        return Image.fromarray(self.pixels[index]), int(self.labels[index])
 
-    def name(self, i):
-        return f"CIFAR image {i}"
+    def name(self, index: int) -> str:
+        """Where an image is, as messages name it."""
+        return f"CIFAR image {index}"
 
 
-def _read_files(dataset, path, wanted):
+def _read_files(dataset: str, path: str | Path, wanted: list[str]) -> dict[str, bytes]:
     """{name: bytes} of the files of an archive or folder."""
     path = Path(path)
     places = [path, path / ARCHIVE[dataset], path / "cifar-10-batches-py", path / "cifar-100-python"]
@@ -75,37 +77,40 @@ def _read_files(dataset, path, wanted):
                 with tarfile.open(place) as archive:
                     members = {Path(member.name).name: member for member in archive if member.isfile()}
                     if all(name in members for name in wanted):
-                        return {name: archive.extractfile(members[name]).read() for name in wanted}
+                        return {
+                            name: (archive.extractfile(members[name]) or io.BytesIO()).read()
+                            for name in wanted
+                        }
             except (tarfile.TarError, EOFError, OSError) as error:
                 raise UserError(f"{place} cannot be unpacked ({error}); download it again") from None
             raise UserError(f"{place} does not hold {', '.join(wanted)}: it is not {ARCHIVE[dataset]}")
     raise MissingFileError(f"no {dataset} in {path}; give {ARCHIVE[dataset]} or the folder it unpacks to")
 
 
-def _empty(kind, shape, code):
-    return np.empty(shape, np.int8)  # its contents and type follow in the pickle
-
-
-KNOWN = {
-    "numpy.core.multiarray._reconstruct": _empty,
-    "numpy._core.multiarray._reconstruct": _empty,
-    "numpy.ndarray": np.ndarray,
+_KNOWN: dict[str, Any] = {
+    # an empty array, whose shape, type and contents follow in the pickle
+    "numpy.core.multiarray._reconstruct": lambda kind, shape, code: np.empty(0, np.int8),
+    "numpy.ndarray": None,  # only named, as the kind
     "numpy.dtype": np.dtype,
     "_codecs.encode": lambda text, encoding: text.encode("latin1"),
 }
 
 
-class _Plain(pickle.Unpickler):
-    """Reads what the archives hold, numbers, texts, lists and arrays, and nothing that runs."""
+class _Unpickler(pickle.Unpickler):
+    """Reads what the archives hold, numbers, texts, lists and arrays, and calls nothing else.
 
-    def find_class(self, module, name):
-        if f"{module}.{name}" not in KNOWN:
-            raise UserError(f"it asks for {module}.{name}, which no image archive needs")
-        return KNOWN[f"{module}.{name}"]
+    (`weights.safe_pickle` leaves arrays in their file, as bytes; Python 2 wrote these as text.)
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        path = f"{module}.{name}".replace("numpy._core", "numpy.core")
+        if path not in _KNOWN:
+            raise UserError(f"it asks for {path}, which no image archive needs")
+        return _KNOWN[path]
 
 
-def _unpickle(data, name):
+def _unpickle(data: bytes, name: str) -> dict[bytes, Any]:
     try:
-        return _Plain(io.BytesIO(data), encoding="bytes").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError) as error:
+        return _Unpickler(io.BytesIO(data), encoding="bytes").load()
+    except Exception as error:  # a damaged pickle can fail in any way
         raise UserError(f"{name} cannot be read: {error}") from None

@@ -11,7 +11,7 @@ from numpy.random.bit_generator import ISeedSequence
 class _Nothing(ISeedSequence):
     """What a generator starts from that is seeded at once."""
 
-    def generate_state(self, n_words, dtype=np.uint32):
+    def generate_state(self, n_words: int, dtype: type = np.uint32) -> np.ndarray:
         return np.ones(n_words, dtype)
 
 
@@ -26,7 +26,7 @@ class Draws:
         np: a `numpy.random.RandomState`, for what it draws from numpy's.
     """
 
-    def __init__(self, *key: int):
+    def __init__(self, *key: int) -> None:
         for_py, for_np = np.random.SeedSequence(key).generate_state(2)
         self.py = random.Random(int(for_py))
         self.np = np.random.RandomState(np.random.MT19937(_Nothing()))

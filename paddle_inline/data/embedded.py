@@ -17,12 +17,12 @@ class Digits:
         train: the four fifths for training, or the held-out fifth.
 
     Raises:
-        ImportError: if scikit-learn is missing; it says how to install it.
+        MissingPackageError: scikit-learn is not installed.
     """
 
     classes = tuple(str(digit) for digit in range(10))
 
-    def __init__(self, train: bool):
+    def __init__(self, train: bool) -> None:
         try:
             from sklearn.datasets import load_digits
         except ImportError:
@@ -40,9 +40,10 @@ class Digits:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """(PIL image in RGB, class number)."""
         return Image.fromarray(self.pixels[index]).convert("RGB"), int(self.labels[index])
 
-    def name(self, index) -> str:
+    def name(self, index: int) -> str:
+        """Where an image is, as messages name it."""
         return f"digit {index}"

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
 from paddle.io import BatchSampler, DataLoader, Dataset
 
+from ..utils.errors import FileAccessError
 from .draws import Draws
+
+if TYPE_CHECKING:
+    from .sources import Source
+    from .transforms import Transform
+
+Key = tuple[int, int]  # (epoch, image)
 
 BAD = -1  # the label of an image that could not be read, where it is not replaced
 
 
-class BadImage(OSError):
+class BadImage(FileAccessError):
     """An image that cannot be read; the message names it and the way out."""
 
 
@@ -22,38 +31,46 @@ class Samples(Dataset):
     """(epoch, image) -> (array [C, H, W], label), a function of its arguments and the seed alone.
 
     Args:
-        source: `len(source)`, `source[i]` -> (PIL image in RGB, label), `source.name(i)`.
-        transform: PIL image, Draws -> array.
+        source: of the images.
+        transform: makes an array of each.
         seed: of all draws.
         on_bad_image: `fail`; or `skip`, which puts the next image of the source in its place when
             `replace` is set and labels it BAD, not to be counted, when it is not.
     """
 
-    def __init__(self, source, transform, *, seed=0, on_bad_image="fail", replace=True):
+    def __init__(
+        self,
+        source: Source,
+        transform: Transform,
+        *,
+        seed: int = 0,
+        on_bad_image: str = "fail",
+        replace: bool = True,
+    ) -> None:
         self.source, self.transform, self.seed = source, transform, seed
         self.on_bad_image, self.replace = on_bad_image, replace
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: Key) -> tuple[np.ndarray, np.int64]:
         return self.load(key)[:2]
 
-    def load(self, key):
+    def load(self, key: Key) -> tuple[np.ndarray, np.int64, np.int64]:
         """(array, label, 1 if the image asked for could not be read, else 0)."""
         epoch, first = key
         for step in range(len(self.source)):
             index = (first + step) % len(self.source)
             try:
                 image, label = self.source[index]
-            except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for broken files
+            except OSError as error:
                 self._report(self.source.name(index), error)
                 continue
             pixels = self.transform(image, Draws(self.seed, epoch, first))
             return pixels, np.int64(BAD if step and not self.replace else label), np.int64(step > 0)
         raise BadImage("no image of the data set can be read")
 
-    def _report(self, name, error):
+    def _report(self, name: str, error: OSError) -> None:
         if self.on_bad_image == "fail":
             raise BadImage(
                 f"{name} cannot be read ({error}); repair or remove it, or set data.on_bad_image=skip"
@@ -93,14 +110,14 @@ class Loader:
         RuntimeError: when a worker process was killed.
     """
 
-    def __init__(self, samples, batches, *, num_workers=0):
+    def __init__(self, samples: Samples, batches: Sequence[Sequence[Key]], *, num_workers: int = 0) -> None:
         self.samples, self.batches = samples, batches
         self.num_workers, self.bad = min(num_workers, len(batches)), 0
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
         self.bad = 0
         if self.num_workers == 0:
             for batch in self.batches:
@@ -128,7 +145,7 @@ class Loader:
             ) from error
 
 
-def collate(samples):
+def collate(samples: Sequence[tuple]) -> tuple[np.ndarray, ...]:
     """[(array, number, number), ...] -> (arrays [B, ...], numbers [B], numbers [B])."""
     return tuple(np.stack(part) for part in zip(*samples))
 
@@ -156,7 +173,9 @@ def _collate_quiet(samples):
     return collate(samples)
 
 
-def shared_memory_suffices(samples, batches, num_workers, folder="/dev/shm") -> bool:
+def shared_memory_suffices(
+    samples: Samples, batches: Sequence[Sequence[Key]], num_workers: int, folder: str = "/dev/shm"
+) -> bool:
     """Whether the loader's shared memory holds what the workers fetch ahead; warns if it does not.
 
     A container's default of 64 MiB ends a run with a bus error in the middle of an epoch.

@@ -6,8 +6,12 @@ is lambda everywhere (mixup), or 0 inside a box and 1 outside (cutmix). B images
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import paddle
+from numpy.random import RandomState
 
 from ..utils.errors import UserError
 
@@ -26,21 +30,21 @@ class Mixup:
         smoothing: label smoothing inside the target.
 
     Raises:
-        ValueError: if nothing is on, for an unknown mode, or for an odd batch when called.
+        UserError: if nothing is on, for an unknown mode, or for an odd batch when called.
     """
 
     def __init__(
         self,
-        num_classes,
+        num_classes: int,
         *,
-        mixup=0.8,
-        cutmix=1.0,
-        cutmix_minmax=None,
-        prob=1.0,
-        switch_prob=0.5,
-        mode="batch",
-        smoothing=0.1,
-    ):
+        mixup: float = 0.8,
+        cutmix: float = 1.0,
+        cutmix_minmax: Sequence[float] | None = None,
+        prob: float = 1.0,
+        switch_prob: float = 0.5,
+        mode: str = "batch",
+        smoothing: float = 0.1,
+    ) -> None:
         if mode not in ("batch", "pair", "elem"):
             raise UserError(f"mixup mode {mode!r}; it is one of batch, pair, elem")
         if not (mixup > 0 or cutmix > 0 or cutmix_minmax):
@@ -49,13 +53,15 @@ class Mixup:
         self.mixup, self.cutmix = mixup, 1.0 if cutmix_minmax else cutmix
         self.cutmix_minmax, self.prob, self.switch_prob = cutmix_minmax, prob, switch_prob
 
-    def __call__(self, images, labels, rng):
-        """Mixes a batch.
+    def __call__(
+        self, images: paddle.Tensor, labels: paddle.Tensor, rng: RandomState
+    ) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Mix a batch.
 
         Args:
             images: [B, C, H, W]; B is even, so that every image has a partner.
             labels: [B] int64.
-            rng: a `numpy.random.RandomState`.
+            rng: what lambda, boxes and choices are drawn from.
 
         Returns:
             Images [B, C, H, W] and targets [B, num_classes], rows summing to 1, in the images' dtype.
@@ -69,7 +75,7 @@ class Mixup:
         images = images * keep + images.flip(0) * other
         return images, self.targets(labels, lam, images.dtype)
 
-    def targets(self, labels, lam, dtype="float32"):
+    def targets(self, labels: paddle.Tensor, lam: np.ndarray, dtype: Any = "float32") -> paddle.Tensor:
         """Smoothed one-hot rows [B, num_classes] of the labels, mixed with those of the reverse."""
         off = self.smoothing / self.num_classes
         rows = paddle.nn.functional.one_hot(labels, self.num_classes).astype(dtype)
@@ -78,7 +84,9 @@ class Mixup:
         keep, other = (paddle.to_tensor(share, dtype=rows.dtype) for share in (lam, 1 - lam))
         return rows * keep + rows.flip(0) * other
 
-    def weights(self, batch, height, width, rng):
+    def weights(
+        self, batch: int, height: int, width: int, rng: RandomState
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(keep, other, lambda): [B or 1, 1, H or 1, W or 1] twice, and [B or 1]."""
         if self.mode == "batch":
             lam, cut = self._draw_batch(rng)
@@ -104,7 +112,7 @@ class Mixup:
             keep, other, lams = (np.concatenate([a, a[::-1]]) for a in (keep, other, lams))
         return keep, other, lams
 
-    def _draw_batch(self, rng):
+    def _draw_batch(self, rng: RandomState) -> tuple[float, bool]:
         if rng.rand() >= self.prob:
             return 1.0, False
         cut = self.cutmix > 0
@@ -113,7 +121,7 @@ class Mixup:
         alpha = self.cutmix if cut else self.mixup
         return float(rng.beta(alpha, alpha)), cut
 
-    def _draw_each(self, count, rng):
+    def _draw_each(self, count: int, rng: RandomState) -> tuple[np.ndarray, np.ndarray]:
         if self.mixup > 0 and self.cutmix > 0:
             cuts = rng.rand(count) < self.switch_prob
             of_cuts = rng.beta(self.cutmix, self.cutmix, size=count)

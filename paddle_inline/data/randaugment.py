@@ -9,25 +9,33 @@ and `t3aw` other sets of operations.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from ..utils.errors import UserError
+from .draws import Draws
 
+Colour = tuple[int, ...]  # red, green, blue, 0 to 255
+Level = Callable[[float, Draws], float]  # magnitude -> an operation's argument
 MAX_LEVEL = 10.0  # magnitudes are given on a scale from 0 to this
 
 
 class Geometry:
     """What moves pixels: the colour put where nothing was, the interpolation, sizes."""
 
-    def __init__(self, fill, resample, translate=0.45):
+    def __init__(self, fill: Colour, resample: Any, translate: float = 0.45) -> None:
         self.fill, self.resample, self.translate = fill, resample, translate
 
-    def affine(self, image, draws, matrix):
+    def affine(self, image: Image.Image, draws: Draws, matrix: Sequence[float]) -> Image.Image:
+        """Each pixel (x, y) from (ax + by + c, dx + ey + f), `matrix` being (a, b, c, d, e, f)."""
         return image.transform(image.size, Image.AFFINE, matrix, self._resample(draws), fillcolor=self.fill)
 
-    def rotate(self, image, draws, degrees):
+    def rotate(self, image: Image.Image, draws: Draws, degrees: float) -> Image.Image:
+        """About the middle, against the clock."""
         return image.rotate(degrees, self._resample(draws), fillcolor=self.fill)
 
     def _resample(self, draws):
@@ -37,78 +45,87 @@ class Geometry:
 # ---------------------------------------------------------------- levels: magnitude -> argument
 
 
-def signed(top):
+def signed(top: float) -> Level:
     """From 0 to `top`, negated half of the time."""
 
-    def level(magnitude, draws):
+    def level(magnitude: float, draws: Draws) -> float:
         value = magnitude / MAX_LEVEL * top
         return -value if draws.py.random() > 0.5 else value
 
     return level
 
 
-def enhance(magnitude, draws):
+def enhance(magnitude: float, draws: Draws) -> float:
     """A factor from 0.1 to 1.9; 1 changes nothing."""
     return magnitude / MAX_LEVEL * 1.8 + 0.1
 
 
-def enhance_increasing(magnitude, draws):
+def enhance_increasing(magnitude: float, draws: Draws) -> float:
     """1 and, growing with the magnitude, less or more."""
     change = magnitude / MAX_LEVEL * 0.9
     return max(0.1, 1.0 + (-change if draws.py.random() > 0.5 else change))
 
 
-def between(low, high):
+def between(low: float, high: float) -> Level:
     """From `low` to `high`."""
 
-    def level(magnitude, draws):
+    def level(magnitude: float, draws: Draws) -> float:
         return max(low, min(high, low + (high - low) * (magnitude / MAX_LEVEL)))
 
     return level
 
 
-def bits(magnitude, draws):
+def bits(magnitude: float, draws: Draws) -> int:
+    """The highest bits to keep, none to 4."""
     return int(magnitude / MAX_LEVEL * 4)
 
 
-def bits_increasing(magnitude, draws):
+def bits_increasing(magnitude: float, draws: Draws) -> int:
+    """The same, fewer with a growing magnitude."""
     return 4 - bits(magnitude, draws)
 
 
-def bits_original(magnitude, draws):
+def bits_original(magnitude: float, draws: Draws) -> int:
+    """The same, 4 to 8."""
     return 4 + bits(magnitude, draws)
 
 
-def threshold(magnitude, draws):
+def threshold(magnitude: float, draws: Draws) -> int:
+    """A brightness, 0 to 256."""
     return min(256, int(magnitude / MAX_LEVEL * 256))
 
 
-def threshold_increasing(magnitude, draws):
+def threshold_increasing(magnitude: float, draws: Draws) -> int:
+    """The same, lower with a growing magnitude."""
     return 256 - threshold(magnitude, draws)
 
 
-def addend(magnitude, draws):
+def addend(magnitude: float, draws: Draws) -> int:
+    """A brightness, 0 to 110."""
     return min(128, int(magnitude / MAX_LEVEL * 110))
 
 
 # ---------------------------------------------------------------- operations
 
 
-def solarize_add(image, add):
+def solarize_add(image: Image.Image, add: int) -> Image.Image:
+    """Add to every value below 128."""
     return image.point([min(255, i + add) if i < 128 else i for i in range(256)] * len(image.getbands()))
 
 
-def posterize(image, keep):
-    """Keeps the `keep` highest bits; none or fewer gives black, which ImageOps.posterize refuses."""
+def posterize(image: Image.Image, keep: int) -> Image.Image:
+    """Keep the `keep` highest bits; none or fewer gives black, which ImageOps.posterize refuses."""
     mask = ~((1 << (8 - keep)) - 1)
     return image.point([i & mask for i in range(256)] * len(image.getbands()))
 
 
-def blur(image, radius):
+def blur(image: Image.Image, radius: float) -> Image.Image:
+    """Gaussian blur, `radius` in pixels."""
     return image.filter(ImageFilter.GaussianBlur(radius=radius))
 
 
-def desaturate(image, amount):
+def desaturate(image: Image.Image, amount: float) -> Image.Image:
+    """Take away this share of the colour, 0 to 1."""
     return ImageEnhance.Color(image).enhance(min(1.0, max(0.0, 1.0 - amount)))
 
 
@@ -175,7 +192,7 @@ LEVELLED = {
 }
 
 _SHARED = ("ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
-STANDARD = (
+STANDARD: tuple[str, ...] = (
     *("AutoContrast", "Equalize", "Invert", "Rotate", "Posterize", "Solarize", "SolarizeAdd"),
     *("Color", "Contrast", "Brightness", "Sharpness", *_SHARED),
 )
@@ -186,23 +203,12 @@ INCREASING = (
 )
 THREE = ("SolarizeIncreasing", "Desaturate", "GaussianBlur")
 # Sets with weights are drawn without replacement.
-WEIGHTED = {
+WEIGHTED: dict[str, dict[str, float]] = {
     "weights": {
-        "Rotate": 3,
-        "ShearX": 2,
-        "ShearY": 2,
-        "TranslateXRel": 1,
-        "TranslateYRel": 1,
-        "ColorIncreasing": 0.25,
-        "SharpnessIncreasing": 0.25,
-        "AutoContrast": 0.25,
-        "SolarizeIncreasing": 0.05,
-        "SolarizeAdd": 0.05,
-        "ContrastIncreasing": 0.05,
-        "BrightnessIncreasing": 0.05,
-        "Equalize": 0.05,
-        "PosterizeIncreasing": 0.05,
-        "Invert": 0.05,
+        **{"Rotate": 3, "ShearX": 2, "ShearY": 2, "TranslateXRel": 1, "TranslateYRel": 1},
+        **{"ColorIncreasing": 0.25, "SharpnessIncreasing": 0.25, "AutoContrast": 0.25},
+        **{"SolarizeIncreasing": 0.05, "SolarizeAdd": 0.05, "ContrastIncreasing": 0.05},
+        **{"BrightnessIncreasing": 0.05, "Equalize": 0.05, "PosterizeIncreasing": 0.05, "Invert": 0.05},
     },
     "3aw": {
         **{"SolarizeIncreasing": 6, "Desaturate": 6, "GaussianBlur": 6},
@@ -214,22 +220,27 @@ WEIGHTED = {
 }
 
 
+@dataclass(eq=False)
 class RandAugment:
     """Applies `count` random operations to a PIL image; see the module's head for the options."""
 
-    def __init__(self, names, geometry, *, weights=None, magnitude, count, p, deviation, top):
-        self.names, self.geometry, self.weights = names, geometry, weights
-        self.magnitude, self.count, self.p = magnitude, count, p
-        self.deviation, self.top = deviation, top
+    names: Sequence[str]
+    geometry: Geometry
+    magnitude: float
+    count: int
+    p: float
+    deviation: float
+    top: float
+    weights: np.ndarray | None = None  # None: all alike, drawn with replacement
 
-    def __call__(self, image, draws):
+    def __call__(self, image: Image.Image, draws: Draws) -> Image.Image:
         chosen = draws.np.choice(len(self.names), self.count, replace=self.weights is None, p=self.weights)
         for i in chosen:
             image = self.apply(self.names[i], image, draws)
         return image
 
-    def apply(self, name, image, draws):
-        """One operation, with probability p, at a magnitude drawn about the policy's."""
+    def apply(self, name: str, image: Image.Image, draws: Draws) -> Image.Image:
+        """Apply one operation, with probability p, at a magnitude drawn about the policy's."""
         if self.p < 1 and draws.py.random() > self.p:
             return image
         magnitude = self.magnitude
@@ -243,7 +254,7 @@ class RandAugment:
         return LEVELLED[name](image, draws, self.geometry, magnitude)
 
 
-def rand_augment(policy, fill, resample=Image.BICUBIC):
+def rand_augment(policy: str, fill: Colour, resample: Any = Image.BICUBIC) -> RandAugment:
     """The RandAugment of a policy string.
 
     Args:
@@ -252,33 +263,30 @@ def rand_augment(policy, fill, resample=Image.BICUBIC):
         resample: PIL's filter for rotations, shears and translations, or several to draw from.
 
     Raises:
-        ValueError: for a policy that cannot be read.
+        UserError: for a policy that cannot be read.
     """
     kind, *options = policy.split("-")
     values = {"m": 10.0, "n": 2.0, "p": 0.5, "mstd": 0.0, "mmax": MAX_LEVEL, "inc": 0.0}
-    chosen_set = None
+    chosen, readable = "", kind == "rand"
     for option in options:
-        name, number = re.match(r"([a-z]*)(.*)", option).groups()
-        if option.startswith("t"):
-            chosen_set = option[1:]
-            continue
-        try:
-            if name not in values:
-                raise ValueError
-            values[name] = float(number)
-        except ValueError:
-            kind = None
-    if kind != "rand" or chosen_set not in (None, "3a", *WEIGHTED):
+        number = re.fullmatch(rf"({'|'.join(values)})(\d+\.?\d*|\.\d+)", option)
+        if option in ("t3a", *(f"t{name}" for name in WEIGHTED)):
+            chosen = option[1:]
+        elif number:
+            values[number[1]] = float(number[2])
+        else:
+            readable = False
+    if not readable:
         raise UserError(
             f"auto_augment {policy!r} is no policy: write rand-m9-mstd0.5-inc1 or the like (options "
             f"{', '.join(values)}, t3a, {', '.join('t' + name for name in WEIGHTED)}), or none"
         )
     names, weights = INCREASING if values["inc"] else STANDARD, None
-    if chosen_set == "3a":
+    if chosen == "3a":
         names = THREE
-    elif chosen_set:
-        names = tuple(WEIGHTED[chosen_set])
-        weights = np.array(list(WEIGHTED[chosen_set].values()))
+    elif chosen:
+        names = tuple(WEIGHTED[chosen])
+        weights = np.array(list(WEIGHTED[chosen].values()))
         weights = weights / weights.sum()
     return RandAugment(
         names,

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from .cifar import Cifar
 from .embedded import Digits
-from .imagenet import index_file, open_imagenet
+from .folders import index_file
+from .imagenet import open_imagenet
 from .shards import Shards, find_shards
 
+if TYPE_CHECKING:
+    from PIL import Image
 
-def open_source(dataset, path="", *, train, zip_mode=False):
+
+class Source(Protocol):
+    """Labelled images, in any order. One may also have `order(seed, epoch)`, an order that is fast to read."""
+
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """(PIL image in RGB, class number); OSError for one that cannot be read."""
+
+    def name(self, index: int) -> str:
+        """Where an image is, as messages name it."""
+
+
+def open_source(dataset: str, path: str | Path = "", *, train: bool, zip_mode: bool = False) -> Source:
     """The images of a data set.
 
     Args:
@@ -19,13 +40,10 @@ def open_source(dataset, path="", *, train, zip_mode=False):
         train: the training images, or the held-out ones.
         zip_mode: `imagenet` in zip files. (Tar files are recognised.)
 
-    Returns:
-        A source: `len(source)`, `source[i]` -> (PIL image in RGB, label), `source.name(i)`,
-        `source.classes`; and, where some order of reading suits it, `source.order(seed, epoch)`.
-
     Raises:
-        FileNotFoundError: naming what is missing; ValueError for files that are not what they
-        should be; ImportError where the digits' package is missing.
+        MissingFileError: naming what is missing.
+        UserError: for files that are not what they should be.
+        MissingPackageError: the digits' package is not installed.
     """
     if dataset == "digits":
         return Digits(train)

@@ -7,12 +7,15 @@ Every step is called with an image and `Draws`; the last step of a recipe makes 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from paddle.vision.transforms import functional as F
 from PIL import Image
 
 from ..utils.errors import UserError
+from .draws import Draws
 from .randaugment import rand_augment
 
 INTERPOLATIONS = {
@@ -20,16 +23,17 @@ INTERPOLATIONS = {
     "bicubic": Image.BICUBIC,
     "random": (Image.BILINEAR, Image.BICUBIC),  # drawn for each image
 }
+Transform = Callable[[Image.Image, Draws], np.ndarray]  # a whole recipe
 SMALL = 32  # inputs up to this many pixels are shifted, not cropped and resized
 
 
 class Compose:
-    """Applies steps in order."""
+    """Applies steps in order; the last one makes the array."""
 
-    def __init__(self, steps):
+    def __init__(self, steps: Iterable[Callable]) -> None:
         self.steps = list(steps)
 
-    def __call__(self, image, draws):
+    def __call__(self, image: Image.Image, draws: Draws) -> np.ndarray:
         for step in self.steps:
             image = step(image, draws)
         return image
@@ -38,11 +42,11 @@ class Compose:
 class Resize:
     """To size x size, whatever the shape before."""
 
-    def __init__(self, size, interpolation="bicubic"):
+    def __init__(self, size: int, interpolation: str = "bicubic") -> None:
         self.size = size
         self.resample = INTERPOLATIONS[interpolation]
 
-    def __call__(self, image, draws):
+    def __call__(self, image: Image.Image, draws: Draws) -> Image.Image:
         if image.size == (self.size, self.size):
             return image
         return image.resize((self.size, self.size), _choose(self.resample, draws))
@@ -51,10 +55,10 @@ class Resize:
 class CenterCrop:
     """The size x size pixels in the middle."""
 
-    def __init__(self, size):
+    def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, image, draws):
+    def __call__(self, image: Image.Image, draws: Draws) -> Image.Image:
         return F.center_crop(image, self.size)
 
 
@@ -68,11 +72,17 @@ class RandomResizedCrop:
         interpolation: a key of INTERPOLATIONS.
     """
 
-    def __init__(self, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="bicubic"):
+    def __init__(
+        self,
+        size: int,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        interpolation: str = "bicubic",
+    ) -> None:
         self.size, self.scale, self.ratio = size, tuple(scale), tuple(ratio)
         self.resample = INTERPOLATIONS[interpolation]
 
-    def box(self, width, height, draws):
+    def box(self, width: int, height: int, draws: Draws) -> tuple[int, int, int, int]:
         """(top, left, height, width) of the box."""
         logs = (math.log(self.ratio[0]), math.log(self.ratio[1]))
         for _ in range(10):
@@ -90,8 +100,8 @@ class RandomResizedCrop:
             w = round(height * self.ratio[1])
         return (height - h) // 2, (width - w) // 2, h, w
 
-    def __call__(self, image, draws):
-        top, left, h, w = self.box(*image.size, draws)
+    def __call__(self, image: Image.Image, draws: Draws) -> Image.Image:
+        top, left, h, w = self.box(image.width, image.height, draws)
         image = image.crop((left, top, left + w, top + h))
         return image.resize((self.size, self.size), _choose(self.resample, draws))
 
@@ -99,10 +109,10 @@ class RandomResizedCrop:
 class RandomShift:
     """`padding` black pixels around, then a random box of the former size."""
 
-    def __init__(self, padding=4):
+    def __init__(self, padding: int = 4) -> None:
         self.padding = padding
 
-    def __call__(self, image, draws):
+    def __call__(self, image: Image.Image, draws: Draws) -> Image.Image:
         left = draws.py.randint(0, 2 * self.padding) - self.padding
         top = draws.py.randint(0, 2 * self.padding) - self.padding
         return image.crop((left, top, left + image.width, top + image.height))
@@ -111,20 +121,20 @@ class RandomShift:
 class RandomFlip:
     """Left to right, with probability p."""
 
-    def __init__(self, p):
+    def __init__(self, p: float) -> None:
         self.p = p
 
-    def __call__(self, image, draws):
+    def __call__(self, image: Image.Image, draws: Draws) -> Image.Image:
         return image.transpose(Image.FLIP_LEFT_RIGHT) if draws.py.random() < self.p else image
 
 
 class RandomRotation:
     """By up to `degrees` to either side, nearest pixel, black outside."""
 
-    def __init__(self, degrees):
+    def __init__(self, degrees: float) -> None:
         self.degrees = degrees
 
-    def __call__(self, image, draws):
+    def __call__(self, image: Image.Image, draws: Draws) -> Image.Image:
         return image.rotate(draws.py.uniform(-self.degrees, self.degrees), Image.NEAREST)
 
 
@@ -133,10 +143,10 @@ class ColorJitter:
 
     ADJUST = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
 
-    def __init__(self, strength):
+    def __init__(self, strength: float) -> None:
         self.low, self.high = max(0.0, 1 - strength), 1 + strength
 
-    def __call__(self, image, draws):
+    def __call__(self, image: Image.Image, draws: Draws) -> Image.Image:
         for i in draws.np.permutation(len(self.ADJUST)):
             image = self.ADJUST[i](image, draws.py.uniform(self.low, self.high))
         return image
@@ -145,10 +155,10 @@ class ColorJitter:
 class ToArray:
     """A PIL image -> [C, H, W] float32: 0..1, less the mean, over the deviation, per channel."""
 
-    def __init__(self, mean, std):
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.mean, self.std = (np.float32(values).reshape(-1, 1, 1) for values in (mean, std))
 
-    def __call__(self, image, draws):
+    def __call__(self, image: Image.Image, draws: Draws) -> np.ndarray:
         # In rows of one channel from the start: four times as fast as in pixels of three.
         pixels = np.asarray(image, np.uint8).transpose(2, 0, 1).astype(np.float32, order="C")
         pixels /= 255
@@ -169,12 +179,12 @@ class RandomErasing:
     AREA = (0.02, 1 / 3)
     LOG_ASPECT = (math.log(0.3), math.log(1 / 0.3))
 
-    def __init__(self, p, mode="pixel", count=1):
+    def __init__(self, p: float, mode: str = "pixel", count: int = 1) -> None:
         if mode not in ("pixel", "rand", "const"):
             raise UserError(f"random erasing mode {mode!r}; it is one of pixel, rand, const")
         self.p, self.mode, self.count = p, mode, count
 
-    def boxes(self, height, width, draws):
+    def boxes(self, height: int, width: int, draws: Draws) -> list[tuple[int, int, int, int]]:
         """[(top, left, height, width), ...] for one image; empty when it is left alone."""
         if draws.py.random() > self.p:
             return []
@@ -192,8 +202,8 @@ class RandomErasing:
                     break
         return found
 
-    def __call__(self, pixels, draws):
-        for top, left, h, w in self.boxes(*pixels.shape[1:], draws):
+    def __call__(self, pixels: np.ndarray, draws: Draws) -> np.ndarray:
+        for top, left, h, w in self.boxes(pixels.shape[1], pixels.shape[2], draws):
             shape = (len(pixels), h, w) if self.mode == "pixel" else (len(pixels), 1, 1)
             noise = draws.np.standard_normal(shape) if self.mode != "const" else 0
             pixels[:, top : top + h, left : left + w] = noise
@@ -201,31 +211,31 @@ class RandomErasing:
 
 
 def train_transform(
-    img_size,
+    img_size: int,
     *,
-    mean,
-    std,
-    interpolation="bicubic",
-    scale=(0.08, 1.0),
-    ratio=(3 / 4, 4 / 3),
-    hflip=0.5,
-    rotation=0.0,
-    color_jitter=0.4,
-    auto_augment="rand-m9-mstd0.5-inc1",
-    reprob=0.25,
-    remode="pixel",
-    recount=1,
-):
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: str = "bicubic",
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    hflip: float = 0.5,
+    rotation: float = 0.0,
+    color_jitter: float = 0.4,
+    auto_augment: str = "rand-m9-mstd0.5-inc1",
+    reprob: float = 0.25,
+    remode: str = "pixel",
+    recount: int = 1,
+) -> Compose:
     """The training recipe: PIL image, Draws -> [3, img_size, img_size] float32.
 
     Inputs of 32 pixels or less are shifted by up to 4 pixels in place of the resized crop; colour
     jitter is for runs without `auto_augment`, as in timm's `create_transform`.
 
     Raises:
-        ValueError: for an `auto_augment` policy that cannot be read, or an erasing mode.
+        UserError: for an `auto_augment` policy that cannot be read, or an erasing mode.
     """
     if img_size <= SMALL:
-        steps = [Resize(img_size, interpolation), RandomShift(4)]
+        steps: list[Callable] = [Resize(img_size, interpolation), RandomShift(4)]
     else:
         steps = [RandomResizedCrop(img_size, scale, ratio, interpolation)]
     if hflip:
@@ -244,7 +254,14 @@ def train_transform(
     return Compose(steps)
 
 
-def eval_transform(img_size, *, mean, std, interpolation="bicubic", crop=True):
+def eval_transform(
+    img_size: int,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: str = "bicubic",
+    crop: bool = True,
+) -> Compose:
     """The evaluation recipe: PIL image -> [3, img_size, img_size] float32.
 
     With `crop`, to int(256 / 224 * img_size) on BOTH sides, then the centre; without it, or at 32
@@ -253,11 +270,11 @@ def eval_transform(img_size, *, mean, std, interpolation="bicubic", crop=True):
     if interpolation == "random":
         interpolation = "bicubic"
     if crop and img_size > SMALL:
-        resize = [Resize(int(256 / 224 * img_size), interpolation), CenterCrop(img_size)]
+        resize: list[Callable] = [Resize(int(256 / 224 * img_size), interpolation), CenterCrop(img_size)]
     else:
         resize = [Resize(img_size, interpolation)]
     return Compose([*resize, ToArray(mean, std)])
 
 
-def _choose(resample, draws):
+def _choose(resample: Any, draws: Draws) -> Any:
     return draws.py.choice(resample) if isinstance(resample, tuple) else resample

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_inline.data import imagenet
+from paddle_inline.data import folders
 from paddle_inline.data.cifar import Cifar
 from paddle_inline.data.imagenet import Folder, Listed, Zipped, open_imagenet
 from paddle_inline.data.sources import open_source
+from paddle_inline.utils.errors import UserError
 
 
 def jpeg(value):
@@ -55,16 +56,16 @@ def test_a_folder_of_classes(root):
 
 def test_the_index_is_kept_and_renewed(root, monkeypatch):
     open_imagenet(str(root), train=True)
-    assert imagenet.index_file(root / "train").exists()
+    assert folders.index_file(root / "train").exists()
     listed = []
-    scan = imagenet._scan
-    monkeypatch.setattr(imagenet, "_scan", lambda folder: listed.append(folder) or scan(folder))
+    scan = folders.scan
+    monkeypatch.setattr(folders, "scan", lambda folder: listed.append(folder) or scan(folder))
     assert labels(open_imagenet(str(root), train=True)) == EXPECTED
-    assert set(listed) == {str(root / "train")}  # no class folder was listed again
+    assert set(map(str, listed)) == {str(root / "train")}  # no class folder was listed again
     (root / "train" / "n02" / "e.png").write_bytes(jpeg(5))
     os.utime(root / "train" / "n02", (1, 1))
     assert len(open_imagenet(str(root), train=True)) == 5
-    imagenet.index_file(root / "train").write_text("{")
+    folders.index_file(root / "train").write_text("{")
     assert len(open_imagenet(str(root), train=True)) == 5
 
 
@@ -96,6 +97,8 @@ def test_zip_mode(root, inside):
         file.write("none.jpg\t0\n")
     with pytest.raises(FileNotFoundError, match=r"names none\.jpg"):
         Zipped(root / "train.zip", root / "train_map.txt")
+    with pytest.raises(UserError, match=r"train_map\.txt is no zip file"):
+        Zipped(root / "train_map.txt", root / "train_map.txt")
 
 
 @pytest.mark.parametrize(
@@ -198,8 +201,19 @@ def test_cifar_that_is_missing_or_broken(cifar, tmp_path):
         Cifar("cifar10", archive, True)
 
 
-def test_a_strangers_pickle_runs_nothing(tmp_path):
-    (tmp_path / "train").write_bytes(b"cos\nsystem\n(U\x09echo hurt\n" + b"tR.")
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"cos\nsystem\n(U\x09echo hurt\ntR.", r"asks for (os|posix|nt)\.system"),
+        (b"cnumpy\nndarray\n((L999999999999L\nttR.", "not callable"),  # no memory is taken
+        (
+            b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(L999999999999L\ntU\x01btR.",
+            "is not the",
+        ),
+    ],
+)
+def test_a_strangers_pickle_runs_nothing(tmp_path, data, message):
+    (tmp_path / "train").write_bytes(data)
     (tmp_path / "meta").write_bytes(meta("fine_label_names", ["a"]))
-    with pytest.raises(ValueError, match=r"asks for (os|posix|nt)\.system"):
+    with pytest.raises(UserError, match=message):
         Cifar("cifar100", tmp_path, True)
