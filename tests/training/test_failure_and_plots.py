@@ -22,14 +22,19 @@ def test_one_rank_alone_writes_nothing(tmp_path):
     assert not (tmp_path / "errors").exists()
 
 
-def test_rank_0_prints_the_others_failures_and_ends(tmp_path, monkeypatch, capsys):
-    class Ended(BaseException):
-        pass
+class Ended(BaseException):
+    """In place of `os._exit`, which would end pytest itself."""
 
+
+@pytest.fixture
+def no_exit(monkeypatch):
     def end(code):
         raise Ended(code)
 
     monkeypatch.setattr(failure.os, "_exit", end)
+
+
+def test_rank_0_prints_the_others_failures_and_ends(tmp_path, no_exit, capsys):
     failure._write(tmp_path / "rank3.txt", 3, ValueError("lost"))
     done = type("Done", (), {"wait": staticmethod(lambda seconds: False)})
     with pytest.raises(Ended, match="1"):
@@ -37,7 +42,7 @@ def test_rank_0_prints_the_others_failures_and_ends(tmp_path, monkeypatch, capsy
     assert "rank 3 failed: lost" in capsys.readouterr().err
 
 
-def test_an_old_report_is_no_failure_of_this_run(tmp_path):
+def test_an_old_report_is_no_failure_of_this_run(tmp_path, no_exit):
     failure._write(tmp_path / "rank3.txt", 3, ValueError("last week"))
     answers = iter([False, True])
     done = type("Done", (), {"wait": staticmethod(lambda seconds: next(answers))})
