@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from paddle_inline.utils.errors import UserError, short
 from paddle_inline.weights.lazy_array import (
@@ -38,7 +39,7 @@ class Source:
     description: dict | None = None  # what it says of its model, if we wrote it
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Bytes of all its files."""
         return sum(path.stat().st_size for path in self.files)
 
@@ -53,13 +54,19 @@ class Weights:
     prefix: str = ""  # what was taken off every name
 
 
-def open_source(path, skip_calls=False):
-    """Open a checkpoint by what it holds, whatever its name: torch (either format), `.pdparams`, safetensors,
-    or the index (`*.index.json`) of shards of either.
+def open_source(path: str | Path, skip_calls: bool = False) -> Source:
+    """Open a checkpoint by what it holds, whatever its name.
 
-    Raises FileNotFoundError; WeightsFileError for anything that is not a sound checkpoint.
+    Args:
+        path: of a file of torch (either format), `.pdparams`, safetensors, or the index (`*.index.json`) of
+            shards of either.
+        skip_calls: leave out, rather than refuse, what a torch checkpoint would have to call a function for.
+
+    Raises:
+        MissingFileError: there is no such file.
+        WeightsFileError: it is not a sound checkpoint.
     """
-    path = check_file(path)
+    path = Path(check_file(path))
     try:
         with open(path, "rb") as file:
             head = file.read(32)
@@ -84,7 +91,7 @@ def open_source(path, skip_calls=False):
     )
 
 
-def _torch(path, form, skip_calls):
+def _torch(path: Path, form: str, skip_calls: bool) -> Source:
     contents = open_torch(path, skip_calls)
     if not isinstance(contents, dict):
         kind = getattr(contents, "kind", type(contents).__name__)
@@ -95,22 +102,22 @@ def _torch(path, form, skip_calls):
     return Source(path, form, plain, (path,), described(description))
 
 
-def _plain(contents, stored):
-    """The two upper levels of a checkpoint's containers, with StoredArrays for what stands for them."""
-    done = {}  # a file may refer to one dictionary many times
+def _plain(contents: dict, array_of: Callable[[Any], LazyArray | None]) -> dict:
+    """The two upper levels of a checkpoint's containers, with a LazyArray for every tensor."""
+    done: dict[int, dict] = {}  # a file may refer to one dictionary many times
 
-    def entries(items):
+    def entries(items: dict) -> dict:
         if id(items) not in done:
-            done[id(items)] = {name: stored(item) or item for name, item in items.items()}
+            done[id(items)] = {name: array_of(item) or item for name, item in items.items()}
         return done[id(items)]
 
     return {
-        key: entries(value) if isinstance(value, dict) else stored(value) or value
+        key: entries(value) if isinstance(value, dict) else array_of(value) or value
         for key, value in contents.items()
     }
 
 
-def _open_shards(path, skip_calls):
+def _open_shards(path: Path, skip_calls: bool) -> Source:
     """Shards by their index, {"weight_map": {tensor's name: file's name}}; the files lie beside it."""
     if path.stat().st_size > _LARGEST_INDEX:
         raise WeightsFileError(f"{path} is too large to be an index")
@@ -119,7 +126,8 @@ def _open_shards(path, skip_calls):
         wanted = {name: str(file) for name, file in index.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise WeightsFileError(f"{path} is not an index of shards: it has no weight_map") from None
-    arrays, files, forms = {}, [path], set()
+    arrays: dict[str, Any] = {}
+    files, formats = [path], set()
     for name in sorted(set(wanted.values())):
         if Path(name).name != name or "\\" in name or name in ("", ".", "..") or name.endswith(".json"):
             raise WeightsFileError(
@@ -127,7 +135,7 @@ def _open_shards(path, skip_calls):
             )
         shard = open_source(path.parent / name, skip_calls)
         files.append(shard.path)
-        forms.add(shard.format)
+        formats.add(shard.format)
         for key, value in shard.contents.items():
             if key in arrays:
                 raise WeightsFileError(f"{path}: two shards hold {short(key)!r}")
@@ -139,20 +147,20 @@ def _open_shards(path, skip_calls):
         raise WeightsFileError(
             f"{path} places {short(missing)!r} in {short(wanted[missing])}, where it is not"
         )
-    return Source(path, f"{'/'.join(sorted(forms))} shards", arrays, tuple(files))
+    return Source(path, f"{'/'.join(sorted(formats))} shards", arrays, tuple(files))
 
 
-def select_weights(source, take="model"):
-    """The named tensors of a Source.
+def select_weights(source: Source, take: str = "model") -> Weights:
+    """Select the named tensors of a checkpoint.
 
     Args:
+        source: the opened checkpoint.
         take: "model" or "ema": which one of a checkpoint that has both; with "model" the averaged ones are
             taken where there are no others.
-    Returns:
-        Weights.
+
     Raises:
         WeightsFileError: there are none, or their tensors are larger than the files.
-        ValueError: `take` is neither, or the file has no averaged weights.
+        UserError: `take` is neither, or the file has no averaged weights.
     """
     if take not in ("model", "ema"):
         raise UserError(f"take {take!r} must be 'model' or 'ema'")
@@ -178,7 +186,7 @@ def select_weights(source, take="model"):
     return Weights(arrays, taken, tuple(key for key in places if key != taken), prefix)
 
 
-def _arrays(entries):
+def _arrays(entries: Mapping) -> dict[str, LazyArray]:
     return {
         name: value
         for name, value in entries.items()
@@ -186,7 +194,7 @@ def _arrays(entries):
     }
 
 
-def _without_prefix(arrays):
+def _without_prefix(arrays: dict[str, LazyArray]) -> tuple[dict[str, LazyArray], str]:
     taken_off = ""
     while True:
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in arrays)), None)

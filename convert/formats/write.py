@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import struct
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from paddle_inline.utils.errors import FileAccessError, UserError
+from paddle_inline.weights.atomic import atomic_write, sha256
 from paddle_inline.weights.lazy_array import (
     SAFETENSORS_DTYPES,
+    LazyArray,
     WeightsFileError,
     check_file,
     numpy_dtype,
@@ -23,8 +25,15 @@ from paddle_inline.weights.load import DESCRIPTION
 SUFFIXES = {"paddle": (".pdparams", ".safetensors"), "torch": (".pth", ".pt", ".bin", ".safetensors")}
 
 
-def check_output(path, side):
-    """`path` as a Path, if weights of this side can be written there; ValueError otherwise."""
+def check_output(path: str | Path, side: str) -> Path:
+    """Check that weights can be written to a path, before anything is computed.
+
+    Args:
+        side: the framework whose weights they are, "paddle" or "torch".
+
+    Raises:
+        UserError: it is a folder, has another format's suffix, or its folder is not there.
+    """
     path = Path(path)
     if path.is_dir():
         raise UserError(f"output {path} is a folder; name a file in it")
@@ -36,28 +45,38 @@ def check_output(path, side):
 
 
 @contextmanager
-def atomic(path):
-    """A path beside `path` to write to; it takes `path`'s place if the block ends well, and goes if not."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Write a file that the user named, whole or not at all, as `atomic_write` does.
+
+    Yields:
+        The path to write to; it takes `path`'s place if the block ends well.
+
+    Raises:
+        FileAccessError: it cannot be written; the message says why.
+    """
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with atomic_write(path) as temporary:
+            yield temporary
+    except UserError:  # of what is read inside the block
+        raise
     except OSError as error:
         raise FileAccessError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def write_weights(path, arrays, side, description=None):
-    """Write {name: LazyArray} for one side in the format of the path's suffix, one tensor in memory at a
-    time (torch's own format: all of them).
+def write_weights(
+    path: str | Path,
+    arrays: Mapping[str, LazyArray],
+    side: str,
+    description: Mapping[str, Any] | None = None,
+) -> None:
+    """Write tensors in the format of the path's suffix, one in memory at a time (torch's own format: all).
 
     Args:
-        description: what to say of the model, {"model": name, "overrides": {...}, ...}; plain loaders of
-            either framework do not see it.
+        path: of a file that is not there yet.
+        arrays: the tensors by name.
+        side: the framework that will read them, "paddle" or "torch".
+        description: of the model, {"model": name, "overrides": {...}, ...}; plain loaders of either
+            framework do not see it.
     """
     path = Path(path)
     text = json.dumps(description) if description else None
@@ -69,9 +88,14 @@ def write_weights(path, arrays, side, description=None):
         _write_torch(path, arrays, text)
 
 
-def _write_safetensors(path, arrays, metadata, description):
-    entries, end = {"__metadata__": {**metadata, **({DESCRIPTION: description} if description else {})}}, 0
-    names = {ours: theirs for theirs, ours in SAFETENSORS_DTYPES.items()}
+def _write_safetensors(
+    path: Path, arrays: Mapping[str, LazyArray], metadata: dict[str, str], description: str | None
+) -> None:
+    if description:
+        metadata[DESCRIPTION] = description
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    names = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
     # widest numbers first, so that every tensor is aligned for readers that map the file
     arrays = dict(sorted(arrays.items(), key=lambda item: -numpy_dtype(item[1].dtype).itemsize))
     for name, array in arrays.items():
@@ -89,9 +113,12 @@ def _write_safetensors(path, arrays, metadata, description):
             file.write(_little_endian(array.read()))
 
 
-def _write_pdparams(path, arrays, description):
-    """The pickle that `paddle.save` makes of a state dict, without the whole of it in memory, and with the
-    names that numpy had before version 2, which every version knows."""
+def _write_pdparams(path: Path, arrays: Mapping[str, LazyArray], description: str | None) -> None:
+    """Write the pickle that `paddle.save` makes of a state dict, without the whole of it in memory.
+
+    It is written by hand, as `pickle.Pickler` names numpy's `_reconstruct` by the module that has it: from
+    numpy 2 on `numpy._core`, which numpy before 1.26 cannot import. `numpy.core` is known to every version.
+    """
     with open(path, "xb") as file:
         file.write(b"\x80\x04}")
         for name, array in arrays.items():
@@ -111,20 +138,20 @@ def _write_pdparams(path, arrays, description):
             file.write(b"\n" + json.dumps({DESCRIPTION: json.loads(description)}).encode() + b"\n")
 
 
-def _text(text):
+def _text(text: str) -> bytes:
     data = text.encode("utf-8", "surrogatepass")
     return b"X" + struct.pack("<I", len(data)) + data
 
 
-def _integer(number):
+def _integer(number: int) -> bytes:
     return b"\x8a\x08" + struct.pack("<q", number)
 
 
-def _little_endian(values):
+def _little_endian(values: np.ndarray) -> np.ndarray:
     return np.asarray(values, values.dtype.newbyteorder("<"), order="C")
 
 
-def _write_torch(path, arrays, description):
+def _write_torch(path: Path, arrays: Mapping[str, LazyArray], description: str | None) -> None:
     import torch
 
     state = torch.nn.Module().state_dict()  # an OrderedDict, whose attributes torch.save keeps
@@ -138,30 +165,22 @@ def _write_torch(path, arrays, description):
         torch.save(state, file)
 
 
-def sha256(path):
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def sidecar_of(path):
-    """Where the facts about a converted file stand."""
+def sidecar_of(path: str | Path) -> Path:
+    """The path where the facts about a converted file stand."""
     return Path(f"{path}.json")
 
 
-def write_sidecar(path, facts):
-    """Put the facts about a converted file beside it."""
+def write_sidecar(path: str | Path, facts: Mapping[str, Any]) -> None:
+    """Write the facts about a converted file beside it."""
     with atomic(sidecar_of(path)) as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
-def check_sidecar(path):
-    """Hold a file against the SHA-256 in its sidecar, if it has one of ours; True if it was there.
+def check_sidecar(path: str | Path) -> bool:
+    """Compare a file's SHA-256 with that in its sidecar; False if it has none that `write_sidecar` wrote.
 
-    Raises WeightsFileError if they differ: the file was damaged or replaced.
+    Raises:
+        WeightsFileError: they differ: the file was damaged or replaced.
     """
     sidecar = sidecar_of(path)
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from paddle_inline.utils.errors import FileAccessError
-from paddle_inline.weights.atomic import atomic_write
+
+from ...formats.write import atomic
 
 
 def write_file(path: str | Path, text: str) -> None:
@@ -16,7 +17,7 @@ def write_file(path: str | Path, text: str) -> None:
     """
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise FileAccessError(f"{path} cannot be written: {error.strerror}") from error
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
