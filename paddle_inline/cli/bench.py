@@ -1,27 +1,55 @@
-"""How fast a model runs here, by engine, batch size and precision."""
+"""Time a model's engines against each other, round by round: images a second."""
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 import sys
 import tempfile
+import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..inference.backends import CompiledEngine, EagerEngine, OnnxEngine, OpenVinoEngine, PaddleEngine
-from ..inference.export import read_card, write_files
+from ..inference.backends import (
+    CompiledEngine,
+    EagerEngine,
+    Engine,
+    OnnxEngine,
+    OpenVinoEngine,
+    PaddleEngine,
+    check_device,
+)
+from ..inference.card import read_card
+from ..inference.export import write_files
 from ..utils.errors import UserError
 from ..utils.timing import REST, benchmark_interleaved, machine
+from .output import stdout_to_null, write_text
 
-ENGINES = ("eager", "compiled", "compiled-bf16", "paddle", "paddle-plain", "paddle-bf16")
+if TYPE_CHECKING:
+    import paddle
+
+ENGINES: tuple[str, ...] = ("eager", "compiled", "compiled-bf16", "paddle", "paddle-plain", "paddle-bf16")
 ENGINES += ("openvino", "openvino-bf16", "onnx")
 ON_ONNX = {"openvino", "openvino-bf16", "onnx"}  # those that read an ONNX file
 
 
-def open_engine(name, folder, files, model=None, device="cpu", threads=None):
-    """The engine called `name` in ENGINES: the model itself, or the exported files in a folder."""
+def open_engine(
+    name: str,
+    folder: Path,
+    files: dict[str, Any],
+    model: paddle.nn.Layer | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Engine:
+    """Open the engine called `name` in ENGINES: the model itself, or the exported files in a folder.
+
+    Args:
+        files: {kind: file name} in `folder`, as in the card.
+        model: for the engines that run it, "eager" and "compiled".
+    """
     precision = "bf16" if name.endswith("-bf16") else "fp32"
     if name == "eager":
         return EagerEngine(model)
@@ -31,18 +59,12 @@ def open_engine(name, folder, files, model=None, device="cpu", threads=None):
         return OnnxEngine(folder / files["onnx"], threads)
     if name.startswith("openvino"):
         return OpenVinoEngine(folder / files["onnx"], threads, precision)
-    return PaddleEngine(
-        folder / files["program"],
-        folder / files["params"],
-        device,
-        threads,
-        precision=precision,
-        onednn=name != "paddle-plain",
-    )
+    program, params = folder / files["program"], folder / files["params"]
+    return PaddleEngine(program, params, device, threads, precision, onednn=name != "paddle-plain")
 
 
-def bench_command(parser):
-    """Time a model's engines against each other, round by round: images a second."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `bench`."""
     add = parser.add_argument
     add("--model", metavar="NAME", help="of `list`, with fresh weights: values do not change speed")
     add("--export", metavar="DIR", help="or the output of `export`, with --dynamic-batch")
@@ -54,57 +76,62 @@ def bench_command(parser):
     add("--threads", type=int, metavar="N", help="CPU threads; default: all that this process may use")
     add("--json", metavar="FILE", help="write the figures")
     parser.epilog = f"Engines: {', '.join(ENGINES)}; default: paddle paddle-plain."
-    return run
 
 
-def run(arguments):
-    """The command `bench`; 1 where an engine could not run."""
+def run(arguments: argparse.Namespace) -> int:
+    """Print the speed of each engine; 1 where one could not run."""
     if bool(arguments.model) == bool(arguments.export):
         raise UserError("bench needs either --model NAME or --export DIR")
     if arguments.export and {"eager", "compiled", "compiled-bf16"} & set(arguments.engines):
         raise UserError("an export has no model to run eagerly or to compile: use --model")
-    with tempfile.TemporaryDirectory() as made:
-        model, shape = None, None
+    if min(arguments.rounds, *arguments.batch_size, arguments.threads or 1) < 1:
+        raise UserError("--rounds, --batch-size and --threads start at 1")
+    check_device(arguments.device)
+    with tempfile.TemporaryDirectory() as temporary:
+        model = None
         if arguments.export:
             folder, card = Path(arguments.export), read_card(arguments.export)
-            files, (batch, *shape) = card["files"], card["input"]["shape"]
+            name, files, (batch, *shape) = card["model"], card["files"], card["input"]["shape"]
             if batch is not None:
                 raise UserError(f"{folder} is for batches of {batch}: export with --dynamic-batch")
+            if files["onnx"] is None and ON_ONNX & set(arguments.engines):
+                raise UserError(f"{folder} holds no ONNX file: export the model with --onnx")
         else:
             from ..models import create_model
 
             size = {} if arguments.img_size is None else {"img_size": arguments.img_size}
-            model = create_model(arguments.model, **size)
-            folder, shape = Path(made), (model.spec.in_chans, *model.img_size)
+            name, model, folder = arguments.model, create_model(arguments.model, **size), Path(temporary)
+            shape = [model.spec.in_chans, *model.img_size]
             files = write_files(model, folder, onnx=bool(ON_ONNX & set(arguments.engines)))
         rows, failed = [], {}
         engines = {}
-        for name in arguments.engines:
-            try:
-                engines[name] = open_engine(name, folder, files, model, arguments.device, arguments.threads)
-            except (RuntimeError, ValueError, ImportError) as error:
-                failed[name] = str(error).strip().splitlines()[-1]
-        for batch in arguments.batch_size:
-            images = np.random.RandomState(0).standard_normal((batch, *shape)).astype(np.float32)
-            runs = {name: functools.partial(engine, images) for name, engine in engines.items()}
-            for name, seconds in benchmark_interleaved(runs, arguments.rounds, rest=REST).items():
-                rows.append({"engine": name, "batch": batch, "seconds": seconds})
+        with stdout_to_null():  # Paddle's kernels print at their first run
+            for engine in arguments.engines:
+                try:
+                    engines[engine] = open_engine(
+                        engine, folder, files, model, arguments.device, arguments.threads
+                    )
+                except UserError as error:
+                    failed[engine] = str(error)
+                except Exception as error:  # whatever an engine fails with, the others can be measured
+                    traceback.print_exc()
+                    failed[engine] = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            for batch in arguments.batch_size:
+                images = np.random.RandomState(0).standard_normal((batch, *shape)).astype(np.float32)
+                runs = {engine: functools.partial(call, images) for engine, call in engines.items()}
+                for engine, seconds in benchmark_interleaved(runs, arguments.rounds, rest=REST).items():
+                    rows.append({"engine": engine, "batch": batch, "seconds": seconds})
     print_rows(rows)
-    for name, why in failed.items():
-        print(f"COULD NOT RUN {name}: {why}", file=sys.stderr)
+    for engine, why in failed.items():
+        print(f"COULD NOT RUN {engine}: {why}", file=sys.stderr)
     if arguments.json:
-        facts = {
-            "machine": machine(),
-            "model": arguments.model or card["model"],
-            "rows": rows,
-            "failed": failed,
-        }
-        Path(arguments.json).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        facts = {"machine": machine(), "model": name, "rows": rows, "failed": failed}
+        write_text(arguments.json, json.dumps(facts, indent=2) + "\n")
     return 1 if failed else 0
 
 
-def print_rows(rows):
-    """A table of images a second: the median, and between the quartiles."""
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """Print a table of images a second: the median, and between the quartiles."""
     print(f"{'engine':14} {'batch':>5} {'images/s':>9}   half of the rounds")
     for row in rows:
         seconds, batch = row["seconds"], row["batch"]

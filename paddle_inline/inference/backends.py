@@ -1,21 +1,25 @@
 """What runs an exported program, behind one call: Paddle Inference, OpenVINO, ONNX Runtime; or the model.
 
-An engine takes images [B, C, H, W] float32 of numpy and gives logits [B, classes] float32 of numpy.
+An engine takes images [B, C, H, W] float32 of numpy and gives logits [B, classes] float32 of numpy. No engine
+may be called by two threads at once: Paddle's and OpenVINO's keep their inputs and outputs between calls.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
-import sys
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..utils.environment import available_cores
 from ..utils.errors import MissingFileError, MissingPackageError, UserError, unknown
 
+if TYPE_CHECKING:
+    import paddle
+
+Engine = Callable[[np.ndarray], np.ndarray]
 PRECISIONS = ("fp32", "bf16")
 # Passes of Paddle 3.3 for oneDNN that break programs which are right without them.
 BROKEN_PASSES = (
@@ -32,52 +36,61 @@ ONEDNN_SHAPES = 16  # input shapes for which oneDNN keeps its prepared kernels
 class PaddleEngine:
     """A program of `paddle.jit.save` in Paddle Inference.
 
+    With oneDNN, Paddle's compiled kernels print a line each to standard output at the first run; nothing in
+    Paddle turns that off. The library leaves the process's streams alone; programs that want a clean output
+    redirect them themselves (`cli.output.stdout_to_null`).
+
     Args:
-        program: `.json` (Paddle 3) or `.pdmodel` (Paddle 2); params: `.pdiparams`.
+        program: `.json` (Paddle 3) or `.pdmodel` (Paddle 2).
+        params: `.pdiparams`.
         device: "cpu", "gpu" or "gpu:1".
         threads: CPU threads; None: the cores this process may use.
         precision: "fp32", or "bf16" for oneDNN's bfloat16 kernels (CPU) or Paddle's mixed ones (GPU).
         onednn: whether oneDNN's kernels and fusions are used on a CPU.
+
     Raises:
-        ValueError: for a precision or device that does not exist, or a program that this Paddle cannot read.
+        UserError: a precision or device that does not exist, or a program that this Paddle cannot read.
     """
 
-    def __init__(self, program, params, device="cpu", threads=None, precision="fp32", onednn=True):
+    def __init__(
+        self,
+        program: str | Path,
+        params: str | Path,
+        device: str = "cpu",
+        threads: int | None = None,
+        precision: str = "fp32",
+        onednn: bool = True,
+    ) -> None:
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
+        check_device(device)
         check_readable(program)
         from paddle import inference
 
-        config = inference.Config(str(program), str(params))
+        config = inference.Config(str(program), str(_existing(params)))
         config.disable_glog_info()
         kind, _, index = device.partition(":")
         if kind == "gpu":
             kinds = inference.PrecisionType
-            kind = kinds.Bfloat16 if precision == "bf16" else kinds.Float32
-            config.enable_use_gpu(256, int(index or 0), kind)  # MiB of memory to begin with
-        elif kind == "cpu":
+            on_gpu = kinds.Bfloat16 if precision == "bf16" else kinds.Float32
+            config.enable_use_gpu(256, int(index or 0), on_gpu)  # MiB of memory to begin with
+        else:
             config.disable_gpu()
             config.set_cpu_math_library_num_threads(threads or available_cores())
             _use_onednn(config, onednn, precision)
-        else:
-            raise UserError(f"device {device!r} must be cpu, gpu or gpu:N")
-        with quiet():
-            self.predictor = inference.create_predictor(config)
+        self.predictor = inference.create_predictor(config)
         self.input = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
         self.output = self.predictor.get_output_handle(self.predictor.get_output_names()[0])
-        self.first = True
 
-    def __call__(self, images):
+    def __call__(self, images: np.ndarray) -> np.ndarray:
         images = np.ascontiguousarray(images, np.float32)
         self.input.reshape(images.shape)
         self.input.copy_from_cpu(images)
-        with quiet() if self.first else contextlib.nullcontext():
-            self.predictor.run()
-        self.first = False
+        self.predictor.run()
         return self.output.copy_to_cpu()
 
 
-def _use_onednn(config, onednn, precision):
+def _use_onednn(config: Any, onednn: bool, precision: str) -> None:
     if not onednn:
         if precision == "bf16":
             raise UserError("bf16 on a CPU needs oneDNN; use precision fp32 with oneDNN off")
@@ -93,9 +106,18 @@ def _use_onednn(config, onednn, precision):
 
 
 class OnnxEngine:
-    """An ONNX file, or its bytes, in ONNX Runtime, on the CPU. ImportError, with the way out, without it."""
+    """An ONNX file, or its bytes, in ONNX Runtime, on the CPU.
 
-    def __init__(self, program, threads=None):
+    Args:
+        program: `.onnx`, or the bytes of one.
+        threads: CPU threads; None: the cores this process may use.
+
+    Raises:
+        MissingPackageError: ONNX Runtime is not installed.
+        MissingFileError: no such file.
+    """
+
+    def __init__(self, program: str | Path | bytes, threads: int | None = None) -> None:
         try:
             import onnxruntime
         except ImportError:
@@ -103,28 +125,37 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or available_cores()
         options.log_severity_level = 3
-        program = program if isinstance(program, bytes) else str(program)
-        self.session = onnxruntime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
+        source = program if isinstance(program, bytes) else str(_existing(program))
+        self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         self.input = self.session.get_inputs()[0].name
 
-    def __call__(self, images):
+    def __call__(self, images: np.ndarray) -> np.ndarray:
         return self.session.run(None, {self.input: np.ascontiguousarray(images, np.float32)})[0]
 
 
 class OpenVinoEngine:
-    """An ONNX file in OpenVINO, on the CPU. ImportError, with the way out, where that is missing.
+    """An ONNX file in OpenVINO, on the CPU.
 
     A program whose every shape is known fuses more: 1.1 times the speed of the any-batch one in float32, 1.2
     to 1.6 times in bfloat16. So the first batch sizes that come are compiled for, each when it comes (about a
     second), and all later ones share the any-batch program.
 
     Args:
-        program: `.onnx`; threads: as for `PaddleEngine`; precision: "fp32", or "bf16" for matrix products and
-            what follows them in bfloat16, on processors that have such instructions.
+        program: `.onnx`.
+        threads: CPU threads; None: the cores this process may use.
+        precision: "fp32", or "bf16" for matrix products and what follows them in bfloat16, on processors that
+            have such instructions.
         batches: how many batch sizes get a program of their own; each holds the weights once more.
+
+    Raises:
+        MissingPackageError: OpenVINO is not installed.
+        MissingFileError: no such file.
+        UserError: a precision that does not exist.
     """
 
-    def __init__(self, program, threads=None, precision="fp32", batches=4):
+    def __init__(
+        self, program: str | Path, threads: int | None = None, precision: str = "fp32", batches: int = 4
+    ) -> None:
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
         try:
@@ -139,14 +170,14 @@ class OpenVinoEngine:
         }
         self.batches = batches
         self.core = openvino.Core()
-        self.program = self.core.read_model(str(program))
-        self.requests = {}  # by batch size; None: any, or the one that the program is for
+        self.program = self.core.read_model(str(_existing(program)))
+        self.requests: dict[int | None, Any] = {}  # by batch size; None: any, or the one the program is for
 
-    def __call__(self, images):
+    def __call__(self, images: np.ndarray) -> np.ndarray:
         images = np.ascontiguousarray(images, np.float32)
         return self._request(len(images)).infer({0: images})[0].copy()
 
-    def _request(self, batch):
+    def _request(self, batch: int | None) -> Any:
         shape = self.program.input(0).partial_shape
         may_have_own = shape.is_dynamic and batch and len(self.requests) < self.batches
         batch = batch if batch in self.requests or may_have_own else None
@@ -163,10 +194,10 @@ class OpenVinoEngine:
 class EagerEngine:
     """A model as it is, in eval mode and without gradients."""
 
-    def __init__(self, model):
+    def __init__(self, model: paddle.nn.Layer) -> None:
         self.model = model
 
-    def __call__(self, images):
+    def __call__(self, images: np.ndarray) -> np.ndarray:
         import paddle
 
         training = self.model.training
@@ -185,16 +216,17 @@ class CompiledEngine:
     Args:
         model: of `create_model`, on its device; it is put in eval mode and stays in it.
         precision: "fp32", or "bf16" for autocasting to bfloat16, on a GPU.
+
     Raises:
-        ValueError: bf16 on a CPU, where Paddle's eager kernels lack it.
+        UserError: bf16 on a CPU, where Paddle's eager kernels lack it.
     """
 
-    def __init__(self, model, precision="fp32"):
+    def __init__(self, model: paddle.nn.Layer, precision: str = "fp32") -> None:
         import paddle
 
         on_cpu = paddle.device.get_device() == "cpu"
         if precision == "bf16" and on_cpu:
-            raise UserError("autocasting to bf16 is for a GPU; on a CPU take engine openvino or paddle")
+            raise UserError("autocasting to bf16 is for a GPU; on a CPU use engine openvino or paddle")
         model.eval()
         backend = "CINN" if paddle.is_compiled_with_cinn() and not on_cpu else None
         forward = paddle.jit.to_static(
@@ -203,7 +235,7 @@ class CompiledEngine:
         self.amp = {"enable": precision == "bf16", "dtype": "bfloat16"}
         self.forward = forward
 
-    def __call__(self, images):
+    def __call__(self, images: np.ndarray) -> np.ndarray:
         import paddle
 
         with paddle.no_grad(), paddle.amp.auto_cast(**self.amp):
@@ -211,24 +243,32 @@ class CompiledEngine:
         return logits.astype("float32").numpy()
 
 
-def input_spec(model, batch=None):
-    """What a traced program of a model takes: images of `batch` (None: any)."""
+def input_spec(model: paddle.nn.Layer, batch: int | None = None) -> paddle.static.InputSpec:
+    """Return what a traced program of a model takes: images of `batch` (None: any)."""
     import paddle
 
     shape = [-1 if batch is None else batch, model.spec.in_chans, *model.img_size]
     return paddle.static.InputSpec(shape, "float32", "image")
 
 
-def check_readable(program):
-    """Refuse, by name, a program that is missing or that another generation of Paddle wrote.
+def check_device(device: str) -> None:
+    """Raise UserError for what is not cpu, gpu or gpu:N."""
+    if not re.fullmatch(r"cpu|gpu(:\d{1,4})?", device):
+        raise UserError(f"device {device!r} must be cpu, gpu or gpu:N")
+
+
+def check_readable(program: str | Path) -> None:
+    """Refuse a program that is missing or that another generation of Paddle wrote.
 
     Paddle 3 writes `.json` and reads both; Paddle 2 writes and reads `.pdmodel` alone.
+
+    Raises:
+        MissingFileError: no such file.
+        UserError: not a program that this Paddle reads.
     """
     from paddle import __version__ as version
 
-    program = Path(program)
-    if not program.is_file():
-        raise MissingFileError(f"no program {program}")
+    program = _existing(program)
     if program.suffix not in (".json", ".pdmodel"):
         raise UserError(f"{program} is no Paddle program; those are .json (Paddle 3) or .pdmodel (Paddle 2)")
     if program.suffix == ".json" and version.startswith("2."):
@@ -238,16 +278,8 @@ def check_readable(program):
         )
 
 
-@contextlib.contextmanager
-def quiet():
-    """Keeps what Paddle's compiled passes print to standard output out of the program's own output."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-    try:
-        yield
-    finally:
-        ctypes.CDLL(None if os.name == "posix" else "ucrtbase").fflush(None)  # what C++ still holds back
-        os.dup2(kept, 1)
-        os.close(kept)
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"no program file {path}: export the model again")
+    return path

@@ -1,25 +1,28 @@
-"""From images to the likeliest classes, with an exported model or an eager one.
-
-python -m paddle_inline predict photos/ 'more/*.jpg' --export DIR --topk 5 --html sheet.html
-"""
+"""From images to the likeliest classes, with an exported model or an eager one."""
 
 from __future__ import annotations
 
+import functools
 import glob
-import json
-import sys
+import threading
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..utils.errors import FileAccessError, MissingFileError, UserError, unknown
-from .backends import EagerEngine, OnnxEngine, OpenVinoEngine, PaddleEngine
-from .export import default_preprocessing, read_card, read_classes, square
+from .backends import EagerEngine, Engine, OnnxEngine, OpenVinoEngine, PaddleEngine, check_device
+from .card import default_preprocessing, read_card, square_side
 
-IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+if TYPE_CHECKING:
+    import paddle
+    from PIL import Image
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 ENGINES = ("auto", "paddle", "openvino", "onnx")
 
 
@@ -35,6 +38,8 @@ class Prediction:
 class Predictor:
     """Classifies images as the model that was trained does: the same transform, the same numbers.
 
+    Threads may share one: they take turns at the engine, and transform their images side by side.
+
     Args:
         source: a folder of `python -m paddle_inline export`, or a model of `create_model`.
         device: "cpu", "gpu" or "gpu:1"; of a model: where it is.
@@ -44,34 +49,39 @@ class Predictor:
             file; "auto": the fastest that can be had (`choose_engine`).
         onednn: None: as the export found it to work.
         classes: names to use in place of the card's.
+
     Raises:
-        FileNotFoundError, ValueError: a folder that is no export, or asks for what is not there.
+        MissingFileError, UserError: a folder that is no export, or options that do not fit it.
     """
 
     def __init__(
         self,
-        source,
-        device="cpu",
-        threads=None,
-        precision="fp32",
-        engine="auto",
-        onednn=None,
-        classes=None,
-    ):
+        source: str | Path | paddle.nn.Layer,
+        device: str = "cpu",
+        threads: int | None = None,
+        precision: str = "fp32",
+        engine: str = "auto",
+        onednn: bool | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
         if engine not in ENGINES:
             raise unknown("engine", engine, ENGINES)
-        self.options = {"device": device, "threads": threads, "precision": precision}
+        if threads is not None and threads < 1:
+            raise UserError(f"threads is {threads}; give a positive number, or None for all cores")
+        check_device(device)
+        self.options: dict[str, Any] = {"device": device, "threads": threads, "precision": precision}
         self.engine = engine
-        self._engine = None  # made for the first images
+        self._engine: Engine | None = None  # made for the first images
+        self._lock = threading.Lock()  # engines serve one call at a time
         if isinstance(source, (str, Path)):
             self.directory = Path(source)
             self.card = read_card(source)
             self.onednn = self.card["onednn"] if onednn is None else onednn
-            has_onnx = self.card["files"]["onnx"] is not None
+            has_onnx = self.card["files"].get("onnx") is not None
             if engine == "auto":
                 self.engine = engine = choose_engine(has_onnx and onednn is None, device, precision)
             if engine != "paddle" and not has_onnx:
-                raise UserError(f"{source} holds no ONNX files: export the model with --onnx")
+                raise UserError(f"{source} holds no ONNX file: export the model with --onnx")
             if engine != "paddle" and device != "cpu":
                 raise UserError(f"engine {engine} runs on the CPU; use engine paddle for {device}")
             if engine == "onnx" and precision != "fp32":
@@ -83,7 +93,7 @@ class Predictor:
                 "model": source.name,
                 "num_classes": source.spec.num_classes,
                 "classes": None,
-                "preprocessing": default_preprocessing(source.name, square(source.img_size)),
+                "preprocessing": default_preprocessing(source.name, square_side(source.img_size)),
                 "input": {"shape": [None]},
             }
             self._engine = EagerEngine(source)
@@ -92,48 +102,58 @@ class Predictor:
             raise UserError(
                 f"{len(self.classes)} class names for a model of {self.card['num_classes']} classes"
             )
-        self._transform = None
 
-    def transform(self, image):
-        """A PIL image -> [3, S, S] float32, by the training's evaluation transform."""
+    @functools.cached_property
+    def _transform(self) -> Callable[[Image.Image, None], np.ndarray]:
         from ..data.transforms import eval_transform
 
-        if self._transform is None:
-            values = dict(self.card["preprocessing"])
-            self._transform = eval_transform(values.pop("img_size"), **values)
+        values = dict(self.card["preprocessing"])
+        return eval_transform(values.pop("img_size"), **values)
+
+    def transform(self, image: Image.Image) -> np.ndarray:
+        """Return a PIL image as [3, S, S] float32, by the training's evaluation transform."""
         return self._transform(image.convert("RGB"), None)
 
-    def logits(self, images):
-        """Transformed images [B, 3, S, S] float32 -> logits [B, classes], for any B."""
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return the logits [B, classes] of transformed images [B, 3, S, S] float32, for any B."""
         size = self.card["input"]["shape"][0] or max(1, len(images))
         parts = [np.zeros((0, self.card["num_classes"]), np.float32)]
         for start in range(0, len(images), size):
             part = images[start : start + size]
-            missing = np.zeros((size - len(part), *part.shape[1:]), part.dtype)  # of a fixed batch
-            parts.append(self._run(np.concatenate([part, missing]))[: len(part)])
+            padding = np.zeros((size - len(part), *part.shape[1:]), part.dtype)  # of a fixed batch
+            parts.append(self._run(np.concatenate([part, padding]))[: len(part)])
         return np.concatenate(parts)
 
-    def __call__(self, images, topk=5, batch_size=8):
-        """PIL images -> for each the `topk` likeliest classes, likeliest first, as lists of Prediction."""
-        images, guesses = list(images), []
+    def __call__(
+        self, images: Iterable[Image.Image], topk: int = 5, batch_size: int = 8
+    ) -> list[list[Prediction]]:
+        """Return the `topk` likeliest classes of each PIL image, likeliest first.
+
+        Raises:
+            UserError: `topk` or `batch_size` is below 1.
+        """
+        if topk < 1 or batch_size < 1:
+            raise UserError(f"topk is {topk} and batch_size is {batch_size}; both start at 1")
+        images, predictions = list(images), []
         for start in range(0, len(images), batch_size):
             batch = np.stack([self.transform(image) for image in images[start : start + batch_size]])
             for row in softmax(self.logits(batch)):
                 best = np.argsort(-row, kind="stable")[:topk]
-                guesses.append([Prediction(int(i), self.name_of(int(i)), row[i].item()) for i in best])
-        return guesses
+                predictions.append([Prediction(int(i), self.name_of(int(i)), row[i].item()) for i in best])
+        return predictions
 
-    def name_of(self, index):
-        """The name of a class, its number where there are no names."""
+    def name_of(self, index: int) -> str:
+        """Return the name of a class, its number as text where there are no names."""
         return str(index) if self.classes is None else self.classes[index]
 
-    def _run(self, images):
-        if self._engine is None:
-            self._engine = self._start(images)
-        return self._engine(images)
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._start(images)
+            return self._engine(images)
 
-    def _start(self, images):
-        """The folder's engine, smoke-run; without oneDNN where oneDNN fails here."""
+    def _start(self, images: np.ndarray) -> Engine:
+        """Open the folder's engine and try it; without oneDNN where oneDNN fails here."""
         files = {kind: name and self.directory / name for kind, name in self.card["files"].items()}
         if self.engine == "onnx":
             return OnnxEngine(files["onnx"], self.options["threads"])
@@ -153,9 +173,11 @@ class Predictor:
             return PaddleEngine(*program, **self.options, onednn=False)
 
 
-def choose_engine(has_onnx, device, precision):
-    """The fastest engine that is installed: on a CPU OpenVINO, then ONNX Runtime in float32, then Paddle's
-    (benchmarks/inference.py)."""
+def choose_engine(has_onnx: bool, device: str, precision: str) -> str:
+    """Return the fastest engine that is installed.
+
+    On a CPU that is OpenVINO, then ONNX Runtime in float32, then Paddle's (benchmarks/inference.py).
+    """
     if has_onnx and device == "cpu":
         if find_spec("openvino"):
             return "openvino"
@@ -164,126 +186,49 @@ def choose_engine(has_onnx, device, precision):
     return "paddle"
 
 
-def softmax(logits):
-    """Probabilities along the last dimension, in float64."""
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the probabilities along the last dimension, in float64."""
     logits = logits.astype(np.float64)
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
 
-def find_images(patterns):
-    """The image files that files, folders (and what is below them) and glob patterns name, each once.
+def find_images(patterns: Iterable[str | Path]) -> list[Path]:
+    """Return the image files that files, folders (and what is below them) and glob patterns name, each once.
 
-    Raises FileNotFoundError for a pattern that names none.
+    Raises:
+        MissingFileError: a pattern names none.
     """
-    found = []
+    found: list[Path] = []
     for pattern in map(str, patterns):
         path = Path(pattern)
         if path.is_dir():
-            files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in IMAGES]
+            files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES]
         else:
-            files = [path] if path.is_file() else map(Path, sorted(glob.glob(pattern, recursive=True)))
+            files = [path] if path.is_file() else [*map(Path, sorted(glob.glob(pattern, recursive=True)))]
         files = [file for file in files if file.is_file()]
         if not files:
-            raise MissingFileError(f"no image {pattern}; folders are searched for {', '.join(IMAGES)}")
+            raise MissingFileError(
+                f"no image {pattern}; folders are searched for {', '.join(IMAGE_SUFFIXES)}"
+            )
         found += files
     return list(dict.fromkeys(found))
 
 
-def read_image(path):
-    """An image file as PIL, in RGB, turned as its camera says.
+def read_image(path: str | Path) -> Image.Image:
+    """Return an image file as PIL in RGB, its rows as they are stored, which is how training reads it.
 
-    Raises OSError, naming the file, for one that cannot be read.
+    Raises:
+        MissingFileError: no such file.
+        FileAccessError: the file cannot be read as an image; the message names it.
     """
     from PIL import Image
+
+    if not Path(path).exists():
+        raise MissingFileError(f"no image {path}")
 
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
     except Exception as error:  # a damaged image can fail in any way
         raise FileAccessError(f"{path} cannot be read as an image: {error}") from None
-
-
-def predict_command(parser):
-    """Classify images, files, folders or glob patterns, by the training's evaluation transform."""
-    add = parser.add_argument
-    add("images", nargs="+", metavar="IMAGE", help="a file, a folder or a glob pattern in quotes")
-    add("--export", metavar="DIR", help="the output of `export`")
-    add("--model", metavar="NAME", help="... or a model, run eagerly; weights often say which")
-    add("--weights", metavar="FILE", help="its weights")
-    add("--classes", metavar="FILE", help="class names, one a line, or a JSON list")
-    add("--topk", type=int, default=5, metavar="K", help="classes shown for each image; default: 5")
-    add("--batch-size", type=int, default=8, metavar="N", help="images at once; default: 8")
-    add("--device", default="cpu", help="cpu, gpu or gpu:N; default: cpu")
-    add("--threads", type=int, metavar="N", help="CPU threads; default: all that this process may use")
-    add("--precision", default="fp32", choices=("fp32", "bf16"), help="default: fp32")
-    add("--engine", default="auto", choices=ENGINES, help="default: the fastest that is there")
-    add("--json", metavar="FILE", help="write the answers as JSON; - for standard output, without the table")
-    add("--html", metavar="FILE", help="write a page with thumbnails")
-    return run
-
-
-def run(arguments):
-    """The command `predict`; 1 where an image could not be read."""
-    if arguments.topk < 1 or arguments.batch_size < 1:
-        raise UserError("--topk and --batch-size start at 1")
-    paths = find_images(arguments.images)
-    predictor = open_predictor(arguments)
-    answers, bad = [], 0
-    for start in range(0, len(paths), arguments.batch_size):
-        images = {}
-        for path in paths[start : start + arguments.batch_size]:
-            try:
-                images[path] = read_image(path)
-            except OSError as error:
-                print(f"warning: {error}", file=sys.stderr)
-                bad += 1
-        guesses = predictor(images.values(), arguments.topk, arguments.batch_size)
-        answers += [(path, image, guess) for (path, image), guess in zip(images.items(), guesses)]
-    table = [{"image": str(path), "classes": [asdict(g) for g in guess]} for path, _, guess in answers]
-    if arguments.json:
-        text = json.dumps({"model": predictor.card["model"], "images": table}, indent=2, ensure_ascii=False)
-        if arguments.json == "-":
-            print(text)
-        else:
-            Path(arguments.json).write_text(text + "\n", encoding="utf-8")
-    if arguments.json != "-":
-        print_table(table)
-    if arguments.html:
-        from .gallery import page
-
-        Path(arguments.html).write_text(page(predictor.card, answers), encoding="utf-8")
-    return 1 if bad else 0
-
-
-def open_predictor(arguments):
-    """The Predictor that the options of `predict` describe."""
-    classes = read_classes(arguments.classes)
-    options = {name: getattr(arguments, name) for name in ("device", "threads", "precision", "engine")}
-    if arguments.export:
-        if arguments.model or arguments.weights:
-            raise UserError("--export and --model or --weights exclude each other")
-        return Predictor(arguments.export, classes=classes, **options)
-    if not arguments.weights:
-        raise UserError("predict needs --export DIR, or --weights FILE (with --model where it does not say)")
-    from ..models import create_model
-
-    if arguments.device != "cpu":
-        import paddle
-
-        paddle.set_device(arguments.device)
-    model = create_model(arguments.model, weights=arguments.weights)
-    return Predictor(model, classes=classes, **options)
-
-
-def print_table(table):
-    """One line for each image: its file, its classes with their probabilities."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    view = Table("image", "classes", box=None)
-    for row in table:
-        said = ", ".join(f"{guess['name']} {guess['probability']:.1%}" for guess in row["classes"])
-        view.add_row(Text(row["image"]), Text(said))
-    Console().print(view)

@@ -1,6 +1,6 @@
-"""What the process should know before Paddle is imported: threads and switches of the CPU.
+"""The process's environment: what to set before Paddle is imported, the processor, versions.
 
-Imports nothing but the standard library at first, so that it can be the first line of a program.
+It imports nothing but the standard library, so that it can be the first line of a program.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ import contextlib
 import gzip
 import io
 import os
+import re
 import sys
 import warnings
+from types import ModuleType
 
 from .errors import UserError
 
 
 def tune_cpu(workers: int = 1) -> dict[str, str]:
-    """Sets what makes Paddle fast on a CPU, wherever the user has not decided already.
+    """Set what makes Paddle fast on a CPU, wherever the user has not decided already.
 
     Call it before `import paddle`: Paddle and its BLAS read these variables once, as they load.
 
@@ -33,7 +35,7 @@ def tune_cpu(workers: int = 1) -> dict[str, str]:
         The variables that were set by this call, for the log.
 
     Raises:
-        ValueError: if `workers` is below 1.
+        UserError: `workers` is below 1.
     """
     if workers < 1:
         raise UserError(f"workers is {workers}; it counts processes and starts at 1")
@@ -50,27 +52,26 @@ def tune_cpu(workers: int = 1) -> dict[str, str]:
     return done
 
 
-def import_paddle():
-    """Import Paddle without its remarks on the way: on a number of threads above 1, which `tune_cpu` has
-    chosen, and on a missing cache for a compiler that is not used. What else it says is passed on.
+def import_paddle() -> ModuleType:
+    """Import Paddle without two of its messages, and return the module.
 
-    Returns:
-        The module `paddle`.
+    Left out are those on a number of threads above 1, which `tune_cpu` has chosen, and on a missing cache for
+    a compiler that is not used. All others are passed on.
     """
-    said = io.StringIO()
+    messages = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), warnings.catch_warnings():
+        with contextlib.redirect_stderr(messages), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "No ccache found")
             import paddle
     finally:
-        for line in said.getvalue().splitlines(keepends=True):
+        for line in messages.getvalue().splitlines(keepends=True):
             if "OMP_NUM_THREADS" not in line:
                 sys.stderr.write(line)
     return paddle
 
 
 def bind_zlib() -> None:
-    """Uses Python's zlib once.
+    """Use Python's zlib once.
 
     Paddle 2.6.2 brings an older zlib that offers the same symbols to all: a program that reads its first
     .gz file after loading Paddle crashes, unless Python's own are bound already.
@@ -79,14 +80,14 @@ def bind_zlib() -> None:
 
 
 def available_cores() -> int:
-    """How many cores this process may run on."""
+    """Return how many cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def cpu_vendor(cpuinfo: str = "/proc/cpuinfo") -> str:
-    """The processor's `vendor_id`, or an empty string where the system does not tell."""
+    """Return the processor's `vendor_id`, or an empty string where the system does not report one."""
     try:
         with open(cpuinfo, encoding="utf-8") as lines:
             for line in lines:
@@ -95,3 +96,9 @@ def cpu_vendor(cpuinfo: str = "/proc/cpuinfo") -> str:
     except OSError:
         pass
     return ""
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """Return the numbers that a version begins with, to be compared: "3.3.1.post1" gives (3, 3, 1)."""
+    match = re.match(r"\d+(\.\d+)*", text)
+    return tuple(map(int, match[0].split("."))) if match else ()

@@ -27,7 +27,7 @@ class MissingPackageError(UserError, ImportError):
 
 
 def short(value: object, longest: int = 80) -> str:
-    """What a file or a user gave, as a message shows it: cut, and escaped where it cannot be printed."""
+    """Return what a file or a user gave for a message: cut, and escaped where it cannot be printed."""
     text = value if isinstance(value, str) else repr(value)
     cut = text if len(text) <= longest else f"{text[:longest]}..."
     return cut if cut.isprintable() else repr(cut)[1:-1]
@@ -39,7 +39,7 @@ def shortened(lines: Sequence[str], most: int = 40) -> list[str]:
 
 
 def unknown(kind: str, value: object, known: Iterable[str]) -> UserError:
-    """A UserError that names the unknown value, its nearest known neighbour and all known ones."""
+    """Return a UserError that names the unknown value, its nearest known neighbour and all known ones."""
     known = [str(name) for name in known]
     near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else "."

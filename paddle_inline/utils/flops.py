@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from unittest import mock
+from typing import Any
 
 import paddle
 import paddle.nn.functional as F
@@ -33,23 +34,24 @@ class Profile:
     macs: dict[str, int]
 
     @property
-    def total(self):
+    def total(self) -> int:
         """All multiply-adds of one image."""
         return sum(self.macs.values())
 
 
 @contextmanager
-def counted_macs(model):
+def counted_macs(model: nn.Layer) -> Iterator[Counter[str]]:
     """Count the multiply-adds of what `model` does inside the `with` block, by kind, in a Counter.
 
-    Linear and convolution layers are counted by hooks; outside layers, `paddle.matmul` and `F.conv2d` are.
+    Linear and convolution layers are counted by hooks; outside layers, `paddle.matmul` and `F.conv2d` are,
+    which are replaced inside the block: no other thread should use Paddle then.
     """
-    macs = Counter()
+    macs: Counter[str] = Counter()
 
-    def count_linear(layer, inputs, output):
+    def count_linear(layer: nn.Layer, inputs: Any, output: paddle.Tensor) -> None:
         macs["Linear"] += math.prod(output.shape) * layer.weight.shape[0]
 
-    def count_convolution(layer, inputs, output):
+    def count_convolution(layer: nn.Layer, inputs: Any, output: paddle.Tensor) -> None:
         macs["convolution"] += math.prod(output.shape) * math.prod(layer.weight.shape[1:])
 
     def matmul(x, y, transpose_x=False, *rest, **named):
@@ -63,28 +65,33 @@ def counted_macs(model):
         return output
 
     product, convolve = paddle.matmul, F.conv2d
-    hooks = []
-    for layer in model.sublayers(include_self=True):
-        if isinstance(layer, nn.Linear):
-            hooks.append(layer.register_forward_post_hook(count_linear))
-        elif isinstance(layer, CONVOLUTIONS):
-            hooks.append(layer.register_forward_post_hook(count_convolution))
+    with ExitStack() as undo:
+        for layer in model.sublayers(include_self=True):
+            if isinstance(layer, nn.Linear):
+                undo.callback(layer.register_forward_post_hook(count_linear).remove)
+            elif isinstance(layer, CONVOLUTIONS):
+                undo.callback(layer.register_forward_post_hook(count_convolution).remove)
+        undo.enter_context(_replaced(paddle, "matmul", matmul))
+        undo.enter_context(_replaced(F, "conv2d", conv2d))
+        yield macs
+
+
+@contextmanager
+def _replaced(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    original = getattr(module, name)
+    setattr(module, name, function)
     try:
-        with mock.patch.object(paddle, "matmul", matmul), mock.patch.object(F, "conv2d", conv2d):
-            yield macs
+        yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        setattr(module, name, original)
 
 
-def profile(model, shape=None):
+def profile(model: nn.Layer, shape: Sequence[int] | None = None) -> Profile:
     """Count a model's parameters and the multiply-adds of one image.
 
     Args:
         model: a paddle.nn.Layer; it is run once in eval mode and left in the mode it was in.
-        shape: the image, (channels, height, width); default: what the model was built for.
-    Returns:
-        A Profile.
+        shape: the image, (channels, height, width); None: what the model was built for.
     """
     if shape is None:
         size = model.spec.img_size

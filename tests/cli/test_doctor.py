@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from paddle_inline.cli import doctor
-from paddle_inline.cli.doctor import FAIL, OK, WARN, Machine
+from paddle_inline.cli.doctor import FAIL, OK, WARN
+from paddle_inline.cli.machine import Machine, cpu_quota, probe, shared_memory
 
 ROOT = Path(__file__).parents[2]
 PADDLE = {"version": "3.2.2", "device": "cpu", "cuda": False, "gpus": 0, "float": 1.0}
@@ -24,7 +25,6 @@ GOOD = Machine(
     cores=4,
     vendor="GenuineIntel",
     shm=8 << 30,
-    language="en_US",
 )
 
 
@@ -122,7 +122,6 @@ BAD = {
     ),
     "torch untried": (changed(torch="x", paddle="y"), WARN, "not tried", "Paddle"),
     "torchvision of another build": (changed(torchvision=NMS), WARN, "nms", "one pip call"),
-    "VisualDL in French": (changed(language="fr_FR"), WARN, "neither English nor Chinese", "--language en"),
 }
 
 
@@ -143,42 +142,66 @@ def test_what_may_be_absent(absent):
     assert {one.level for one in doctor.findings(changed(**{absent: None}))} == {OK}
 
 
-def test_an_amd_with_its_switch_and_a_spoken_language_are_fine():
-    machine = changed(vendor="AuthenticAMD", environ={"MKL_DEBUG_CPU_TYPE": "5"}, language="zh_CN")
+def test_an_amd_with_its_switch_is_fine():
+    machine = changed(vendor="AuthenticAMD", environ={"MKL_DEBUG_CPU_TYPE": "5"})
     assert {one.level for one in doctor.findings(machine)} == {OK}
 
 
+@pytest.mark.parametrize(("numpy", "fix"), [("1.26.4", "--force-reinstall"), ("10.0", "numpy<2")])
+def test_versions_are_compared_as_numbers(numpy, fix):
+    machine = changed(paddle="killed by signal 11; x", versions={"paddlepaddle": "2.6.2", "numpy": numpy})
+    assert fix in doctor.findings(machine)[1].fix
+
+
+def test_a_terminal_gets_colours_and_a_pipe_does_not(monkeypatch, capsys):
+    doctor.report(GOOD)
+    assert "\x1b" not in capsys.readouterr().out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    doctor.report(GOOD)
+    assert "\x1b[32mOK" in capsys.readouterr().out
+
+
+def test_the_report_needs_no_rich(monkeypatch, capsys):
+    doctor.report(GOOD)
+    expected = capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "rich.text", None)
+    doctor.report(GOOD)
+    assert capsys.readouterr().out == expected
+
+
 def test_a_probe_survives_what_it_imports():
-    assert doctor.probe("json", "print('{\"a\": 1}')") == {"a": 1}
-    assert doctor.probe("no_such_module", "") is None
-    assert doctor.probe("json", "raise OSError('no libgomp')") == "OSError: no libgomp"
-    assert doctor.probe("os", "import os; os.kill(os.getpid(), 11)") == "killed by signal 11; no message"
-    assert doctor.probe("time", "import time; time.sleep(9)", timeout=0.5) == "no answer within 0.5 s"
+    assert probe("json", "print('{\"a\": 1}')") == {"a": 1}
+    assert probe("no_such_module", "") is None
+    assert probe("json", "raise OSError('no libgomp')") == "OSError: no libgomp"
+    assert probe("os", "import os; os.kill(os.getpid(), 11)") == "killed by signal 11; no message"
+    assert probe("time", "import time; time.sleep(9)", timeout=0.5) == "no answer within 0.5 s"
 
 
 def test_a_containers_share_is_read(tmp_path):
     file = tmp_path / "cpu.max"
     for text, quota in (("150000 100000\n", 1.5), ("max 100000\n", None), ("", None)):
         file.write_text(text)
-        assert doctor.cpu_quota(str(file)) == quota
-    assert doctor.cpu_quota(str(tmp_path / "none")) is None
+        assert cpu_quota(str(file)) == quota
+    assert cpu_quota(str(tmp_path / "none")) is None
 
 
 def test_shared_memory_is_measured(tmp_path):
     found = os.statvfs(tmp_path)
-    assert doctor.shared_memory(str(tmp_path)) == found.f_frsize * found.f_blocks
-    assert doctor.shared_memory(str(tmp_path / "none")) is None
+    assert shared_memory(str(tmp_path)) == found.f_frsize * found.f_blocks
+    assert shared_memory(str(tmp_path / "none")) is None
 
 
 def test_a_process_where_torch_is_paddle_is_seen():
     code = """
 import paddle
-from paddle_inline.cli import doctor
-doctor.probe = lambda *rest: None
+from paddle_inline.cli import machine
+machine.probe = lambda *rest: None
 if hasattr(paddle, "enable_compat"):
-    assert not doctor.examine().proxied
+    assert not machine.examine().proxied
     paddle.enable_compat()
-    assert doctor.examine().proxied
+    assert machine.examine().proxied
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, check=True)
 

@@ -9,6 +9,7 @@ import pytest
 
 from paddle_inline import list_models
 from paddle_inline.cli import main as cli
+from paddle_inline.cli.list import disagreements
 from paddle_inline.models.spec import Published
 from paddle_inline.utils.flops import Profile
 
@@ -28,9 +29,9 @@ def test_list_shows_every_model_with_published_and_built_figures(capsys):
     assert set(list_models()) <= set(rows)
     assert rows["inline_pvt_tiny"] == ["224", "12.0", "12.032", "2.0", "1.976", "78.2"]
     assert rows["inline_swin_base_384"] == ["384", "-", "88.465", "-", "46.200", "-"]
-    told = [line for line in lines if "configuration builds" in line]
-    assert "  inline_cswin_tiny: published 25 M parameters, its configuration builds 20.605" in told
-    assert not any("inline_deit" in line or "inline_swin" in line for line in told)
+    notes = [line for line in lines if "configuration builds" in line]
+    assert "  inline_cswin_tiny: published 25 M parameters, its configuration builds 20.605" in notes
+    assert not any("inline_deit" in line or "inline_swin" in line for line in notes)
 
 
 def test_list_measures(capsys, monkeypatch):
@@ -51,10 +52,10 @@ def test_info_shows_settings_cost_and_decay_groups(capsys):
 
 def test_what_counts_as_a_disagreement():
     figures = Published(30.0, 29.224, 1.9, 2.221, None)
-    assert cli.disagreements("m", figures) == ["m: published 1.9 GMACs, its configuration builds 2.221"]
-    assert cli.disagreements("m", Published()) == []
+    assert disagreements("m", figures) == ["m: published 1.9 GMACs, its configuration builds 2.221"]
+    assert disagreements("m", Published()) == []
     counted = Profile(29_224_000, {"Linear": 2_100_000_000})
-    assert cli.disagreements("m", Published(29.2, 29.224, 1.9, None, None), counted) == [
+    assert disagreements("m", Published(29.2, 29.224, 1.9, None, None), counted) == [
         "m: published 1.9 GMACs, counted 2.100"
     ]
 
@@ -111,6 +112,36 @@ def test_without_paddle_the_message_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr("builtins.__import__", broken_import("models.factory", missing))
     assert cli.main(["list"]) == 2
     assert "install PaddlePaddle" in capsys.readouterr().err
+
+
+FAULTS = {  # Paddle's own errors are often ValueError or OSError, which a user's mistake may be too
+    "shape": ("ValueError", "paddle.matmul(paddle.ones([2, 3]), paddle.ones([2, 3]))"),
+    "operating system": ("OSError", "raise OSError('CUDA error 2')"),
+    "value": ("ValueError", "raise ValueError('InvalidArgument')"),
+}
+PLANTED = """
+import sys
+import paddle
+from paddle_inline.cli.main import main
+from paddle_inline.models.inline_deit import InLineDeiT
+def planted_fault(self, x):
+    {code}
+InLineDeiT.forward = planted_fault
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_a_model_keeps_its_stack(fault):
+    kind, code = FAULTS[fault]
+    done = subprocess.run(
+        [sys.executable, "-c", PLANTED.format(code=code), "info", "inline_deit_digits"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "in planted_fault" in done.stderr and f"\n{kind}: " in done.stderr
 
 
 def test_every_command_explains_itself(capsys):

@@ -8,7 +8,7 @@ import pytest
 paddle = pytest.importorskip("paddle")
 
 from paddle_inline import create_model  # noqa: E402
-from paddle_inline.inference import export  # noqa: E402
+from paddle_inline.inference import checks  # noqa: E402
 from paddle_inline.inference.backends import (  # noqa: E402
     PRECISIONS,
     CompiledEngine,
@@ -17,8 +17,13 @@ from paddle_inline.inference.backends import (  # noqa: E402
     PaddleEngine,
     check_readable,
 )
-from paddle_inline.inference.export import ExportError, compare, export_model, read_card, trace  # noqa: E402
+from paddle_inline.inference.card import files_of, read_card, read_classes  # noqa: E402
+from paddle_inline.inference.checks import compare  # noqa: E402
+from paddle_inline.inference.export import ExportError, export_model, trace  # noqa: E402
+from paddle_inline.inference.onnx_export import check_pads, write_onnx  # noqa: E402
 from paddle_inline.layers.basic import TanhGELU  # noqa: E402
+from paddle_inline.utils.child import run_python  # noqa: E402
+from paddle_inline.utils.errors import MissingFileError, UserError  # noqa: E402
 
 SMALL = {  # one small model of every family
     "inline_deit_digits": {"depth": 2},  # the last block's filter does not reach the class token
@@ -60,7 +65,7 @@ def digits_onnx(tmp_path_factory):
 def test_the_card_says_what_was_written(digits):
     model, folder, card, lines = digits
     assert read_card(folder) == json.loads((folder / "card.json").read_text()) == card
-    assert sorted(path.name for path in folder.iterdir()) == sorted(export.files_of(card))
+    assert sorted(path.name for path in folder.iterdir()) == sorted(files_of(card))
     assert (card["model"], card["num_classes"], card["top1"]) == ("inline_deit_digits", 10, 97.5)
     assert card["input"]["shape"] == [None, 3, 32, 32]
     assert card["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
@@ -94,7 +99,7 @@ export_model(create_model("inline_deit_digits"), sys.argv[1], batch=2)
 
 @pytest.mark.skipif(paddle.__version__.startswith("2."), reason="Paddle 2.6 has not got this fault")
 def test_a_filter_frozen_at_the_first_call_is_found(tmp_path):
-    done = export.in_child(FROZEN, tmp_path / "out")  # in a fresh process: the tracer keeps what it traced
+    done = run_python(FROZEN, tmp_path / "out")  # in a fresh process: the tracer keeps what it traced
     assert "oneDNN differs from the model" in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -102,14 +107,14 @@ def test_a_filter_frozen_at_the_first_call_is_found(tmp_path):
 def test_a_program_that_differs_leaves_an_earlier_export_as_it_was(digits, monkeypatch):
     model, folder, _, _ = digits
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    monkeypatch.setattr(export, "run_in_child", lambda *given: [np.zeros((1, 10)), np.zeros((3, 10))])
+    monkeypatch.setattr(checks, "run_onednn_apart", lambda *given: [np.zeros((1, 10)), np.zeros((3, 10))])
     with pytest.raises(ExportError, match="with oneDNN differs from the model"):
         export_model(model, folder, log=lambda line: None)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_crash_of_onednn_is_survived_and_said(monkeypatch, tmp_path):
-    monkeypatch.setattr(export, "run_in_child", lambda *given: "Unimplemented: something")
+    monkeypatch.setattr(checks, "run_onednn_apart", lambda *given: "Unimplemented: something")
     lines = []
     card = export_model(small("inline_deit_digits"), tmp_path, log=lines.append)
     assert card["onednn"] is False
@@ -118,7 +123,7 @@ def test_a_crash_of_onednn_is_survived_and_said(monkeypatch, tmp_path):
 
 def test_a_child_that_dies_hands_back_its_last_words(tmp_path):
     missing = tmp_path / "no.json"
-    assert "no program" in export.run_in_child(missing, missing, [np.zeros((1, 3, 8, 8))])
+    assert "no program" in checks.run_onednn_apart(missing, missing, [np.zeros((1, 3, 8, 8))])
 
 
 def test_compare_sees_differences_shapes_and_nans():
@@ -163,6 +168,32 @@ def test_a_card_cannot_point_outside_its_folder(tmp_path):
         read_card(tmp_path)
 
 
+def test_a_card_that_lacks_an_entry_is_refused(tmp_path):
+    (tmp_path / "card.json").write_text('{"format": 1, "files": {"program": "model.json"}, "model": "a"}')
+    with pytest.raises(UserError, match=r"lacks num_classes, classes, .*: export the model again"):
+        read_card(tmp_path)
+
+
+def test_class_names_are_read_or_refused(tmp_path):
+    assert read_classes(None) is None
+    path = tmp_path / "names"
+    for text in ("cat\n\n dog \n", '["cat", "dog"]'):
+        path.write_text(text)
+        assert read_classes(path) == ["cat", "dog"]
+    for data, message in ((b"[1]", "as strings"), (b'["a"', "nor a JSON list"), (b"\xff\xfe", "utf-8")):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=message):
+            read_classes(path)
+    with pytest.raises(MissingFileError, match="no file"):
+        read_classes(tmp_path / "none")
+
+
+def test_a_folder_that_cannot_be_made_is_the_users_mistake(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written: Not a directory"):
+        export_model(small("inline_deit_digits"), tmp_path / "file" / "out")
+
+
 def pad_model(path, value):
     onnx = pytest.importorskip("onnx")
     tensor = onnx.helper.make_tensor_value_info
@@ -175,10 +206,10 @@ def pad_model(path, value):
 
 def test_a_pad_that_fills_with_garbage_is_found(tmp_path):
     pad_model(tmp_path / "good.onnx", 0)
-    export.check_pads(tmp_path / "good.onnx")
+    check_pads(tmp_path / "good.onnx")
     pad_model(tmp_path / "bad.onnx", -1.9e23)
     with pytest.raises(ExportError, match=r"'pad' fills with -1\.9"):
-        export.check_pads(tmp_path / "bad.onnx")
+        check_pads(tmp_path / "bad.onnx")
 
 
 @pytest.mark.skipif(paddle.__version__.startswith("2."), reason="paddle2onnx needs Paddle 3")
@@ -254,7 +285,7 @@ def test_onnx_keeps_the_approximate_gelu(tmp_path):
         pytest.importorskip(module)
     layer = TanhGELU()
     paddle.jit.save(layer, str(tmp_path / "m"), input_spec=[paddle.static.InputSpec([-1, 5], "float32")])
-    export.write_onnx(tmp_path / "m.json", tmp_path / "m.pdiparams", tmp_path / "m.onnx")
+    write_onnx(tmp_path / "m.json", tmp_path / "m.pdiparams", tmp_path / "m.onnx")
     x = np.array([[-2.0, -0.5, 0.1, 1.0, 2.5]], "float32")
     tanh = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
     np.testing.assert_allclose(OnnxEngine(tmp_path / "m.onnx")(x), tanh, rtol=0, atol=1e-6)

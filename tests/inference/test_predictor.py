@@ -1,7 +1,10 @@
 """Images to classes: the training's transform, any number of images, files that cannot be read."""
 
-import argparse
+import concurrent.futures
 import json
+import os
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from paddle_inline.inference.backends import PaddleEngine  # noqa: E402
 from paddle_inline.inference.export import export_model  # noqa: E402
 from paddle_inline.inference.gallery import page  # noqa: E402
 from paddle_inline.inference.predictor import Predictor, find_images, read_image  # noqa: E402
+from paddle_inline.utils.errors import FileAccessError, MissingFileError  # noqa: E402
 
 NAMES = ["zero", "<one>", *"23456789"]
 
@@ -92,9 +96,11 @@ def test_onednn_that_fails_is_left_off_with_a_warning(exported, monkeypatch):
     ("options", "message"),
     [
         ({"engine": "tensorrt"}, "unknown engine"),
-        ({"engine": "onnx"}, "holds no ONNX files"),
-        ({"engine": "openvino"}, "holds no ONNX files"),
+        ({"engine": "onnx"}, "holds no ONNX file"),
+        ({"engine": "openvino"}, "holds no ONNX file"),
         ({"classes": ["a", "b"]}, "2 class names for a model of 10"),
+        ({"device": "gpu:x"}, "device 'gpu:x' must be cpu, gpu or gpu:N"),
+        ({"threads": 0}, "threads is 0"),
     ],
 )
 def test_what_an_export_does_not_have_is_refused(exported, options, message):
@@ -135,32 +141,6 @@ def test_files_folders_and_patterns_are_found_once(photos):
         find_images([photos / "nowhere"])
 
 
-def call(*words):
-    parser = argparse.ArgumentParser()
-    run = predict.predict_command(parser)
-    return run(parser.parse_args([str(word) for word in words]))
-
-
-def test_the_command_writes_table_json_and_page(exported, photos, tmp_path, capsys):
-    bad = tmp_path / "bad.png"
-    bad.write_text("not an image")
-    out, html = tmp_path / "o.json", tmp_path / "o.html"
-    code = call(photos, bad, "--export", exported[1] / "any", "--topk", 2, "--json", out, "--html", html)
-    said = capsys.readouterr()
-    assert code == 1 and "bad.png cannot be read" in said.err
-    assert "a.png" in said.out and "ReduceMean" not in said.out
-    answers = json.loads(out.read_text())
-    assert [len(row["classes"]) for row in answers["images"]] == [2, 2, 2]
-    assert html.read_text().count("<figure>") == 3
-    assert call(photos / "a.png", "--export", exported[1] / "any", "--json", "-") == 0
-    assert json.loads(capsys.readouterr().out)["model"] == "inline_deit_digits"
-
-
-def test_the_command_wants_a_model(photos):
-    with pytest.raises(ValueError, match="needs --export DIR, or --weights"):
-        call(photos)
-
-
 def test_the_page_escapes_names():
     guess = predict.Prediction(1, "<one>", 0.5)
     card = {"model": "<m>", "num_classes": 10, "preprocessing": {"img_size": 32}}
@@ -170,9 +150,40 @@ def test_the_page_escapes_names():
     assert "&lt;one&gt;" in text and "<one>" not in text and "&lt;m&gt;" in text and "&#34;x&lt;.png" in text
 
 
-def test_paddle_s_engine_prints_nothing(exported, capfd):
-    _, folder = exported
-    predictor = Predictor(folder / "any", engine="paddle")
-    for batch in (1, 2):
-        predictor.logits(np.zeros((batch, 3, 32, 32), "float32"))
-    assert capfd.readouterr().out == ""
+def test_a_file_that_is_no_image_is_named(tmp_path):
+    with pytest.raises(MissingFileError, match=r"no image .*none\.png"):
+        read_image(tmp_path / "none.png")
+    (tmp_path / "bad.png").write_text("no image")
+    with pytest.raises(FileAccessError, match=r"bad\.png cannot be read as an image"):
+        read_image(tmp_path / "bad.png")
+
+
+@pytest.mark.parametrize("engine", ["exported", "eager"])
+def test_threads_may_share_a_predictor(exported, engine):
+    model, folder = exported
+    images = np.random.RandomState(0).standard_normal((4, 6, 3, 32, 32)).astype("float32")
+    alone = Predictor(folder / "any")
+    expected = [alone.logits(some) for some in images]
+    shared = Predictor(folder / "any" if engine == "exported" else model)
+    stdout = os.fstat(1)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            for found, truth in zip(pool.map(shared.logits, images), expected):
+                np.testing.assert_allclose(found, truth, rtol=0, atol=1e-5)
+    assert (os.fstat(1).st_dev, os.fstat(1).st_ino) == (stdout.st_dev, stdout.st_ino)
+
+
+def test_two_threads_never_meet_in_an_engine(exported):
+    predictor, inside, met = Predictor(exported[1] / "any"), threading.Event(), []
+
+    def engine(images):
+        met.append(inside.is_set())
+        inside.set()
+        time.sleep(0.01)
+        inside.clear()
+        return np.zeros((len(images), 10), "float32")
+
+    predictor._start = lambda images: engine
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(predictor.logits, [np.zeros((1, 3, 32, 32), "float32")] * 8))
+    assert met == [False] * 8

@@ -46,6 +46,14 @@ def test_more_workers_than_cores_still_get_a_thread(monkeypatch):
         runtime.tune_cpu(workers=0)
 
 
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("3.3.1", (3, 3, 1)), ("2.10.0rc1", (2, 10, 0)), ("0.0.0+cpu", (0, 0, 0)), ("x", ())],
+)
+def test_versions_are_numbers(text, numbers):
+    assert runtime.parse_version(text) == numbers
+
+
 def test_the_vendor_is_read_from_a_file(tmp_path):
     (tmp_path / "cpuinfo").write_text("processor : 0\nvendor_id : AuthenticAMD\n")
     assert runtime.cpu_vendor(str(tmp_path / "cpuinfo")) == "AuthenticAMD"
@@ -76,9 +84,9 @@ def test_what_else_paddle_says_is_passed_on(tmp_path):
         "raise ImportError('broken')\n"
     )
     path = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
-    code = f"{path}\nfrom paddle_inline.utils import environment as r"
+    code = f"{path}\nfrom paddle_inline.utils import environment"
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nr.import_paddle()"], capture_output=True, text=True
+        [sys.executable, "-c", f"{code}\nenvironment.import_paddle()"], capture_output=True, text=True
     )
     assert done.returncode == 1
     assert "no driver" in done.stderr and "ImportError: broken" in done.stderr

@@ -1,8 +1,18 @@
-"""What a message shows of text that others wrote."""
+"""What a message shows of text that others wrote; which errors are a user's."""
+
+from pathlib import Path
 
 import pytest
 
-from paddle_inline.utils.errors import short, shortened, unknown
+from paddle_inline.utils.errors import (
+    FileAccessError,
+    MissingFileError,
+    MissingPackageError,
+    UserError,
+    short,
+    shortened,
+    unknown,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,3 +43,20 @@ def test_a_long_difference_is_cut_and_says_so():
     assert shortened(lines) == [*lines[:40], "  ... and 2 more"]
     assert shortened(lines[:40]) == lines[:40]
     assert shortened(lines, most=1) == [lines[0], "  ... and 41 more"]
+
+
+def test_both_packages_have_the_same_errors():
+    root = Path(__file__).parents[2]
+    copies = [
+        (root / package / "utils" / "errors.py").read_text() for package in ("paddle_inline", "torch_ref")
+    ]
+    assert copies[0] == copies[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "also"),
+    [(MissingFileError, FileNotFoundError), (FileAccessError, OSError), (MissingPackageError, ImportError)],
+)
+def test_a_users_error_is_also_python_s_own(error, also):
+    assert issubclass(error, UserError) and issubclass(error, also) and issubclass(error, ValueError)
+    assert str(error("no file a")) == "no file a"

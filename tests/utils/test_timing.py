@@ -27,7 +27,7 @@ def test_spread_is_median_and_quartiles():
     assert spread([7]) == {"median": 7, "low": 7, "high": 7}
 
 
-def test_race_takes_turns():
+def test_functions_take_turns():
     calls = []
     ticks = iter(range(100))
     result = benchmark_interleaved(
@@ -37,7 +37,7 @@ def test_race_takes_turns():
     assert result["a"] == {"median": 1, "low": 1, "high": 1}
 
 
-def test_race_with_rests_times_the_second_call_of_a_turn():
+def test_rests_time_the_second_call_of_a_turn():
     calls = []
     benchmark_interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 1, 0, rest=1e-6)
     assert calls == ["a", "a", "b", "b"]

@@ -1,0 +1,54 @@
+"""Write inference files that are checked against the model in every engine, or nothing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ..inference.card import default_preprocessing, read_classes, square_side
+from ..inference.export import ExportError, export_model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `export`."""
+    add = parser.add_argument
+    add("--model", metavar="NAME", help="of `list`; may be left out with weights that name it")
+    add("--weights", metavar="FILE", required=True, help="its weights")
+    add("--output", metavar="DIR", required=True, help="the folder to write")
+    add("--img-size", type=int, metavar="S", help="pixels of the sides; default: the model's own")
+    add("--num-classes", type=int, metavar="N", help="where the weights do not say and it is not 1000")
+    add("--dynamic-batch", action="store_true", help="for any batch size")
+    add("--batch-size", type=int, default=1, metavar="N", help="for batches of this size; default: 1")
+    add("--onnx", action="store_true", help="a file for OpenVINO and ONNX Runtime too")
+    add("--classes", metavar="FILE", help="class names, one a line, or a JSON list")
+    add("--top1", type=float, metavar="PERCENT", help="measured accuracy, for the card")
+    add("--no-crop", action="store_true", help="the model is evaluated without the centre crop")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export a model; 1 where the files differ from the model."""
+    from ..models import create_model
+    from ..weights.load import find_weights
+
+    sizes = {"img_size": arguments.img_size, "num_classes": arguments.num_classes}
+    sizes = {name: value for name, value in sizes.items() if value is not None}
+    model = create_model(arguments.model, weights=arguments.weights, **sizes)
+    preprocessing = default_preprocessing(model.name, square_side(model.img_size))
+    if arguments.no_crop:
+        preprocessing["crop"] = False
+    try:
+        export_model(
+            model,
+            arguments.output,
+            batch=None if arguments.dynamic_batch else arguments.batch_size,
+            onnx=arguments.onnx,
+            preprocessing=preprocessing,
+            classes=read_classes(arguments.classes),
+            top1=arguments.top1,
+            weights=find_weights(arguments.weights),
+        )
+    except ExportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{model.name} -> {arguments.output}")
+    return 0
