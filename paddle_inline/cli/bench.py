@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
             shape = [model.spec.in_chans, *model.img_size]
             files = write_files(model, folder, onnx=bool(ON_ONNX & set(arguments.engines)))
         rows, failed = [], {}
-        engines = {}
+        engines: dict[str, Engine] = {}
         with stdout_to_null():  # Paddle's kernels print at their first run
             for engine in arguments.engines:
                 try:
@@ -118,7 +119,9 @@ def run(arguments: argparse.Namespace) -> int:
                     failed[engine] = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             for batch in arguments.batch_size:
                 images = np.random.RandomState(0).standard_normal((batch, *shape)).astype(np.float32)
-                runs = {engine: functools.partial(call, images) for engine, call in engines.items()}
+                runs: dict[str, Callable[[], Any]] = {
+                    engine: functools.partial(call, images) for engine, call in engines.items()
+                }
                 for engine, seconds in benchmark_interleaved(runs, arguments.rounds, rest=REST).items():
                     rows.append({"engine": engine, "batch": batch, "seconds": seconds})
     print_rows(rows)
