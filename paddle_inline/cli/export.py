@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..inference.card import default_preprocessing, read_classes, square_side
+from ..data.classes import read_class_names
+from ..inference.card import default_preprocessing, square_side
 from ..inference.export import ExportError, export_model
 
 
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
             batch=None if arguments.dynamic_batch else arguments.batch_size,
             onnx=arguments.onnx,
             preprocessing=preprocessing,
-            classes=read_classes(arguments.classes),
+            classes=read_class_names(arguments.classes) if arguments.classes else None,
             top1=arguments.top1,
             weights=find_weights(arguments.weights),
         )

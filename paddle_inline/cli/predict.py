@@ -8,9 +8,11 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from ..data.classes import read_class_names
+from ..data.folders import find_images
+from ..data.pictures import read_image
 from ..inference.backends import PRECISIONS, check_device
-from ..inference.card import read_classes
-from ..inference.predictor import ENGINES, Predictor, find_images, read_image
+from ..inference.predictor import ENGINES, Predictor
 from ..utils.errors import UserError
 from .output import show, stdout_to_null, write_text
 
@@ -73,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def open_predictor(arguments: argparse.Namespace) -> Predictor:
     """Return the Predictor that the options of `predict` describe."""
-    classes = read_classes(arguments.classes)
+    classes = read_class_names(arguments.classes) if arguments.classes else None
     options = {name: getattr(arguments, name) for name in ("device", "threads", "precision", "engine")}
     if arguments.export:
         if arguments.model or arguments.weights:

@@ -8,7 +8,6 @@ from typing import Any
 
 from ..utils.errors import MissingFileError, UserError
 from ..weights.atomic import sha256
-from ..weights.lazy_array import check_file
 
 CARD = "card.json"
 FORMAT = 1
@@ -49,28 +48,6 @@ def square_side(size: tuple[int, int]) -> int:
     if size[0] != size[1]:
         raise UserError(f"img_size {tuple(size)}: exported models take square images, as (224, 224)")
     return size[0]
-
-
-def read_classes(path: str | Path | None) -> list[str] | None:
-    """Return the class names of a file, one a line or a JSON list; None of None.
-
-    Raises:
-        MissingFileError, UserError: no such file; not a list of names.
-    """
-    if path is None:
-        return None
-    try:
-        text = check_file(path).read_text(encoding="utf-8")
-        if not text.lstrip().startswith("["):
-            return [line.strip() for line in text.splitlines() if line.strip()]
-        names = json.loads(text)
-    except UserError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} holds neither class names, one a line, nor a JSON list: {error}") from None
-    if not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path} must list the class names as strings")
-    return names
 
 
 def describe_file(path: str | Path | None) -> dict[str, str] | None:

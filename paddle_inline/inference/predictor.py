@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import glob
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..utils.errors import FileAccessError, MissingFileError, UserError, unknown
+from ..data.pictures import read_image
+from ..utils.errors import UserError, unknown
 from .backends import EagerEngine, Engine, OnnxEngine, OpenVinoEngine, PaddleEngine, check_device
 from .card import default_preprocessing, read_card, square_side
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     import paddle
     from PIL import Image
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+    from ..data.transforms import Compose
+
+__all__ = ["Prediction", "Predictor", "read_image"]
+
 ENGINES = ("auto", "paddle", "openvino", "onnx")
 
 
@@ -104,7 +107,7 @@ class Predictor:
             )
 
     @functools.cached_property
-    def _transform(self) -> Callable[[Image.Image, None], np.ndarray]:
+    def _transform(self) -> Compose:
         from ..data.transforms import eval_transform
 
         values = dict(self.card["preprocessing"])
@@ -112,7 +115,7 @@ class Predictor:
 
     def transform(self, image: Image.Image) -> np.ndarray:
         """Return a PIL image as [3, S, S] float32, by the training's evaluation transform."""
-        return self._transform(image.convert("RGB"), None)
+        return self._transform(image.convert("RGB"), None)  # type: ignore[arg-type]  # it draws nothing
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return the logits [B, classes] of transformed images [B, 3, S, S] float32, for any B."""
@@ -191,44 +194,3 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     logits = logits.astype(np.float64)
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
-
-
-def find_images(patterns: Iterable[str | Path]) -> list[Path]:
-    """Return the image files that files, folders (and what is below them) and glob patterns name, each once.
-
-    Raises:
-        MissingFileError: a pattern names none.
-    """
-    found: list[Path] = []
-    for pattern in map(str, patterns):
-        path = Path(pattern)
-        if path.is_dir():
-            files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES]
-        else:
-            files = [path] if path.is_file() else [*map(Path, sorted(glob.glob(pattern, recursive=True)))]
-        files = [file for file in files if file.is_file()]
-        if not files:
-            raise MissingFileError(
-                f"no image {pattern}; folders are searched for {', '.join(IMAGE_SUFFIXES)}"
-            )
-        found += files
-    return list(dict.fromkeys(found))
-
-
-def read_image(path: str | Path) -> Image.Image:
-    """Return an image file as PIL in RGB, its rows as they are stored, which is how training reads it.
-
-    Raises:
-        MissingFileError: no such file.
-        FileAccessError: the file cannot be read as an image; the message names it.
-    """
-    from PIL import Image
-
-    if not Path(path).exists():
-        raise MissingFileError(f"no image {path}")
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except Exception as error:  # a damaged image can fail in any way
-        raise FileAccessError(f"{path} cannot be read as an image: {error}") from None

@@ -17,13 +17,13 @@ from paddle_inline.inference.backends import (  # noqa: E402
     PaddleEngine,
     check_readable,
 )
-from paddle_inline.inference.card import files_of, read_card, read_classes  # noqa: E402
+from paddle_inline.inference.card import files_of, read_card  # noqa: E402
 from paddle_inline.inference.checks import compare  # noqa: E402
 from paddle_inline.inference.export import ExportError, export_model, trace  # noqa: E402
 from paddle_inline.inference.onnx_export import check_pads, write_onnx  # noqa: E402
 from paddle_inline.layers.basic import TanhGELU  # noqa: E402
 from paddle_inline.utils.child import run_python  # noqa: E402
-from paddle_inline.utils.errors import MissingFileError, UserError  # noqa: E402
+from paddle_inline.utils.errors import UserError  # noqa: E402
 
 SMALL = {  # one small model of every family
     "inline_deit_digits": {"depth": 2},  # the last block's filter does not reach the class token
@@ -172,20 +172,6 @@ def test_a_card_that_lacks_an_entry_is_refused(tmp_path):
     (tmp_path / "card.json").write_text('{"format": 1, "files": {"program": "model.json"}, "model": "a"}')
     with pytest.raises(UserError, match=r"lacks num_classes, classes, .*: export the model again"):
         read_card(tmp_path)
-
-
-def test_class_names_are_read_or_refused(tmp_path):
-    assert read_classes(None) is None
-    path = tmp_path / "names"
-    for text in ("cat\n\n dog \n", '["cat", "dog"]'):
-        path.write_text(text)
-        assert read_classes(path) == ["cat", "dog"]
-    for data, message in ((b"[1]", "as strings"), (b'["a"', "nor a JSON list"), (b"\xff\xfe", "utf-8")):
-        path.write_bytes(data)
-        with pytest.raises(UserError, match=message):
-            read_classes(path)
-    with pytest.raises(MissingFileError, match="no file"):
-        read_classes(tmp_path / "none")
 
 
 def test_a_folder_that_cannot_be_made_is_the_users_mistake(tmp_path):

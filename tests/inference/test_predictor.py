@@ -13,13 +13,13 @@ from PIL import Image
 paddle = pytest.importorskip("paddle")
 
 from paddle_inline import create_model  # noqa: E402
+from paddle_inline.data.folders import find_images  # noqa: E402
 from paddle_inline.data.transforms import eval_transform  # noqa: E402
 from paddle_inline.inference import predictor as predict  # noqa: E402
 from paddle_inline.inference.backends import PaddleEngine  # noqa: E402
 from paddle_inline.inference.export import export_model  # noqa: E402
 from paddle_inline.inference.gallery import page  # noqa: E402
-from paddle_inline.inference.predictor import Predictor, find_images, read_image  # noqa: E402
-from paddle_inline.utils.errors import FileAccessError, MissingFileError  # noqa: E402
+from paddle_inline.inference.predictor import Predictor, read_image  # noqa: E402
 
 NAMES = ["zero", "<one>", *"23456789"]
 
@@ -134,13 +134,6 @@ def test_a_folder_without_a_card_is_refused(tmp_path):
         Predictor(tmp_path)
 
 
-def test_files_folders_and_patterns_are_found_once(photos):
-    names = [path.name for path in find_images([photos, photos / "a.png", f"{photos}/**/*.png"])]
-    assert names == ["a.png", "b.JPG", "c.png"]
-    with pytest.raises(FileNotFoundError, match=r"no image .*nowhere"):
-        find_images([photos / "nowhere"])
-
-
 def test_the_page_escapes_names():
     guess = predict.Prediction(1, "<one>", 0.5)
     card = {"model": "<m>", "num_classes": 10, "preprocessing": {"img_size": 32}}
@@ -148,14 +141,6 @@ def test_the_page_escapes_names():
 
     text = page(card, [(Path('"x<.png'), Image.new("RGB", (8, 8)), [guess])])
     assert "&lt;one&gt;" in text and "<one>" not in text and "&lt;m&gt;" in text and "&#34;x&lt;.png" in text
-
-
-def test_a_file_that_is_no_image_is_named(tmp_path):
-    with pytest.raises(MissingFileError, match=r"no image .*none\.png"):
-        read_image(tmp_path / "none.png")
-    (tmp_path / "bad.png").write_text("no image")
-    with pytest.raises(FileAccessError, match=r"bad\.png cannot be read as an image"):
-        read_image(tmp_path / "bad.png")
 
 
 @pytest.mark.parametrize("engine", ["exported", "eager"])
