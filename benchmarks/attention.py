@@ -19,11 +19,8 @@ import math
 import multiprocessing
 import re
 import sys
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 from common import could_not_run, figure, print_table, report
@@ -36,7 +33,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 SHORTEST = 1024  # tokens from which the slope is fitted: below, the fixed cost of a call shows
 
 
-def softmax_free_forms(ops: ModuleType) -> dict[str, Callable]:
+def softmax_free_forms(ops):
     """{form: function of q, k, v}; keys are the queries, and every so manyth one is a landmark."""
 
     def form(q, v, step, invert):
@@ -55,7 +52,7 @@ def softmax_free_forms(ops: ModuleType) -> dict[str, Callable]:
     }
 
 
-def torch_forms(device: str) -> tuple[dict[str, Callable], Callable]:
+def torch_forms(device):
     """({form: function of q, k, v}, random tensors of a shape, wait for the device, peak memory or None)."""
     import torch
 
@@ -88,7 +85,7 @@ def torch_forms(device: str) -> tuple[dict[str, Callable], Callable]:
     return {name: without_gradients(form) for name, form in forms.items()}, tensors
 
 
-def paddle_forms(device: str) -> tuple[dict[str, Callable], Callable]:
+def paddle_forms(device):
     """As `torch_forms`. Paddle's fused attention takes [B, N, h, d]: that transpose is not timed."""
     import paddle
     import paddle.nn.functional as F
@@ -128,14 +125,14 @@ def paddle_forms(device: str) -> tuple[dict[str, Callable], Callable]:
 FRAMEWORKS = {"torch": torch_forms, "paddle": paddle_forms}
 
 
-def peak_memory(framework: str, form: str, tokens: int, heads: int, width: int, device: str) -> float:
+def peak_memory(framework, form, tokens, heads, width, device):
     """Mebibytes that a form needs beyond its inputs, measured in a process of its own."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:  # which ends its process in peace, as Pool does not
         return pool.submit(_peak, framework, form, tokens, heads, width, device).result()
 
 
-def _peak(framework: str, form: str, tokens: int, heads: int, width: int, device: str) -> float:
+def _peak(framework, form, tokens, heads, width, device):
     forms, tensors = FRAMEWORKS[framework](device)
     forms[form](*tensors(1, heads, TOKENS_PER_LANDMARK, width))  # what the framework itself needs
     inputs = tensors(1, heads, tokens, width)
@@ -150,7 +147,7 @@ def _peak(framework: str, form: str, tokens: int, heads: int, width: int, device
     return (cuda.max_memory_allocated() - before) / 2**20
 
 
-def _resident_peak(run: Callable[[], Any]) -> float:
+def _resident_peak(run):
     """Mebibytes by which memory grew at most; not a number where the system is not Linux."""
     status = Path("/proc/self/status")
     try:
@@ -163,7 +160,7 @@ def _resident_peak(run: Callable[[], Any]) -> float:
     return (int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) - before) / 1024
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory():
     """Has glibc keep what is freed for the next tensor; elsewhere nothing happens."""
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL("libc.so.6")
@@ -171,13 +168,13 @@ def keep_freed_memory() -> None:
             library.mallopt(threshold, 2**31 - 1)
 
 
-def slope(tokens: list[int], values: list[float | None]) -> float | None:
+def slope(tokens, values):
     """The exponent of `values` in the number of tokens, least squares in the logarithms, from SHORTEST on."""
     points = [(math.log(n), math.log(y)) for n, y in zip(tokens, values) if n >= SHORTEST and y and y > 0]
     return float(np.polyfit(*zip(*points), 1)[0]) if len(points) > 1 else None
 
 
-def main(argv: list[str]) -> int:
+def main(argv):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -15,7 +15,6 @@ import json
 import os
 import sys
 import warnings
-from typing import Any
 
 warnings.filterwarnings("ignore")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -37,7 +36,7 @@ IN_FLOAT32 = {"reduce_amax", "reduce_amax_grad"}  # SOFT's inverses, which no au
 AMP = ("cast", "check_finite_and_unscale", "update_loss_scaling")  # what AMP adds, which the list leaves out
 
 
-def registry() -> dict[str, set[str]]:
+def registry():
     """{operator: {types of its GPU kernels}} of the installed wheel."""
     from paddle.base import core
 
@@ -56,7 +55,7 @@ def registry() -> dict[str, set[str]]:
     return kernels
 
 
-def traced_operators(name: str, overrides: dict[str, Any], half: bool) -> set[str]:
+def traced_operators(name, overrides, half):
     """The operators that one training step calls: forward, loss, clipping and optimizer."""
     import paddle
     from paddle.base import core
@@ -79,13 +78,13 @@ def traced_operators(name: str, overrides: dict[str, Any], half: bool) -> set[st
     return set(core.get_low_precision_op_list())
 
 
-def with_gradient(operator: str, kernels: dict[str, set[str]]) -> list[str]:
+def with_gradient(operator, kernels):
     """The operator as the registry spells it, and its gradient where that has kernels of its own."""
     operator = RENAMED.get(operator, operator).rstrip("_")
     return [name for name in (operator, f"{operator}_grad") if name == operator or name in kernels]
 
 
-def main(argv: list[str]) -> int:
+def main(argv):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -14,7 +14,6 @@ import functools
 import io
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ DEFAULT += ("torch-eager", "torch-compile", "torch-onnx")
 TORCH = ("torch-eager", "torch-compile", "torch-bf16", "torch-onnx")
 
 
-def torch_engine(name: str, kind: str, device: str, threads: int | None) -> Callable:
+def torch_engine(name, kind, device, threads):
     """images -> logits by the reference model, returning when the device is done."""
     import torch
 
@@ -62,9 +61,7 @@ def torch_engine(name: str, kind: str, device: str, threads: int | None) -> Call
     return run
 
 
-def paddle_engines(
-    name: str, kinds: list[str], folder: Path, device: str, threads: int | None, missing: list[str]
-) -> dict[str, Callable]:
+def paddle_engines(name, kinds, folder, device, threads, missing):
     """{kind: engine} of one Paddle model's export, (3, H, W)."""
     import paddle
 
@@ -86,15 +83,15 @@ def paddle_engines(
     return engines
 
 
-def measure(name: str, arguments: argparse.Namespace, missing: list[str]) -> list[dict]:
+def measure(name, arguments, missing):
     """The rows of one model."""
     engines, rows = {}, []
     with tempfile.TemporaryDirectory() as folder:
-        kinds = [kind for kind in arguments.engines if kind not in TORCH]
-        if kinds:
+        ours = [kind for kind in arguments.engines if kind not in TORCH]
+        if ours:
             try:
                 engines = paddle_engines(
-                    name, kinds, Path(folder), arguments.device, arguments.threads, missing
+                    name, ours, Path(folder), arguments.device, arguments.threads, missing
                 )
             except Exception as error:
                 missing.append(could_not_run(f"{name} in Paddle", error))
@@ -119,7 +116,7 @@ def measure(name: str, arguments: argparse.Namespace, missing: list[str]) -> lis
     return rows
 
 
-def show(rows: list[dict], name: str, batch: int) -> None:
+def show(rows, name, batch):
     """Print one model's engines at one batch size, and how many times as fast as each the first is."""
     rows = [row for row in rows if row["model"] == name and row["batch"] == batch]
     first = rows[0]["seconds"]["median"] if rows else None
@@ -138,7 +135,7 @@ def show(rows: list[dict], name: str, batch: int) -> None:
     )
 
 
-def picture(rows: list[dict], device: str) -> None:
+def picture(rows, device):
     """results/inference.png: for each model a bar for each engine and batch size, with the quartiles."""
     pyplot = plotting()
     if pyplot is None:
@@ -153,10 +150,10 @@ def picture(rows: list[dict], device: str) -> None:
     height = 0.8 / len(batches)
     for model, axes in zip(models, panels[0]):
         for b, batch in enumerate(batches):
-            selected = [r for r in rows if (r["model"], r["batch"]) == (model, batch)]
-            places = [engines.index(r["engine"]) + (b - (len(batches) - 1) / 2) * height for r in selected]
+            mine = [r for r in rows if (r["model"], r["batch"]) == (model, batch)]
+            places = [engines.index(r["engine"]) + (b - (len(batches) - 1) / 2) * height for r in mine]
             middle, low, high = (
-                [batch / r["seconds"][key] for r in selected] for key in ("median", "high", "low")
+                [batch / r["seconds"][key] for r in mine] for key in ("median", "high", "low")
             )
             spread = [[m - v for m, v in zip(middle, low)], [v - m for m, v in zip(middle, high)]]
             axes.barh(places, middle, height, xerr=spread, label=f"batch {batch}", error_kw={"lw": 0.8})
@@ -171,7 +168,7 @@ def picture(rows: list[dict], device: str) -> None:
     print(RESULTS / "inference.png")
 
 
-def main(argv: list[str]) -> int:
+def main(argv):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

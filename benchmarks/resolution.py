@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from common import could_not_run, figure, print_table, report
@@ -22,7 +20,7 @@ MODELS = ["inline_deit_tiny", "inline_pvt_small"]
 SIZES = [224, 384, 512, 640, 768, 1024]
 
 
-def torch_model(name: str, device: str, **overrides: Any) -> Callable:
+def torch_model(name, device, **overrides):
     """images -> nothing, by the reference, returning when the device is done."""
     import torch
 
@@ -38,7 +36,7 @@ def torch_model(name: str, device: str, **overrides: Any) -> Callable:
     return run
 
 
-def paddle_model(name: str, device: str, **overrides: Any) -> Callable:
+def paddle_model(name, device, **overrides):
     """images -> nothing, by Paddle eagerly."""
     import paddle
 
@@ -54,7 +52,7 @@ def paddle_model(name: str, device: str, **overrides: Any) -> Callable:
 FRAMEWORKS = {"torch": torch_model, "paddle": paddle_model}
 
 
-def main(argv: list[str]) -> int:
+def main(argv):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -101,7 +99,7 @@ def main(argv: list[str]) -> int:
     return 1 if missing else 0
 
 
-def show(rows: list[dict], framework: str, name: str, size: int) -> None:
+def show(rows, framework, name, size):
     """Print one model at one size."""
     key = (framework, name, size)
     own = [row for row in rows if (row["framework"], row["model"], row["size"]) == key]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from paddle_inline.models import inline_cswin, inline_deit, inline_pvt, inline_swin, soft
 from paddle_inline.models.factory import FAMILIES, model_spec
-from paddle_inline.models.spec import attention_types
+from paddle_inline.models.spec import attention_types, forms_of
 from paddle_inline.utils.errors import short
 from paddle_inline.weights.load import difference
 from paddle_inline.weights.resize import REBUILT
@@ -300,7 +300,7 @@ def _swin_windows(shapes, letters, known):
     for sizes, choices in ((squares, default), (squares, windows), (every, default)):
         found = {}
         for size, window in itertools.product(sizes, choices):
-            if inline_swin.buffer_shapes(size, window, letters) == seen:
+            if inline_swin.buffer_shapes(size, window, forms_of(letters)) == seen:
                 # other windows that cut the same grids into the same parts are the same model
                 found.setdefault(size, {"img_size": _square(size), "window_size": window})
         if found:

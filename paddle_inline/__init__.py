@@ -2,16 +2,47 @@
 
 import importlib
 
-__version__ = "0.1.0"
-__all__ = ["__version__", "create_model", "list_models", "load_weights"]
+TYPE_CHECKING = False  # what type checkers take for true; typing's own would have to be imported
+if TYPE_CHECKING:
+    from . import layers as layers
+    from . import models as models
+    from . import ops as ops
+    from .inference.export import export_model
+    from .inference.predictor import Predictor, read_image
+    from .models import create_model, list_models
+    from .weights import load_weights
 
-_HOME = {"create_model": ".models", "list_models": ".models", "load_weights": ".weights"}
+__version__ = "0.2.0"
+__all__ = [
+    "Predictor",
+    "__version__",
+    "create_model",
+    "export_model",
+    "list_models",
+    "load_weights",
+    "read_image",
+]
+
+# name -> the module that has it
+_HOMES = {
+    "Predictor": ".inference.predictor",
+    "create_model": ".models",
+    "export_model": ".inference.export",
+    "list_models": ".models",
+    "load_weights": ".weights",
+    "read_image": ".inference.predictor",
+}
+_FOLDERS = ("layers", "models", "ops")
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     # Lazy, so that `paddle_inline.utils.environment` can prepare the environment before Paddle is loaded.
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name], __name__), name)
-    if name in ("models", "ops", "layers"):
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name], __name__), name)
+    if name in _FOLDERS:
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list:
+    return sorted({*globals(), *__all__, *_FOLDERS})

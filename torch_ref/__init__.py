@@ -4,5 +4,5 @@ from . import models
 from .models import create_model, list_models
 from .weights import load_weights
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "create_model", "list_models", "load_weights", "models"]

@@ -6,8 +6,6 @@ A cell tagged `figure:NAME` gives docs/figures/NAME.png. Without names, all note
 What they print goes to docs/figures/NOTEBOOK.txt, the record of the run that the pictures are from.
 """
 
-from __future__ import annotations
-
 import argparse
 import base64
 import datetime
@@ -27,8 +25,8 @@ TAG = "figure:"
 NOISE = re.compile("━|warnings.warn|UserWarning|OMP_NUM_THREADS|PLEASE USE")
 
 
-def run(path: Path) -> nbformat.NotebookNode:
-    """Execute a notebook in its folder; its files go to a temporary one, which its text calls OUTPUT."""
+def run(path):
+    """The notebook, executed in its folder; its files go to a temporary one, which its text calls OUTPUT."""
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "NOTEBOOK_OUTPUT": folder}
@@ -40,7 +38,7 @@ def run(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def pictures(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
+def pictures(notebook):
     """{name: PNG} of the cells tagged `figure:NAME`; ValueError for one that draws nothing, or twice."""
     found = {}
     for cell in notebook.cells:
@@ -57,7 +55,7 @@ def pictures(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
     return found
 
 
-def printed(notebook: nbformat.NotebookNode) -> str:
+def printed(notebook):
     """All that the notebook's cells print, as a terminal shows it: without colours and finished bars."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "".join(out.text for out in outputs if out.output_type == "stream" and out.name == "stdout")
@@ -66,7 +64,7 @@ def printed(notebook: nbformat.NotebookNode) -> str:
     return re.sub(r"\n{3,}", "\n\n", kept)
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", help="names without .ipynb")
     names = parser.parse_args().notebooks or [

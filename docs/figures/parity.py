@@ -7,12 +7,9 @@ back, and compared sublayer by sublayer (`convert.parity.compare`). Gives docs/f
 parity.txt, the table that the picture is drawn from. Without names: the smallest model of each family.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -26,9 +23,6 @@ from paddle_inline.utils.environment import tune_cpu  # noqa: E402
 tune_cpu()
 
 from convert.parity import compare  # noqa: E402
-from convert.parity.comparison import Report  # noqa: E402
-
-Reports = dict[tuple[str, str], Report]  # by model and dtype
 
 MODELS = (
     "inline_deit_tiny",
@@ -42,7 +36,7 @@ DTYPES = ("float64", "float32")
 KINDS = ("output", "output gradient", "parameter gradient")
 
 
-def verdict(report: Report) -> str:
+def verdict(report):
     """Equal; or within the tolerances, but further from the float64 truth than allowed; or different."""
     if report.passed:
         return "equal"
@@ -52,8 +46,8 @@ def verdict(report: Report) -> str:
     return f"within tolerance, {further} too far from float64"
 
 
-def measure(names: Sequence[str]) -> Reports:
-    """Compare every model in every precision."""
+def measure(names):
+    """{(model, dtype): Report}"""
     reports = {}
     for name in names:
         for dtype in DTYPES:
@@ -62,8 +56,8 @@ def measure(names: Sequence[str]) -> Reports:
     return reports
 
 
-def draw(reports: Reports, names: Sequence[str], path: Path) -> None:
-    """Draw a panel for each precision: models down, kinds of tensors across, the worst relative error in each."""
+def draw(reports, names, path):
+    """A panel for each precision: models down, kinds of tensors across, the worst relative error in each."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -92,7 +86,7 @@ def draw(reports: Reports, names: Sequence[str], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def table(reports: Reports) -> str:
+def table(reports):
     """The figures as text, with the machine and the versions they are from."""
     report = next(iter(reports.values()))
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
@@ -106,7 +100,7 @@ def table(reports: Reports) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=MODELS)
     names = parser.parse_args().models

@@ -7,10 +7,12 @@ Linear weights: truncated normal, std 0.02; convolutions: PyTorch's default, uni
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 ModuleList, Sequential, Identity = nn.LayerList, nn.Sequential, nn.Identity
 Dropout, GELU, ReLU = nn.Dropout, nn.GELU, nn.ReLU
@@ -24,20 +26,20 @@ class Module(nn.Layer):
     """The base of every layer and model. `to(dtype=...)` casts floating tensors alone, as in PyTorch:
     Paddle's own would turn an index into floats, and into wrong ones in bfloat16."""
 
-    def _apply(self, func, *args, **kwargs):
+    def _apply(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         def cast_floating(tensor, device, dtype, blocking):
             return func(tensor, device, dtype if tensor.is_floating_point() else None, blocking)
 
         return super()._apply(cast_floating, *args, **kwargs)
 
 
-def meta_init():
-    """A context in which models are built whose parameters have shapes and no values, in no time."""
+def meta_init() -> AbstractContextManager:
+    """Return a context in which models are built in no time, their parameters with shapes and without values."""
     return paddle.LazyGuard()
 
 
-def token_parameter(*shape):
-    """A learned token, position embedding or bias table: truncated normal, std 0.02."""
+def token_parameter(*shape: int) -> Tensor:
+    """Return a learned token, position embedding or bias table: truncated normal, std 0.02."""
     return paddle.create_parameter(
         list(shape), paddle.get_default_dtype(), default_initializer=TRUNCATED_NORMAL
     )
@@ -46,10 +48,10 @@ def token_parameter(*shape):
 class TanhGELU(nn.GELU):
     """GELU by its tanh approximation."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(approximate=True)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if paddle.in_dynamic_mode():
             return nn.GELU.forward(self, x)
         # written out: paddle2onnx 2.1 takes the approximation for the exact GELU
@@ -59,7 +61,7 @@ class TanhGELU(nn.GELU):
 class Linear(nn.Linear):
     """x W + b over the last dimension; Paddle stores W as [in, out], PyTorch as [out, in]."""
 
-    def __init__(self, in_features, out_features, bias=True):
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__(
             in_features,
             out_features,
@@ -71,7 +73,7 @@ class Linear(nn.Linear):
 class Conv1d(nn.Conv1D):
     """1-d convolution over [B, C, N]."""
 
-    def __init__(self, in_channels, out_channels, kernel_size, groups=1):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, groups: int = 1) -> None:
         attr = _uniform(in_channels // groups * kernel_size)
         super().__init__(
             in_channels, out_channels, kernel_size, groups=groups, weight_attr=attr, bias_attr=attr
@@ -81,7 +83,16 @@ class Conv1d(nn.Conv1D):
 class Conv2d(nn.Conv2D):
     """2-d convolution over [B, C, H, W]."""
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, groups=1, bias=True):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
         attr = _uniform(in_channels // groups * kernel_size**2)
         super().__init__(
             in_channels,
@@ -95,8 +106,8 @@ class Conv2d(nn.Conv2D):
         )
 
 
-def exact_epsilon_scale(epsilon):
-    """What to multiply a norm's input by for an exact epsilon in float64.
+def exact_epsilon_scale(epsilon: float) -> float:
+    """Return what to multiply a norm's input by for an exact epsilon in float64.
 
     Paddle's kernels round epsilon to float32 whatever the input is; to scale the input by s is to divide
     epsilon by s^2, and changes nothing else.
@@ -107,15 +118,15 @@ def exact_epsilon_scale(epsilon):
 class LayerNorm(nn.LayerNorm):
     """Normalises the last dimension."""
 
-    def __init__(self, dim, eps=1e-6):
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
         super().__init__(dim, epsilon=eps)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if x.dtype == paddle.float64:
             x = x * exact_epsilon_scale(self._epsilon)
         return nn.LayerNorm.forward(self, x)  # Paddle 2.6 traces no super()
 
 
-def _uniform(fan_in):
+def _uniform(fan_in: int) -> paddle.ParamAttr:
     bound = 1 / math.sqrt(fan_in)
     return paddle.ParamAttr(initializer=nn.initializer.Uniform(-bound, bound))

@@ -7,20 +7,22 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ..utils.errors import UserError
-from .basic import exact_epsilon_scale
+from .basic import Tensor, exact_epsilon_scale
 
 
 class BatchNorm2d(nn.BatchNorm2D):
     """Normalises each channel of [B, C, H, W], eps 1e-5; running statistics move by a tenth per batch.
 
-    As in PyTorch the running variance is the unbiased one; Paddle's own is off by (n - 1) / n. Raises
-    ValueError in train mode for a batch of one number per channel, which has no variance.
+    As in PyTorch the running variance is the unbiased one; Paddle's own is off by (n - 1) / n.
+
+    Raises:
+        UserError: in train mode, for a batch of one number per channel, which has no variance.
     """
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__(channels, momentum=0.9, epsilon=1e-5)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         scale = exact_epsilon_scale(self._epsilon) if x.dtype == paddle.float64 else 1.0
         if scale != 1:
             x = x * scale

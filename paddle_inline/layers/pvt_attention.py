@@ -1,76 +1,69 @@
-"""Attention layers that read q from one Linear and k and v from another (PVT).
+"""Attention that reads q from one Linear and k and v from another (PVT).
 
-B batch, N tokens, C channels, h heads, H x W token grid (N = H * W).
+B batch, N tokens, C channels, h heads, H x W token grid (N = H * W, and a class token in SOFT's last stage).
 """
 
 from __future__ import annotations
 
-from ..ops.inline_attention import FEATURE_MAPS, inline_attention, local_residual, softmax_attention
-from ..ops.tokens import (
-    map_to_tokens,
-    mean_tokens,
-    merge_heads,
-    split_channels,
-    split_heads,
-    tokens_to_map,
-)
-from ..utils.errors import unknown
-from .attention import LocalFilter
-from .basic import Conv2d, Dropout, LayerNorm, Linear, Module
+from typing import Any
+
+from ..ops.tokens import Size, map_to_tokens, split_channels, tokens_to_map
+from .attention import ATTENTION, Attention, InLineAttention, SoftmaxAttention
+from .basic import Conv2d, Dropout, LayerNorm, Linear, Tensor
 
 
-class PVTInLineAttention(Module):
-    """`InLineAttention` with separate projections of q and of k and v: [B, N, C], (H, W) -> [B, N, C]."""
+class SeparateProjections(Attention):
+    """Attention with the names of PVT's checkpoints: a base to put before a form's layer."""
 
-    def __init__(self, dim, num_heads, drop_rate=0.0, kernel_function="identity"):
-        super().__init__()
-        if kernel_function not in FEATURE_MAPS:
-            raise unknown("kernel_function", kernel_function, FEATURE_MAPS)
-        self.num_heads = num_heads
-        self.scale = (dim // num_heads) ** -0.5
-        self.feature_map = FEATURE_MAPS[kernel_function]
-        self.q = Linear(dim, dim)
-        self.kv = Linear(dim, 2 * dim)
+    def add_projections(self, dim: int, qkv_bias: bool, drop_rate: float) -> None:
+        self.q = Linear(dim, dim, bias=qkv_bias)
+        self.kv = Linear(dim, 2 * dim, bias=qkv_bias)
         self.proj = Linear(dim, dim)
         self.proj_drop = Dropout(drop_rate)
-        self.residual = LocalFilter(dim, num_heads)
 
-    def forward(self, x, size):
-        q = split_heads(self.q(x), self.num_heads)
-        k, v = split_channels(self.kv(x), 2)
-        local = local_residual(v, self.residual(mean_tokens(x)), size)
-        k, v = (split_heads(part, self.num_heads) for part in (k, v))
-        out = merge_heads(inline_attention(self.feature_map(q), self.feature_map(k), v, self.scale))
-        return self.proj_drop(self.proj(out + local))
+    def reduce(self, x: Tensor, size: Size) -> Tensor:
+        """The tokens [B, M, C] that keys and values are made of: all [B, N, C]."""
+        return x
+
+    def forward(self, x: Tensor, size: Size) -> Tensor:
+        q = self.q(x)
+        k, v = split_channels(self.kv(self.reduce(x, size)), 2)
+        return self.proj_drop(self.proj(self.attend(q, k, v, self.context(x), size)))
 
 
-class PVTSoftmaxAttention(Module):
+class PVTInLineAttention(SeparateProjections, InLineAttention):
+    """`InLineAttention` with separate projections of q and of k and v: [B, N, C], (H, W) -> [B, N, C]."""
+
+
+class PVTSoftmaxAttention(SeparateProjections, SoftmaxAttention):
     """Spatial-reduction attention (PVT, ICCV 2021, section 3.3): softmax attention to a reduced grid.
 
     Args:
         dim, num_heads: C and h.
         sr_ratio: a convolution shrinks the grid of keys and values by this factor on both sides; at 1
             there is none and `size` is not looked at.
-    Input [B, N, C] and size (H, W); output as the input.
+        common: as for `Attention`.
     """
 
-    def __init__(self, dim, num_heads, drop_rate=0.0, sr_ratio=1):
-        super().__init__()
-        self.num_heads = num_heads
-        self.scale = (dim // num_heads) ** -0.5
+    OPTIONS = ("sr_ratio",)
+
+    def __init__(self, dim: int, num_heads: int, *, sr_ratio: int = 1, **common: Any) -> None:
+        super().__init__(dim, num_heads, **common)
         self.sr_ratio = sr_ratio
-        self.q = Linear(dim, dim)
-        self.kv = Linear(dim, 2 * dim)
-        self.proj = Linear(dim, dim)
-        self.proj_drop = Dropout(drop_rate)
         if sr_ratio > 1:
             self.sr = Conv2d(dim, dim, sr_ratio, stride=sr_ratio)
             self.norm = LayerNorm(dim, eps=1e-5)
 
-    def forward(self, x, size):
-        q = split_heads(self.q(x), self.num_heads)
-        context = x
-        if self.sr_ratio > 1:
-            context = self.norm(map_to_tokens(self.sr(tokens_to_map(x, size))))
-        k, v = (split_heads(part, self.num_heads) for part in split_channels(self.kv(context), 2))
-        return self.proj_drop(self.proj(merge_heads(softmax_attention(q, k, v, self.scale))))
+    def reduce(self, x: Tensor, size: Size) -> Tensor:
+        """The tokens [B, M, C] that keys and values are made of, M = N / sr_ratio^2."""
+        if self.sr_ratio == 1:
+            return x
+        return self.norm(map_to_tokens(self.sr(tokens_to_map(x, size))))
+
+
+# a form's name -> its layer in PVT
+PVT_ATTENTION: dict[str, type[Attention]] = {
+    **ATTENTION,
+    "inline": PVTInLineAttention,
+    "softmax": PVTSoftmaxAttention,
+}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
 
-def run_block(block, *inputs, recompute=False):
-    """block(*inputs); with `recompute` and gradients wanted, its activations are not kept."""
+from .basic import Module, Tensor
+
+
+def run_block(block: Module, *inputs: Any, recompute: bool = False) -> Tensor:
+    """Return block(*inputs); with `recompute` and in train mode, its activations are not kept."""
     if recompute and block.training:
         from paddle.distributed.fleet.utils import recompute as checkpoint
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, Union
 
-from ..layers.basic import meta_init
+from ..layers.basic import Module, meta_init
 from ..utils.errors import UserError, short, unknown
 from ..weights import described_model, load_weights
 from . import inline_cswin, inline_deit, inline_pvt, inline_swin, soft
 
+Path = Union[str, "os.PathLike[str]"]
+Model = TypeVar("Model")
+
 # model class -> its variants, in the order in which they are listed
-FAMILIES = {
+FAMILIES: dict[type[Module], Mapping[str, Any]] = {
     inline_deit.InLineDeiT: inline_deit.VARIANTS,
     inline_pvt.InLinePVT: inline_pvt.VARIANTS,
     inline_swin.InLineSwin: inline_swin.VARIANTS,
@@ -19,13 +25,13 @@ FAMILIES = {
 }
 
 
-def merge_variants(families):
-    """{name: (model class, spec)} of all families; ValueError if two use the same name."""
-    merged = {}
+def merge_variants(families: Mapping[type[Module], Mapping[str, Any]]) -> dict[str, tuple[type[Module], Any]]:
+    """Return {name: (model class, spec)} of all families; ValueError if two use the same name."""
+    merged: dict[str, tuple[type[Module], Any]] = {}
     for model, variants in families.items():
         for name, spec in variants.items():
             if name in merged:
-                raise UserError(f"{merged[name][0].__name__} and {model.__name__} both define {name!r}")
+                raise ValueError(f"{merged[name][0].__name__} and {model.__name__} both define {name!r}")
             merged[name] = (model, spec)
     return merged
 
@@ -33,13 +39,13 @@ def merge_variants(families):
 _MODELS = merge_variants(FAMILIES)
 
 
-def list_models():
-    """The names that `create_model` knows."""
+def list_models() -> list[str]:
+    """Return the names that `create_model` knows."""
     return list(_MODELS)
 
 
-def model_spec(name, **overrides):
-    """The spec row of `name` with the overrides put in; ValueError for an unknown name or override."""
+def model_spec(name: str, **overrides: Any) -> Any:
+    """Return the spec row of `name` with the overrides put in; UserError for an unknown name or override."""
     if name not in _MODELS:
         raise unknown("model", name, _MODELS)
     spec = _MODELS[name][1]
@@ -50,12 +56,18 @@ def model_spec(name, **overrides):
     return dataclasses.replace(spec, **overrides)
 
 
-def check_described(path, name, overrides, shapes):
-    """Refuse a file whose tensors are not those of the model that it says it is of, before a model of the
-    sizes that it claims is built: ValueError.
+def check_described(
+    path: Path | None, name: str, overrides: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Refuse a file of weights for another model than it says, before a model of the sizes that it claims is built.
 
     Args:
+        path: the file.
+        name, overrides: the model that it says it is of.
         shapes: {name: shape} of the file's tensors.
+
+    Raises:
+        UserError: no such model can be built, or its tensors are others.
     """
     spec = model_spec(name, **overrides)
     family = _MODELS[name][0]
@@ -74,7 +86,7 @@ def check_described(path, name, overrides, shapes):
     )
 
 
-def create_model(name=None, weights=None, **overrides):
+def create_model(name: str | None = None, weights: Path | None = None, **overrides: Any) -> Module:
     """Build a model.
 
     Args:
@@ -83,12 +95,14 @@ def create_model(name=None, weights=None, **overrides):
         weights: a file of weights for exactly this model (see `load_weights`), or None: fresh ones.
         overrides: fields of the family's spec, e.g. img_size (int or (H, W)), in_chans, num_classes (0: no
             head), drop_rate, drop_path_rate, attn_type, kernel_function, recompute.
+
     Returns:
         A model from images [B, in_chans, H, W] to logits [B, num_classes], in train mode.
+
     Raises:
-        ValueError: an unknown name or override, a value that the family cannot build, weights that do
+        UserError: an unknown name or override, a value that the family cannot build, weights that do
             not fit (with a difference of names and shapes).
-        FileNotFoundError: no such weights file.
+        MissingFileError: no such weights file.
     """
     if name is None:
         name, own, shapes = described_model(weights)
@@ -100,3 +114,14 @@ def create_model(name=None, weights=None, **overrides):
     if weights is not None:
         load_weights(model, weights)
     return model
+
+
+def variant(name: str, family: type[Model]) -> Callable[..., Model]:
+    """Return `create_model` of one name as a function: the arguments are those of `create_model` behind the name."""
+
+    def build(weights: Path | None = None, **overrides: Any) -> Model:
+        return create_model(name, weights, **overrides)
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"Build {name}, a {family.__name__}; arguments and errors as for `create_model`."
+    return build

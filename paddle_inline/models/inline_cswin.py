@@ -6,19 +6,32 @@ B batch, N tokens, C channels, H x W token grid: in stage s of 0 .. 3 the image'
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
-from ..layers.basic import Conv2d, Dropout, Identity, LayerNorm, Linear, Module, ModuleList, Sequential
+from ..layers.attention import build_attention
+from ..layers.basic import (
+    Conv2d,
+    Dropout,
+    Identity,
+    LayerNorm,
+    Linear,
+    Module,
+    ModuleList,
+    Sequential,
+    Tensor,
+)
 from ..layers.drop_path import DropPath, depth_rates
 from ..layers.mlp import Mlp
 from ..layers.patch_embed import MapToTokens
 from ..layers.recompute import run_block
-from ..layers.window_attention import GridInLineAttention, StripeSoftmaxAttention
-from ..ops.tokens import concat_channels, map_to_tokens, mean_tokens, split_channels, tokens_to_map
+from ..layers.window_attention import BRANCH_ATTENTION
+from ..ops.tokens import Size, concat_channels, map_to_tokens, mean_tokens, split_channels, tokens_to_map
 from ..utils.errors import UserError
 from .spec import (
     Published,
-    attention_types,
+    attention_forms,
     check_heads,
     check_image,
     check_spec,
@@ -39,7 +52,7 @@ class CSwinSpec:
     embed_dim: int  # of the first stage; it doubles at each next one
     depths: tuple[int, ...]
     num_heads: tuple[int, ...]
-    attn_type: str = "IISS"  # one letter per stage, I, S or M, and M's number of InLine blocks
+    attn_type: str = "IISS"  # I, S or M per stage, and M's number of InLine blocks; or names of forms
     img_size: int | tuple[int, int] = 224  # pixels; (height, width) if not square
     softmax_split: tuple[int, ...] | None = None  # stripes' width in tokens; None: 1, 2, img_size / 32 twice
     inline_split: tuple[int, ...] | None = None  # None: the whole grids, which alone are defined
@@ -72,20 +85,21 @@ VARIANTS = {
 }
 
 
-def branch_windows(grid, split):
-    """The windows of a block's branches: the whole grid, or vertical and horizontal stripes of `split`."""
+def branch_windows(grid: Size, split: int | None) -> list[Size]:
+    """Return the windows of a block's branches: the whole grid, or vertical and horizontal stripes of `split`."""
     if split is None or grid == (split, split):
         return [grid]
     return [(grid[0], split), (split, grid[1])]
 
 
-def stage_windows(spec, stage, grid, letter):
-    """The windows of the branches of a stage's I or S blocks; ValueError for those that are undefined."""
-    name = "inline_split" if letter == "I" else "softmax_split"
+def stage_windows(spec: CSwinSpec, stage: int, grid: Size, form: str) -> list[Size]:
+    """Return the windows of the branches of a stage's blocks of a form; UserError for those that are undefined."""
+    windowed = BRANCH_ATTENTION[form].windowed
+    name = "softmax_split" if windowed else "inline_split"
     splits = getattr(spec, name)
     if stage == len(STRIDES) - 1:  # whatever the split
         return branch_windows(grid, None)
-    if splits is None and letter == "I":
+    if splits is None and not windowed:
         return branch_windows(grid, None)
     if splits is None:
         # image sides of 32 a and 32 b; the largest number that divides both, so it fits grids of any shape
@@ -94,10 +108,10 @@ def stage_windows(spec, stage, grid, letter):
     split = splits[stage]
     windows = branch_windows(grid, split)
     where = f"{name} {split} of stage {stage + 1}, whose grid is {grid[0]} x {grid[1]}"
-    if letter == "I" and len(windows) > 1:
+    if not windowed and len(windows) > 1:
         raise UserError(
-            f"{where}, makes stripes, on which InLine attention is undefined: it needs the whole grid; leave "
-            f"inline_split out, or give the stage softmax attention (attn_type S)"
+            f"{where}, makes stripes, on which {form} attention is undefined: it needs the whole grid; leave "
+            "inline_split out, or give the stage softmax attention (attn_type S)"
         )
     if grid[0] % split or grid[1] % split:
         fits = [n for n in range(1, min(grid) + 1) if not (grid[0] % n or grid[1] % n)]
@@ -110,29 +124,38 @@ class Block(Module):
     and heads, over vertical and horizontal stripes.
 
     Args:
-        size: the grid (H, W); windows: one window (height, width) per branch.
+        dim, num_heads: C and h.
+        form: its attention, a name in BRANCH_ATTENTION; options: of the forms.
+        grid: (H, W); windows: one window (height, width) per branch.
+        mlp_ratio: hidden channels of the perceptron / C; qkv_bias: of the projection to q, k and v.
+        drop_rate, drop_path_rate: of single numbers, and of a branch.
+
     Input and output: [B, H * W, C].
+
+    Raises:
+        UserError: two branches and an odd number of heads.
     """
 
     def __init__(
         self,
-        dim,
-        num_heads,
-        size,
-        windows,
-        attn_type,
-        mlp_ratio=4.0,
-        qkv_bias=True,
-        kernel_function="identity",
-        drop_rate=0.0,
-        drop_path_rate=0.0,
-    ):
+        *,
+        dim: int,
+        num_heads: int,
+        form: str,
+        grid: Size,
+        windows: list[Size],
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        options: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         branches = len(windows)
         if num_heads % branches:
             raise UserError(
                 f"num_heads {num_heads} is odd, and stripes in two directions take half of the heads each; "
-                f"use an even number, or a split of the whole grid {size}"
+                f"use an even number, or a split of the whole grid {grid}"
             )
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
         self.norm1 = LayerNorm(dim, EPS)
@@ -140,9 +163,15 @@ class Block(Module):
         self.proj_drop = Dropout(drop_rate)
         self.attns = ModuleList(
             [
-                GridInLineAttention(dim // branches, num_heads // branches, size, kernel_function)
-                if attn_type == "I"
-                else StripeSoftmaxAttention(dim // branches, num_heads // branches, size, window)
+                build_attention(
+                    BRANCH_ATTENTION,
+                    form,
+                    dim // branches,
+                    num_heads // branches,
+                    grid=grid,
+                    window=window,
+                    options=options,
+                )
                 for window in windows
             ]
         )
@@ -150,7 +179,7 @@ class Block(Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop_rate)
         self.norm2 = LayerNorm(dim, EPS)
 
-    def attend(self, x):
+    def attend(self, x: Tensor) -> Tensor:
         """Tokens through the branches' attention, [B, N, C] -> [B, N, C]."""
         branches = len(self.attns)
         parts = split_channels(self.qkv(self.norm1(x)), 3 * branches)  # q's of all branches, k's, v's
@@ -158,7 +187,7 @@ class Block(Module):
         outs = [attn(*parts[i::branches], contexts[i]) for i, attn in enumerate(self.attns)]
         return self.proj_drop(self.proj(concat_channels(outs)))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attend(x))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -166,25 +195,26 @@ class Block(Module):
 class ConvMerging(Module):
     """Halves both sides of the grid by a convolution: [B, H * W, C] -> [B, H / 2 * W / 2, out_dim]."""
 
-    def __init__(self, dim, out_dim, size):
+    def __init__(self, dim: int, out_dim: int, grid: Size) -> None:
         super().__init__()
-        self.size = size
+        self.grid = grid
         self.conv = Conv2d(dim, out_dim, 3, stride=2, padding=1)
         self.norm = LayerNorm(out_dim, EPS)
 
-    def forward(self, x):
-        return self.norm(map_to_tokens(self.conv(tokens_to_map(x, self.size))))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(map_to_tokens(self.conv(tokens_to_map(x, self.grid))))
 
 
 class InLineCSwin(Module):
     """Images [B, in_chans, *img_size] -> logits [B, num_classes].
 
-    Raises ValueError for an image of another size than it was built for.
+    Raises:
+        UserError: in `forward`, for images of another size than it was built for.
     """
 
     NO_DECAY = ("pos_embed", "cls_token")  # the authors' rule; it has neither
 
-    def __init__(self, spec):
+    def __init__(self, spec: CSwinSpec) -> None:
         super().__init__()
         check_spec(spec)
         check_stages(spec, ("depths", "num_heads"))
@@ -193,7 +223,7 @@ class InLineCSwin(Module):
         self.spec = spec
         self.img_size = image_size(spec.img_size, STRIDES[-1])
         self.grids = [(self.img_size[0] // stride, self.img_size[1] // stride) for stride in STRIDES]
-        letters = attention_types(spec.attn_type, spec.depths)
+        forms = attention_forms(spec.attn_type, spec.depths, BRANCH_ATTENTION)
         rates = stage_parts(depth_rates(spec.drop_path_rate, sum(spec.depths)), spec.depths)
         self.stage1_conv_embed = Sequential(
             Conv2d(spec.in_chans, spec.embed_dim, 7, stride=4, padding=2),
@@ -207,42 +237,42 @@ class InLineCSwin(Module):
                 setattr(self, f"merge{i}", ConvMerging(dim // 2, dim, self.grids[i - 1]))
             blocks = [
                 Block(
-                    dim,
-                    spec.num_heads[i],
-                    grid,
-                    stage_windows(spec, i, grid, letter),
-                    letter,
-                    spec.mlp_ratio,
-                    spec.qkv_bias,
-                    spec.kernel_function,
-                    spec.drop_rate,
-                    rate,
+                    dim=dim,
+                    num_heads=spec.num_heads[i],
+                    form=form,
+                    grid=grid,
+                    windows=stage_windows(spec, i, grid, form),
+                    mlp_ratio=spec.mlp_ratio,
+                    qkv_bias=spec.qkv_bias,
+                    drop_rate=spec.drop_rate,
+                    drop_path_rate=rate,
+                    options={"kernel_function": spec.kernel_function},
                 )
-                for letter, rate in zip(letters[i], rates[i])
+                for form, rate in zip(forms[i], rates[i])
             ]
             setattr(self, f"stage{i + 1}", ModuleList(blocks))
         self.norm = LayerNorm(dim, EPS)
         self.head = Linear(dim, spec.num_classes) if spec.num_classes else Identity()
 
-    def run_stage(self, i, x):
+    def run_stage(self, i: int, x: Tensor) -> Tensor:
         """Stage i of 0 .. 3: the image (stage 0) or the last stage's tokens -> tokens [B, N, C]."""
         x = getattr(self, f"merge{i}")(x) if i else self.stage1_conv_embed(x)
         for block in getattr(self, f"stage{i + 1}"):
             x = run_block(block, x, recompute=self.spec.recompute)
         return x
 
-    def forward_features(self, x):
+    def forward_features(self, x: Tensor) -> Tensor:
         """Images -> the last stage's normed tokens, [B, H / 32 * W / 32, C]."""
         check_image(x, (self.spec.in_chans, *self.img_size))
         for i in range(len(STRIDES)):
             x = self.run_stage(i, x)
         return self.norm(x)
 
-    def forward_head(self, x):
+    def forward_head(self, x: Tensor) -> Tensor:
         """Tokens of `forward_features` -> logits, [B, num_classes] (without a head: [B, C])."""
         return self.head(mean_tokens(x))
 
-    def forward_intermediates(self, x, indices=None):
+    def forward_intermediates(self, x: Tensor, indices: Iterable[int] | None = None) -> list[Tensor]:
         """Images -> the maps [B, C, H, W] after the chosen stages of 0 .. 3, of strides 4, 8, 16, 32.
 
         `indices` defaults to all four; stages behind the last chosen one are not run. The maps are not
@@ -256,5 +286,5 @@ class InLineCSwin(Module):
             maps.append(tokens_to_map(x, self.grids[i]))
         return [maps[i] for i in indices]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))

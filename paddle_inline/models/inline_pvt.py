@@ -5,20 +5,23 @@ B batch, N tokens, C channels, H x W the image; stage s has a token grid of H / 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
-from ..layers.basic import Dropout, Identity, LayerNorm, Linear, Module, ModuleList, token_parameter
+from ..layers.attention import build_attention
+from ..layers.basic import Dropout, Identity, LayerNorm, Linear, Module, ModuleList, Tensor, token_parameter
 from ..layers.drop_path import DropPath, depth_rates
 from ..layers.mlp import Mlp
 from ..layers.patch_embed import PatchEmbed
-from ..layers.pvt_attention import PVTInLineAttention, PVTSoftmaxAttention
+from ..layers.pvt_attention import PVT_ATTENTION
 from ..layers.recompute import run_block
 from ..ops.resize import resize_tokens
-from ..ops.tokens import map_to_tokens, mean_tokens, tokens_to_map
+from ..ops.tokens import Size, map_to_tokens, mean_tokens, tokens_to_map
 from ..utils.errors import UserError
 from .spec import (
     Published,
-    attention_types,
+    attention_forms,
     check_divisible_image,
     check_heads,
     check_spec,
@@ -45,7 +48,7 @@ class PVTSpec:
     img_size: int | tuple[int, int] = 224  # pixels, what the position embeddings are stored for
     in_chans: int = 3
     num_classes: int = 1000  # 0: no head
-    attn_type: str = "IIII"  # one letter per stage, I or S
+    attn_type: str = "IIII"  # one letter per stage, I or S, or names of forms of attention
     kernel_function: str = "identity"
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
@@ -62,30 +65,47 @@ VARIANTS = {
 
 
 class Block(Module):
-    """Pre-norm transformer block: tokens [B, N, C] and the grid (H, W) -> tokens."""
+    """Pre-norm transformer block: tokens [B, N, C] and the grid (H, W) -> tokens.
+
+    Args:
+        dim, num_heads: C and h.
+        form: its attention, a name in PVT_ATTENTION; options: of the forms.
+        grid: the (H, W) that it is built for, or None: any.
+        prefix_tokens: tokens in front of the grid's.
+        mlp_ratio: hidden channels of the perceptron / C.
+        drop_rate, drop_path_rate: of single numbers, and of a branch.
+    """
 
     def __init__(
         self,
-        dim,
-        num_heads,
-        mlp_ratio,
-        attn_type,
-        kernel_function="identity",
-        sr_ratio=1,
-        drop_rate=0.0,
-        drop_path_rate=0.0,
-    ):
+        *,
+        dim: int,
+        num_heads: int,
+        form: str,
+        grid: Size | None = None,
+        prefix_tokens: int = 0,
+        mlp_ratio: float = 4.0,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        options: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.norm1 = LayerNorm(dim)
-        if attn_type == "I":
-            self.attn = PVTInLineAttention(dim, num_heads, drop_rate, kernel_function)
-        else:
-            self.attn = PVTSoftmaxAttention(dim, num_heads, drop_rate, sr_ratio)
+        self.attn = build_attention(
+            PVT_ATTENTION,
+            form,
+            dim,
+            num_heads,
+            grid=grid,
+            prefix_tokens=prefix_tokens,
+            drop_rate=drop_rate,
+            options=options,
+        )
         self.drop_path = DropPath(drop_path_rate)
         self.norm2 = LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop_rate)
 
-    def forward(self, x, size):
+    def forward(self, x: Tensor, size: Size) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x), size))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -98,7 +118,7 @@ class InLinePVT(Module):
 
     NO_DECAY = ("cls_token",)  # it has none: the authors' rule lets the position embeddings decay
 
-    def __init__(self, spec):
+    def __init__(self, spec: PVTSpec) -> None:
         super().__init__()
         check_spec(spec)
         check_stages(spec, ("depths", "embed_dims", "num_heads", "mlp_ratios", "sr_ratios", "la_sr_ratios"))
@@ -112,7 +132,7 @@ class InLinePVT(Module):
         self.spec = spec
         self.img_size = image_size(spec.img_size, STRIDES[-1])
         self.grids = [(self.img_size[0] // stride, self.img_size[1] // stride) for stride in STRIDES]
-        letters = attention_types(spec.attn_type, spec.depths, mixed=False)
+        forms = attention_forms(spec.attn_type, spec.depths, PVT_ATTENTION, mixed=False)
         rates = stage_parts(depth_rates(spec.drop_path_rate, sum(spec.depths)), spec.depths)
         in_chans = (spec.in_chans, *spec.embed_dims)
         self.pos_drop = Dropout(spec.drop_rate)
@@ -120,23 +140,23 @@ class InLinePVT(Module):
             pos_embed = token_parameter(1, self.grids[i][0] * self.grids[i][1], dim)
             blocks = [
                 Block(
-                    dim,
-                    spec.num_heads[i],
-                    spec.mlp_ratios[i],
-                    letter,
-                    spec.kernel_function,
-                    spec.sr_ratios[i],
-                    spec.drop_rate,
-                    rate,
+                    dim=dim,
+                    num_heads=spec.num_heads[i],
+                    form=form,
+                    grid=self.grids[i],
+                    mlp_ratio=spec.mlp_ratios[i],
+                    drop_rate=spec.drop_rate,
+                    drop_path_rate=rate,
+                    options={"kernel_function": spec.kernel_function, "sr_ratio": spec.sr_ratios[i]},
                 )
-                for letter, rate in zip(letters[i], rates[i])
+                for form, rate in zip(forms[i], rates[i])
             ]
             setattr(self, f"pos_embed{i + 1}", pos_embed)
             setattr(self, f"patch_embed{i + 1}", PatchEmbed(PATCH_SIZES[i], in_chans[i], dim, norm_eps=1e-5))
             setattr(self, f"block{i + 1}", ModuleList(blocks))
         self.head = Linear(dim, spec.num_classes) if spec.num_classes else Identity()
 
-    def run_stage(self, i, x):
+    def run_stage(self, i: int, x: Tensor) -> Tensor:
         """Stage i of 0 .. 3: its input map (the image in stage 0) -> its output map [B, C, H, W]."""
         size = (x.shape[2] // PATCH_SIZES[i], x.shape[3] // PATCH_SIZES[i])
         x = getattr(self, f"patch_embed{i + 1}")(x)
@@ -145,15 +165,15 @@ class InLinePVT(Module):
             x = run_block(block, x, size, recompute=self.spec.recompute)
         return tokens_to_map(x, size)
 
-    def forward_features(self, x):
+    def forward_features(self, x: Tensor) -> Tensor:
         """Images -> the last stage's map, [B, C, H / 32, W / 32]; there is no final norm."""
         return self.forward_intermediates(x, (3,))[0]
 
-    def forward_head(self, x):
+    def forward_head(self, x: Tensor) -> Tensor:
         """Map of `forward_features` -> logits, [B, num_classes] (without a head: [B, C])."""
         return self.head(mean_tokens(map_to_tokens(x)))
 
-    def forward_intermediates(self, x, indices=None):
+    def forward_intermediates(self, x: Tensor, indices: Iterable[int] | None = None) -> list[Tensor]:
         """Images -> the maps [B, C, H, W] after the chosen stages of 0 .. 3, of strides 4, 8, 16, 32.
 
         `indices` defaults to all four. Stages behind the last chosen one are not run.
@@ -166,5 +186,5 @@ class InLinePVT(Module):
             maps.append(x)
         return [maps[i] for i in indices]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))

@@ -6,8 +6,9 @@ Stages 1 to 3 are softmax-free; stage 4 is a small transformer with a class toke
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from typing import Any
 
 from ..layers.basic import (
     Dropout,
@@ -17,6 +18,7 @@ from ..layers.basic import (
     Module,
     ModuleList,
     TanhGELU,
+    Tensor,
     token_parameter,
 )
 from ..layers.conv_patch_embed import ConvPatchEmbed
@@ -24,8 +26,7 @@ from ..layers.drop_path import depth_rates
 from ..layers.recompute import run_block
 from ..layers.softmax_free import MultiHeadSoftmaxFree
 from ..ops.resize import resize_tokens
-from ..ops.softmax_free import inverse_residual
-from ..ops.tokens import concat_tokens, prepend_token, tokens_to_map
+from ..ops.tokens import Size, concat_tokens, prepend_token, tokens_to_map
 from ..utils.errors import UserError
 from .inline_pvt import Block as SoftmaxBlock
 from .spec import (
@@ -65,8 +66,8 @@ class SoftSpec:
     published: Published = field(default_factory=Published)
 
 
-MEDIUM = {"embed_dims": (64, 128, 288, 512), "num_heads": (2, 4, 9, 16)}
-HUGE = {"embed_dims": (64, 128, 352, 512), "num_heads": (2, 4, 11, 16)}
+MEDIUM: dict[str, Any] = {"embed_dims": (64, 128, 288, 512), "num_heads": (2, 4, 9, 16)}
+HUGE: dict[str, Any] = {"embed_dims": (64, 128, 352, 512), "num_heads": (2, 4, 11, 16)}
 
 # The built multiply-adds count the Gaussian kernel as three products and K1 inv(K2), N x m x m, as one. Here
 # the kernel is one product and inv(K2) meets K1^T v, m x m x d: 2.12, 7.40, 8.68, 13.18 and 18.65 for SOFT.
@@ -98,12 +99,15 @@ VARIANTS = {
 class SoftmaxFreeLayer(Module):
     """Post-norm attention and perceptron: tokens [B, N, C] and the grid (H, W) -> tokens.
 
-    `drop_rate`: of the single numbers of both branches.
+    Args:
+        dim: C.
+        drop_rate: of the single numbers of both branches.
+        attention: the other arguments of `MultiHeadSoftmaxFree`.
     """
 
-    def __init__(self, dim, num_heads, ratio, conv_kernel, normed, per_matrix_alpha, drop_rate):
+    def __init__(self, *, dim: int, drop_rate: float = 0.0, **attention: Any) -> None:
         super().__init__()
-        self.mha = MultiHeadSoftmaxFree(dim, num_heads, ratio, conv_kernel, normed, per_matrix_alpha)
+        self.mha = MultiHeadSoftmaxFree(dim, **attention)
         self.norm1 = LayerNorm(dim, eps=1e-5)
         self.ff1 = Linear(dim, MLP_RATIO * dim)
         self.act = TanhGELU()
@@ -111,7 +115,7 @@ class SoftmaxFreeLayer(Module):
         self.norm2 = LayerNorm(dim, eps=1e-5)
         self.drop = Dropout(drop_rate)
 
-    def forward(self, x, size):
+    def forward(self, x: Tensor, size: Size) -> Tensor:
         x = self.norm1(x + self.drop(self.mha(x, size)))
         return self.norm2(x + self.drop(self.ff2(self.act(self.ff1(x)))))
 
@@ -119,11 +123,11 @@ class SoftmaxFreeLayer(Module):
 class SoftmaxFreeBlock(Module):
     """A `SoftmaxFreeLayer` by the name that it has in the authors' checkpoints."""
 
-    def __init__(self, dim, num_heads, ratio, conv_kernel, normed, per_matrix_alpha, drop_rate):
+    def __init__(self, **arguments: Any) -> None:
         super().__init__()
-        self.att = SoftmaxFreeLayer(dim, num_heads, ratio, conv_kernel, normed, per_matrix_alpha, drop_rate)
+        self.att = SoftmaxFreeLayer(**arguments)
 
-    def forward(self, x, size):
+    def forward(self, x: Tensor, size: Size) -> Tensor:
         return self.att(x, size)
 
 
@@ -132,7 +136,7 @@ class Soft(Module):
 
     NO_DECAY = ("cls_token",)
 
-    def __init__(self, spec):
+    def __init__(self, spec: SoftSpec) -> None:
         super().__init__()
         check_spec(spec)
         check_stages(spec, ("depths", "embed_dims", "num_heads"))
@@ -160,16 +164,31 @@ class Soft(Module):
         self.norm = LayerNorm(dim)
         self.head = Linear(dim, spec.num_classes) if spec.num_classes else Identity()
 
-    def new_block(self, i, rate):
-        """A fresh block of stage i of 0 .. 3 with its drop-path rate."""
+    def new_block(self, i: int, rate: float) -> Module:
+        """Return a fresh block of stage i of 0 .. 3 with its drop-path rate."""
         spec = self.spec
         dim, num_heads = spec.embed_dims[i], spec.num_heads[i]
         if i == 3:
-            return SoftmaxBlock(dim, num_heads, MLP_RATIO, "S", drop_rate=spec.drop_rate, drop_path_rate=rate)
-        ratio, kernel = spec.landmark_ratios[i], CONV_KERNELS[i]
-        return SoftmaxFreeBlock(dim, num_heads, ratio, kernel, spec.normed, spec.per_matrix_alpha, rate)
+            return SoftmaxBlock(
+                dim=dim,
+                num_heads=num_heads,
+                form="softmax",
+                prefix_tokens=1,
+                mlp_ratio=MLP_RATIO,
+                drop_rate=spec.drop_rate,
+                drop_path_rate=rate,
+            )
+        return SoftmaxFreeBlock(
+            dim=dim,
+            num_heads=num_heads,
+            ratio=spec.landmark_ratios[i],
+            conv_kernel=CONV_KERNELS[i],
+            normed=spec.normed,
+            per_matrix_alpha=spec.per_matrix_alpha,
+            drop_rate=rate,
+        )
 
-    def run_stage(self, i, x):
+    def run_stage(self, i: int, x: Tensor) -> tuple[Tensor, Size]:
         """Stage i of 0 .. 3: its input map (the image in stage 0) -> tokens [B, N, C] and their grid.
 
         In the last stage the class token comes first.
@@ -189,7 +208,7 @@ class Soft(Module):
             x = run_block(block, x, size, recompute=self.spec.recompute)
         return x, size
 
-    def forward_features(self, x):
+    def forward_features(self, x: Tensor) -> Tensor:
         """Images -> the last stage's normed class and patch tokens, [B, 1 + N, C]."""
         check_divisible_image(x, self.spec.in_chans, STRIDES[-1])
         for i in range(3):
@@ -197,11 +216,11 @@ class Soft(Module):
         x, _ = self.run_stage(3, x)
         return self.norm(x)
 
-    def forward_head(self, x):
+    def forward_head(self, x: Tensor) -> Tensor:
         """Tokens of `forward_features` -> logits, [B, num_classes] (without a head: [B, C])."""
         return self.head(x[:, 0])
 
-    def forward_intermediates(self, x, indices=None):
+    def forward_intermediates(self, x: Tensor, indices: Iterable[int] | None = None) -> list[Tensor]:
         """Images -> the maps [B, C, H, W] after the chosen stages of 0 .. 3, of strides 4, 8, 16, 32.
 
         `indices` defaults to all four. Stages behind the last chosen one are not run; the last stage's
@@ -216,29 +235,5 @@ class Soft(Module):
             maps.append(x)
         return [maps[i] for i in indices]
 
-    def inverse_residuals(self, x):
-        """Images -> {softmax-free block: `inverse_residual` of each image and head, [B, h]}.
-
-        Says where Newton's iteration does not converge, or meets what is not a number.
-        """
-        residuals = {}
-        blocks = {f"block{i}.{j}": b for i in (1, 2, 3) for j, b in enumerate(getattr(self, f"block{i}"))}
-        attentions = {name: block.att.mha.attn for name, block in blocks.items()}
-        inverses = {name: attention.invert for name, attention in attentions.items()}
-
-        def measured(kernel, name):
-            inverse = inverses[name](kernel)
-            residuals[name] = inverse_residual(kernel, inverse, self.spec.normed)
-            return inverse
-
-        try:
-            for name, attention in attentions.items():
-                attention.invert = partial(measured, name=name)
-            self.forward_features(x)
-        finally:
-            for name, attention in attentions.items():
-                attention.invert = inverses[name]
-        return residuals
-
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))

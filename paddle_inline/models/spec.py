@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from ..utils.errors import UserError
+from ..layers.basic import Tensor
+from ..ops.tokens import Size
+from ..utils.errors import UserError, short, unknown
+
+# the letters of attn_type and the forms that they stand for
+LETTERS = {"I": "inline", "S": "softmax"}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Published:
     """A model's published figures beside those that its published configuration really builds.
 
-    params: millions of parameters; gmacs: 1e9 multiply-adds of one image; top1: ImageNet-1K accuracy,
-    percent. None: not published.
+    Attributes:
+        params, built_params: millions of parameters.
+        gmacs, built_gmacs: 1e9 multiply-adds of one image.
+        top1: ImageNet-1K accuracy, percent.
+
+    None: not published.
     """
 
     params: float | None = None
@@ -23,8 +36,8 @@ class Published:
     top1: float | None = None
 
 
-def image_size(img_size, divisor):
-    """(H, W) of `img_size` (an int or a pair), each a positive multiple of `divisor`, else ValueError."""
+def image_size(img_size: int | Size, divisor: int) -> Size:
+    """Return (H, W) of `img_size`, an int or a pair; UserError unless each is a positive multiple of `divisor`."""
     sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise UserError(f"img_size {img_size!r} must be a positive int or a pair (height, width) of them")
@@ -34,8 +47,8 @@ def image_size(img_size, divisor):
     return sides
 
 
-def check_spec(spec):
-    """Refuse values that no family can build: ValueError naming the field, its value and the rule."""
+def check_spec(spec: Any) -> None:
+    """Refuse values that no family can build: UserError naming the field, its value and the rule."""
     for name, least in (("in_chans", 1), ("num_classes", 0)):
         value = getattr(spec, name)
         if not isinstance(value, int) or value < least:
@@ -45,7 +58,7 @@ def check_spec(spec):
             raise UserError(f"{name} {getattr(spec, name)!r} must lie in [0, 1)")
 
 
-def check_heads(dim, num_heads):
+def check_heads(dim: int, num_heads: int) -> None:
     """Refuse a width that its heads do not share equally."""
     if dim % num_heads:
         raise UserError(
@@ -53,7 +66,7 @@ def check_heads(dim, num_heads):
         )
 
 
-def check_stages(spec, names):
+def check_stages(spec: Any, names: Iterable[str]) -> None:
     """Refuse tuples of sizes, one per stage, that do not agree: all named ones need four entries."""
     for name in names:
         values, kind = getattr(spec, name), (int, float) if name == "mlp_ratios" else int
@@ -66,13 +79,13 @@ def check_stages(spec, names):
             raise UserError(f"{name} {values!r} must be four positive {what}, one per stage")
 
 
-def stage_parts(values, depths):
-    """A list with one value per block -> a list of lists, one per stage of `depths` blocks."""
-    values = iter(values)
-    return [[next(values) for _ in range(depth)] for depth in depths]
+def stage_parts(values: Iterable[T], depths: Iterable[int]) -> list[list[T]]:
+    """Split one value per block into lists, one per stage of `depths` blocks."""
+    iterator = iter(values)
+    return [[next(iterator) for _ in range(depth)] for depth in depths]
 
 
-def check_image(x, shape):
+def check_image(x: Tensor, shape: tuple[int, ...]) -> None:
     """Refuse a batch [B, C, H, W] whose images are not of the (C, H, W) that a model was built for."""
     if tuple(x.shape[1:]) != tuple(shape):
         raise UserError(
@@ -81,7 +94,7 @@ def check_image(x, shape):
         )
 
 
-def check_divisible_image(x, in_chans, divisor):
+def check_divisible_image(x: Tensor, in_chans: int, divisor: int) -> None:
     """Refuse a batch [B, C, H, W] of other channels, or whose sides do not divide by `divisor`."""
     channels, *sides = x.shape[1:]
     if channels != in_chans:
@@ -94,32 +107,31 @@ def check_divisible_image(x, in_chans, divisor):
         raise UserError(f"images of {tuple(sides)} must divide by {divisor} on both sides; try {near}")
 
 
-def chosen_blocks(indices, depth, kind="block"):
-    """Block numbers in 0 .. depth - 1 for `indices` (negative ones count from the end); by default four
-    evenly spaced blocks, the last among them. ValueError for a block that does not exist."""
+def chosen_blocks(indices: Iterable[int] | None, depth: int, kind: str = "block") -> list[int]:
+    """Return block numbers in 0 .. depth - 1 for `indices`, of which negative ones count from the end.
+
+    None: four evenly spaced blocks, the last among them. UserError for a block that does not exist.
+    """
     if indices is None:
         indices = sorted({depth * (i + 1) // 4 - 1 for i in range(4)} - {-1})
+    indices = list(indices)
     for i in indices:
         if not -depth <= i < depth:
             raise UserError(f"{kind} {i} does not exist; indices lie in {-depth} .. {depth - 1}")
     return [i % depth for i in indices]
 
 
-def one_attention_type(attn_type):
-    """The one letter, I (InLine) or S (softmax), of a network without stages: given once or four times."""
-    if attn_type not in ("I", "S", "IIII", "SSSS"):
-        raise UserError(
-            f"attn_type {attn_type!r} must be 'I' (InLine) or 'S' (softmax), or four times the same"
-        )
-    return attn_type[0]
+def attention_types(attn_type: str, depths: Sequence[int], mixed: bool = True) -> list[str]:
+    """Read an attn_type of letters: one letter per block, as a list of strings, one per stage.
 
+    Args:
+        attn_type: one letter per stage, I (InLine) or S (softmax) or M (mixed), and behind them M's number: the first
+            that many blocks of each M stage are I and the others S ("IIMS2").
+        depths: blocks per stage.
+        mixed: whether M is allowed.
 
-def attention_types(attn_type, depths, mixed=True):
-    """One letter per block, I (InLine) or S (softmax), as a list of strings, one per stage.
-
-    `attn_type` has one letter per stage; M mixes: with a number after the letters, the first that many
-    blocks of each M stage are I and the others S ("IIMS2"). ValueError for anything else; with
-    `mixed=False` M is refused.
+    Raises:
+        UserError: anything else.
     """
     stages = len(depths)
     pattern = rf"([IS{'M' if mixed else ''}]{{{stages}}})(\d*)"
@@ -135,3 +147,67 @@ def attention_types(attn_type, depths, mixed=True):
         "".join("I" if block < inline[letter] else "S" for block in range(depth))
         for letter, depth in zip(match[1], depths)
     ]
+
+
+def forms_of(letters: Iterable[str]) -> list[list[str]]:
+    """Return the forms that letters stand for, one string of letters per stage: ["IS"] -> [["inline", "softmax"]]."""
+    return [[LETTERS[letter] for letter in stage] for stage in letters]
+
+
+def attention_forms(
+    attn_type: str, depths: Sequence[int], known: Iterable[str], mixed: bool = True
+) -> list[list[str]]:
+    """Return the form of attention of every block, one list per stage of `depths` blocks.
+
+    Args:
+        attn_type: letters (see `attention_types`), or the names of forms: one for all stages, or one per stage with
+            commas between them.
+        depths: blocks per stage.
+        known: the names of the forms that the backbone has.
+        mixed: whether the letter M is allowed.
+
+    Raises:
+        UserError: anything else.
+    """
+    if not _has_names(attn_type):
+        return forms_of(attention_types(attn_type, depths, mixed))
+    names = _names(attn_type, known)
+    if len(names) not in (1, len(depths)):
+        raise UserError(
+            f"attn_type {attn_type!r} names {len(names)} forms of attention; give one, or {len(depths)} with commas, "
+            "one per stage"
+        )
+    if len(names) == 1:
+        names *= len(depths)
+    return [[name] * depth for name, depth in zip(names, depths)]
+
+
+def attention_form(attn_type: str, known: Iterable[str]) -> str:
+    """Return the one form of attention of a network without stages; arguments and errors as for `attention_forms`.
+
+    `attn_type` is a letter, I or S, or a name; both may stand there four times.
+    """
+    if _has_names(attn_type):
+        names = _names(attn_type, known)
+        if len(names) in (1, 4) and len(set(names)) == 1:
+            return names[0]
+        raise UserError(f"attn_type {attn_type!r} must be one form of attention, or four times the same")
+    if attn_type not in ("I", "S", "IIII", "SSSS"):
+        raise UserError(
+            f"attn_type {attn_type!r} must be 'I' (InLine) or 'S' (softmax), or four times the same"
+        )
+    return LETTERS[attn_type[0]]
+
+
+def _has_names(attn_type: object) -> bool:
+    """Whether an attn_type is made of names, which are in lower case, and not of letters."""
+    return isinstance(attn_type, str) and ("," in attn_type or attn_type != attn_type.upper())
+
+
+def _names(attn_type: str, known: Iterable[str]) -> list[str]:
+    known = list(known)
+    names = [name.strip() for name in attn_type.split(",")]
+    for name in names:
+        if name not in known:
+            raise unknown(f"form of attention in attn_type {short(attn_type)!r}:", name, known)
+    return names

@@ -8,12 +8,15 @@ B batch, h heads, N tokens, d head width, C = h * d channels, H x W token grid.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import paddle
 import paddle.nn.functional as F
+from paddle import Tensor
 
-from .tokens import map_to_tokens, mean_tokens, subtract_row, tokens_to_map
+from .tokens import Size, map_to_tokens, mean_tokens, subtract_row, tokens_to_map
 
-FEATURE_MAPS = {
+FEATURE_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
     "relu": F.relu,
     "leaky_relu": lambda x: F.leaky_relu(x, 0.01),
@@ -21,14 +24,16 @@ FEATURE_MAPS = {
 }
 
 
-def inline_attention(q, k, v, scale):
+def inline_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """Injective linear attention in O(N d^2).
 
     Centring the keys and the values leaves one d x d product. Its factor scale / N goes in before the sum
     over tokens, half of it on either side, so that float16 neither overflows nor underflows there.
 
     Args:
-        q, k, v: [B, h, N, d]; `scale`: usually d ** -0.5.
+        q, k, v: [B, h, N, d].
+        scale: usually d ** -0.5.
+
     Returns:
         [B, h, N, d]
     """
@@ -43,7 +48,7 @@ def inline_attention(q, k, v, scale):
     return subtract_row(paddle.matmul(q, kv), -v_mean)
 
 
-def inline_attention_weights(q, k, scale):
+def inline_attention_weights(q: Tensor, k: Tensor, scale: float) -> Tensor:
     """The same attention's weights [B, h, N, N], each row summing to 1: the definition, O(N^2)."""
     num_tokens = k.shape[2]
     k_centred = k - k.mean(axis=2, keepdim=True)
@@ -51,12 +56,12 @@ def inline_attention_weights(q, k, scale):
     return (paddle.matmul(q, k_centred, transpose_y=True) * scale + 1) / num_tokens
 
 
-def quadratic_inline_attention(q, k, v, scale):
+def quadratic_inline_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """`inline_attention` straight from its definition: the truth that the linear form is tested against."""
     return paddle.matmul(inline_attention_weights(q, k, scale), v)
 
 
-def softmax_attention(q, k, v, scale, bias=None):
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
     """softmax(scale * q k^T + bias) v: [B, h, N, d] and [B, h, M, d] twice -> [B, h, N, d].
 
     `bias`: [h, N, M], or [G, h, N, M] for each G batch entries in turn (the G windows of one image).
@@ -67,11 +72,14 @@ def softmax_attention(q, k, v, scale, bias=None):
     return paddle.matmul(F.softmax(logits, axis=-1), v)
 
 
-def local_residual(v, kernel, size):
+def local_residual(v: Tensor, kernel: Tensor, size: Size) -> Tensor:
     """Filter each image and channel with its own 3x3 kernel, zero padding 1.
 
     Args:
-        v: tokens [B, N, C] of the grid `size` (H, W); kernel: [B, C, 3, 3] (cross-correlation).
+        v: tokens [B, N, C].
+        kernel: [B, C, 3, 3] (cross-correlation).
+        size: the grid (H, W).
+
     Returns:
         [B, N, C]
     """
@@ -79,7 +87,7 @@ def local_residual(v, kernel, size):
     return form(v, kernel, size)
 
 
-def _filter_grouped(v, kernel, size):
+def _filter_grouped(v: Tensor, kernel: Tensor, size: Size) -> Tensor:
     """One convolution with a group per image and channel: the fastest eagerly. Not for programs: it fixes
     the batch, and oneDNN in Paddle 3.3 takes a filter for a constant and keeps the first call's."""
     batch, _, channels = v.shape
@@ -92,7 +100,7 @@ def _filter_grouped(v, kernel, size):
     return map_to_tokens(out.reshape([batch, channels, *size]))
 
 
-def _filter_shifted(v, kernel, size):
+def _filter_shifted(v: Tensor, kernel: Tensor, size: Size) -> Tensor:
     """Nine shifted products, summed, for programs of any batch. Channels stay last, which every engine
     multiplies fastest; and no `pad` operator, which paddle2onnx 2.1 exports with an undefined fill value."""
     (height, width), channels = size, v.shape[2]

@@ -7,53 +7,57 @@ The batch is always the dimension that is left to be inferred, so a traced progr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import paddle
+from paddle import Tensor
+
+Size = tuple[int, int]  # (height, width) of a grid, a window or an image
 
 
-def split_heads(x, num_heads):
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """[B, N, C], head-major -> [B, h, N, d]."""
     return x.reshape([-1, x.shape[1], num_heads, x.shape[2] // num_heads]).transpose([0, 2, 1, 3])
 
 
-def merge_heads(x):
+def merge_heads(x: Tensor) -> Tensor:
     """[B, h, N, d] -> [B, N, C]."""
     _, num_heads, num_tokens, head_dim = x.shape
     return x.transpose([0, 2, 1, 3]).reshape([-1, num_tokens, num_heads * head_dim])
 
 
-def tokens_to_map(x, size):
+def tokens_to_map(x: Tensor, size: Size) -> Tensor:
     """[B, N, C] -> [B, C, H, W]."""
     # Reshaped first: a pass of Paddle 3.3 for oneDNN loses the shape of a reshape behind a transpose.
     return x.reshape([-1, size[0], size[1], x.shape[2]]).transpose([0, 3, 1, 2])
 
 
-def map_to_tokens(x):
+def map_to_tokens(x: Tensor) -> Tensor:
     """[B, C, H, W] -> [B, N, C]."""
     return x.flatten(2).transpose([0, 2, 1])
 
 
-def concat_tokens(first, second):
+def concat_tokens(first: Tensor, second: Tensor) -> Tensor:
     """[B, N1, C], [B, N2, C] -> [B, N1 + N2, C]."""
     return paddle.concat([first, second], axis=1)
 
 
-def split_channels(x, parts):
-    """[B, N, parts * C] -> a list of `parts` tensors [B, N, C]."""
+def split_channels(x: Tensor, parts: int) -> Sequence[Tensor]:
+    """[B, N, parts * C] -> `parts` tensors [B, N, C]."""
     return paddle.split(x, parts, axis=-1)
 
 
-def concat_channels(parts):
+def concat_channels(parts: Sequence[Tensor]) -> Tensor:
     """Tensors [B, N, C_i] -> [B, N, sum of C_i]."""
     return paddle.concat(parts, axis=-1)
 
 
-def prepend_token(token, x):
+def prepend_token(token: Tensor, x: Tensor) -> Tensor:
     """A learned token [1, 1, C] in front of every image's tokens [B, N, C] -> [B, N + 1, C]."""
     return concat_tokens(token + paddle.zeros_like(x[:, :1]), x)
 
 
-def mean_tokens(x, keepdim=False):
+def mean_tokens(x: Tensor, keepdim: bool = False) -> Tensor:
     """[B, ..., N, C] -> [B, ..., C], with `keepdim` [B, ..., 1, C].
 
     In two steps, as over the rows and the columns of a grid: Paddle adds term after term, and in one go over
@@ -65,7 +69,7 @@ def mean_tokens(x, keepdim=False):
     return x.mean(axis=-2).mean(axis=-2, keepdim=keepdim)
 
 
-def subtract_row(x, row):
+def subtract_row(x: Tensor, row: Tensor) -> Tensor:
     """[..., N, d] - [..., 1, d]: one row from all.
 
     Paddle's CPU kernels broadcast over a dimension in the middle four times as slowly as they copy the row

@@ -11,7 +11,7 @@ from paddle_inline.layers.window_attention import WindowSoftmaxAttention
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 @pytest.mark.parametrize("wrap", [lambda layer: layer, Sequential], ids=["itself", "inside another"])
 def test_casting_keeps_indices(dtype, wrap):
-    layer = WindowSoftmaxAttention(4, 2, window=12)
+    layer = WindowSoftmaxAttention(4, 2, grid=(12, 12))
     expected = layer.relative_position_index.numpy()
     assert expected.max() == 528  # bfloat16 has no 257
     wrap(layer).to(dtype=dtype)

@@ -73,7 +73,9 @@ class TestBranches:
         """One list per block: its branches' windows, None for InLine branches, which have the whole grid."""
         model = build(package, **overrides)
         blocks = [block for i in "1234" for block in getattr(model, f"stage{i}")]
-        return [[getattr(attn, "window", None) for attn in block.attns] for block in blocks]
+        return [
+            [None if hasattr(attn, "residual") else attn.window for attn in block.attns] for block in blocks
+        ]
 
     def test_default_splits_follow_the_input(self, package, tensor):
         one_each = {"depths": (1, 1, 1, 1), "attn_type": "SSSS"}
@@ -210,7 +212,7 @@ class TestForward:
     [
         (
             {"inline_split": (8, 8, 4, 2)},
-            r"inline_split 8 of stage 1, whose grid is 16 x 16, makes stripes, on which InLine attention is "
+            r"inline_split 8 of stage 1, whose grid is 16 x 16, makes stripes, on which inline attention is "
             r"undefined: it needs the whole grid; leave inline_split out, or .* \(attn_type S\)",
         ),
         ({"inline_split": (16, 8, 4, 2), "img_size": (64, 96)}, "inline_split 16 .* 16 x 24, makes stripes"),

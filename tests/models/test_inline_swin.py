@@ -11,7 +11,11 @@ import paddle_inline
 import torch_ref
 from convert.parity import compare
 from convert.parity.inputs import rule_tensor
+from paddle_inline.layers.window_attention import WINDOW_ATTENTION
 from paddle_inline.models import inline_swin
+from paddle_inline.models.spec import attention_forms
+from paddle_inline.models.swin_windows import check_windows
+from paddle_inline.utils.errors import UserError
 
 # grids 16, 8, 4, 2; a window_size of 64 leaves I blocks global and gives S blocks windows of 8
 SMALL = {
@@ -140,13 +144,13 @@ class TestWindows:
         package.load_weights(model, {**state, **{key: state[key] * 0 + 7 for key in masks}})
         np.testing.assert_array_equal(model(x).detach().numpy(), expected)
 
-    @pytest.mark.parametrize("attn_type", ["I", "S"])
-    def test_a_token_moves_its_own_window_alone(self, package, tensor, attn_type):
+    @pytest.mark.parametrize("form", ["inline", "softmax"])
+    def test_a_token_moves_its_own_window_alone(self, package, tensor, form):
         """One block on an 8 x 8 grid of 4 x 4 windows. Shifted by 2, the window of token (0, 0) is that of
         the four corners to an InLine block, and to a masked softmax block its own corner alone."""
         block = type(build(package).layers[0].blocks[0])
         for shift in (0, 2):
-            layer = block(8, 2, (8, 8), 4, shift, attn_type)
+            layer = block(dim=8, num_heads=2, form=form, grid=(8, 8), window=4, shift=shift)
             layer.eval()
             weights = {key: value.numpy() for key, value in layer.state_dict().items()}
             kept = {key: value for key, value in weights.items() if key.endswith(("mask", "index"))}
@@ -160,7 +164,7 @@ class TestWindows:
             expected = np.zeros((8, 8), bool)
             expected[:4, :4] = shift == 0
             if shift:
-                near = [0, 1, 6, 7] if attn_type == "I" else [0, 1]
+                near = [0, 1, 6, 7] if form == "inline" else [0, 1]
                 expected[np.ix_(near, near)] = True
             np.testing.assert_array_equal(moved, expected)
 
@@ -267,14 +271,14 @@ def test_what_cannot_be_built_is_refused(package, tensor, overrides, message):
     [((224, 224), 30, "IIIS"), ((96, 96), None, "SSSS"), ((320, 1024), None, "IISS")],
 )
 def test_the_sizes_that_a_refusal_names_work(img_size, window_size, attn_type):
-    letters = inline_swin.attention_types(attn_type, (2, 2, 2, 2))
-    with pytest.raises(ValueError) as refusal:
-        inline_swin.check_windows(img_size, window_size, letters)
+    forms = attention_forms(attn_type, (2, 2, 2, 2), WINDOW_ATTENTION)
+    with pytest.raises(UserError) as refusal:
+        check_windows(img_size, window_size, forms)
     ways = str(refusal.value).split("; try ")[1].split(" or ")
     for way in ways:
         name, value = way.split(" ", 1)
         settings = {"img_size": img_size, "window_size": window_size, name: eval(value)}
-        inline_swin.check_windows(letters=letters, **settings)
+        check_windows(forms=forms, **settings)
 
 
 def test_no_decay_names_are_the_family_s():

@@ -13,16 +13,18 @@ FLOORS = ("ops", "layers", "models")
 # What stands on one side only ("-" paddle_inline, "+" torch_ref), and why. An entry that is untrue fails.
 ALLOWED = {
     "- layers/basic.py: class Module": "torch casts floating tensors alone anyway; its Module is nn.Module",
-    "- layers/basic.py: def Module._apply(self, func, *args, **kwargs)": "as above",
-    "- layers/basic.py: def _uniform(fan_in)": "torch initialises its convolutions so by default",
-    "- layers/basic.py: def TanhGELU.forward(self, x)": "only Paddle is translated to ONNX",
-    "- layers/basic.py: def LayerNorm.forward(self, x)": "Paddle rounds epsilon to float32",
-    "- layers/basic.py: def exact_epsilon_scale(epsilon)": "as above",
-    "- layers/batch_norm.py: def BatchNorm2d.forward(self, x)": "Paddle's running variance is the biased one",
-    "- ops/inline_attention.py: def _filter_grouped(v, kernel, size)": "only Paddle is traced for any batch",
-    "- ops/inline_attention.py: def _filter_shifted(v, kernel, size)": "as above",
-    "- ops/softmax_free.py: def _largest(x, axis)": "only Paddle is translated to ONNX",
-    "- ops/tokens.py: def subtract_row(x, row)": "torch broadcasts as fast",
+    "- layers/basic.py: def Module._apply(self, func: Any, *args: Any, **kwargs: Any)": "as above",
+    "- layers/basic.py: def _uniform(fan_in: int)": "torch initialises its convolutions so by default",
+    "- layers/basic.py: def TanhGELU.forward(self, x: Tensor)": "only Paddle is translated to ONNX",
+    "- layers/basic.py: def LayerNorm.forward(self, x: Tensor)": "Paddle rounds epsilon to float32",
+    "- layers/basic.py: def exact_epsilon_scale(epsilon: float)": "as above",
+    "- layers/batch_norm.py: def BatchNorm2d.forward(self, x: Tensor)": "Paddle's running variance is the biased one",
+    "- ops/inline_attention.py: def _filter_grouped(v: Tensor, kernel: Tensor, size: Size)": (
+        "only Paddle is traced for any batch"
+    ),
+    "- ops/inline_attention.py: def _filter_shifted(v: Tensor, kernel: Tensor, size: Size)": "as above",
+    "- ops/softmax_free.py: def _largest(x: Tensor, axis: list[int])": "only Paddle is translated to ONNX",
+    "- ops/tokens.py: def subtract_row(x: Tensor, row: Tensor)": "torch broadcasts as fast",
 }
 
 

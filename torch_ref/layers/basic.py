@@ -6,34 +6,36 @@ Linear weights: truncated normal, std 0.02; convolutions: PyTorch's default, uni
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Module, ModuleList, Sequential, Identity = nn.Module, nn.ModuleList, nn.Sequential, nn.Identity
 Dropout, GELU, ReLU = nn.Dropout, nn.GELU, nn.ReLU
 
 
-def meta_init():
-    """A context in which models are built whose parameters have shapes and no values, in no time."""
+def meta_init() -> AbstractContextManager:
+    """Return a context in which models are built in no time, their parameters with shapes and without values."""
     return torch.device("meta")
 
 
-def token_parameter(*shape):
-    """A learned token, position embedding or bias table: truncated normal, std 0.02."""
+def token_parameter(*shape: int) -> Tensor:
+    """Return a learned token, position embedding or bias table: truncated normal, std 0.02."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=0.02))
 
 
 class TanhGELU(nn.GELU):
     """GELU by its tanh approximation."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(approximate="tanh")
 
 
 class Linear(nn.Linear):
     """x W^T + b over the last dimension; PyTorch stores W as [out, in], Paddle as [in, out]."""
 
-    def __init__(self, in_features, out_features, bias=True):
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias=bias)
         nn.init.trunc_normal_(self.weight, std=0.02)
         if bias:
@@ -43,14 +45,23 @@ class Linear(nn.Linear):
 class Conv1d(nn.Conv1d):
     """1-d convolution over [B, C, N]."""
 
-    def __init__(self, in_channels, out_channels, kernel_size, groups=1):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, groups: int = 1) -> None:
         super().__init__(in_channels, out_channels, kernel_size, groups=groups)
 
 
 class Conv2d(nn.Conv2d):
     """2-d convolution over [B, C, H, W]."""
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, groups=1, bias=True):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
         super().__init__(
             in_channels,
             out_channels,
@@ -65,5 +76,5 @@ class Conv2d(nn.Conv2d):
 class LayerNorm(nn.LayerNorm):
     """Normalises the last dimension."""
 
-    def __init__(self, dim, eps=1e-6):
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
         super().__init__(dim, eps=eps)

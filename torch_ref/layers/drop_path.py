@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import torch
 
-from .basic import Module
+from .basic import Module, Tensor
 
 
 class DropPath(Module):
     """In training, zeroes each sample with probability `rate` and divides the others by 1 - rate.
 
     Args:
-        rate: 0 <= rate < 1. Input and output: [B, ...].
+        rate: 0 <= rate < 1.
+
+    Input and output: [B, ...].
     """
 
-    def __init__(self, rate=0.0):
+    def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
         self.rate = rate
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if self.rate == 0 or not self.training:
             return x
         keep = 1 - self.rate
@@ -26,6 +28,6 @@ class DropPath(Module):
         return x * (torch.bernoulli(torch.full(shape, keep, device=x.device)) / keep).to(x.dtype)
 
 
-def depth_rates(rate, depth):
-    """The rates of `depth` blocks: linear from 0 at the first to `rate` at the last block."""
+def depth_rates(rate: float, depth: int) -> list[float]:
+    """Return the rates of `depth` blocks: linear from 0 at the first to `rate` at the last block."""
     return [rate * i / max(depth - 1, 1) for i in range(depth)]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch.utils.checkpoint import checkpoint
 
+from .basic import Module, Tensor
 
-def run_block(block, *inputs, recompute=False):
-    """block(*inputs); with `recompute` and gradients wanted, its activations are not kept."""
+
+def run_block(block: Module, *inputs: Any, recompute: bool = False) -> Tensor:
+    """Return block(*inputs); with `recompute` and in train mode, its activations are not kept."""
     if recompute and block.training:
         return checkpoint(block, *inputs, use_reentrant=False)
     return block(*inputs)

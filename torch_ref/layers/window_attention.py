@@ -5,81 +5,93 @@ B batch, N tokens of the H x W grid, C channels, h heads. Sizes and windows are 
 
 from __future__ import annotations
 
-from ..ops.inline_attention import FEATURE_MAPS, inline_attention, local_residual, softmax_attention
-from ..ops.tokens import map_to_tokens, merge_heads, split_heads, tokens_to_map
+from typing import Any
+
+from ..ops.tokens import Size, map_to_tokens, split_channels, tokens_to_map
 from ..ops.windows import cut_windows, join_windows, relative_position_bias, relative_position_index
-from ..utils.errors import unknown
-from .attention import LocalFilter, SoftmaxAttention
-from .basic import Conv2d, Module, token_parameter
+from .attention import ATTENTION, Attention, InLineAttention, SoftmaxAttention
+from .basic import Conv2d, Tensor, token_parameter
 
 
 class WindowSoftmaxAttention(SoftmaxAttention):
     """Softmax attention inside w x w windows, with a learned relative position bias (Swin, section 3.2).
 
-    Input [B * windows, w * w, C] and, where windows are shifted, the mask [windows, w * w, w * w] that is
-    added to the logits; output as the input.
+    Args:
+        dim, num_heads: C and h.
+        grid: the window (w, w).
+        common: as for `Attention`.
     """
 
-    def __init__(self, dim, num_heads, window, qkv_bias=True, drop_rate=0.0):
-        super().__init__(dim, num_heads, qkv_bias, drop_rate)
-        self.relative_position_bias_table = token_parameter((2 * window - 1) ** 2, num_heads)
-        self.register_buffer("relative_position_index", relative_position_index(window))
+    def __init__(self, dim: int, num_heads: int, *, grid: Size, **common: Any) -> None:
+        super().__init__(dim, num_heads, grid=grid, **common)
+        self.relative_position_bias_table = token_parameter((2 * grid[0] - 1) ** 2, num_heads)
+        self.register_buffer("relative_position_index", relative_position_index(grid[0]))
 
-    def forward(self, x, size, mask=None):
+    @staticmethod
+    def buffer_shapes(grid: Size) -> dict[str, tuple[int, ...]]:
+        tokens = grid[0] * grid[1]
+        return {"relative_position_index": (tokens, tokens)}
+
+    def forward(self, x: Tensor, size: Size, mask: Tensor | None = None) -> Tensor:
+        """Tokens of windows [B * windows, w * w, C] -> the same shape.
+
+        Args:
+            mask: [windows, w * w, w * w], added to the logits where windows are shifted.
+        """
         bias = relative_position_bias(self.relative_position_bias_table, self.relative_position_index)
         if mask is not None:
             bias = bias + mask.unsqueeze(1)
-        return SoftmaxAttention.forward(self, x, size, bias)  # Paddle 2.6 traces no super()
+        q, k, v = split_channels(self.qkv(x), 3)
+        return self.proj_drop(self.proj(self.attend(q, k, v, None, size, bias)))
 
 
-class StripeSoftmaxAttention(Module):
-    """Softmax attention inside windows of the grid, with LePE: a depthwise 3x3 convolution of the values,
-    zero padded at the window's border (CSwin, CVPR 2022, section 3.3).
+class Branch(Attention):
+    """One branch of CSwin's attention: a base to put before a form's layer.
+
+    The form attends inside windows of the grid; LePE, a depthwise 3x3 convolution of the values that is zero padded
+    at the window's border, is added (CSwin, CVPR 2022, section 3.3). The block projects.
 
     Args:
-        dim, num_heads: C and h; size, window: the grid and its windows, which divide it.
-    Input q, k, v [B, N, C] and the context [B, C], which it does not use; output [B, N, C].
+        dim, num_heads: C and h of the branch.
+        grid, window: (H, W) and the windows that it is cut into, which divide it.
+        options: as for the form's own layer.
     """
 
-    def __init__(self, dim, num_heads, size, window):
-        super().__init__()
-        self.num_heads = num_heads
-        self.scale = (dim // num_heads) ** -0.5
-        self.size = size
+    def __init__(self, dim: int, num_heads: int, *, grid: Size, window: Size, **options: Any) -> None:
+        super().__init__(dim, num_heads, grid=window, **options)
+        self.grid = grid
         self.window = window
+
+    def add_projections(self, dim: int, qkv_bias: bool, drop_rate: float) -> None:
         self.get_v = Conv2d(dim, dim, 3, padding=1, groups=dim)
 
-    def forward(self, q, k, v, context):
-        q, k, v = (cut_windows(part, self.size, self.window) for part in (q, k, v))
-        positions = map_to_tokens(self.get_v(tokens_to_map(v, self.window)))
-        q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))
-        out = merge_heads(softmax_attention(q, k, v, self.scale)) + positions
-        return join_windows(out, self.size, self.window)
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
+        """q, k, v [B, N, C] of the block and the mean token [B, C] of its input -> [B, N, C]."""
+        q, k, v = (cut_windows(part, self.grid, self.window) for part in (q, k, v))
+        out = self.attend(q, k, v, context, self.window)
+        out = out + map_to_tokens(self.get_v(tokens_to_map(v, self.window)))
+        return join_windows(out, self.grid, self.window)
 
 
-class GridInLineAttention(Module):
-    """Injective linear attention over the whole grid, with the local residual and LePE.
+class InLineBranch(Branch, InLineAttention):
+    """Injective linear attention over the whole grid, with the local residual and LePE."""
 
-    Args:
-        dim, num_heads, size: C, h and the grid.
-        kernel_function: the feature map of q and k, a key of FEATURE_MAPS.
-    Input q, k, v [B, N, C] and the context [B, C] that predicts the residual's filter; output [B, N, C].
-    """
 
-    def __init__(self, dim, num_heads, size, kernel_function="identity"):
-        super().__init__()
-        if kernel_function not in FEATURE_MAPS:
-            raise unknown("kernel_function", kernel_function, FEATURE_MAPS)
-        self.num_heads = num_heads
-        self.scale = (dim // num_heads) ** -0.5
-        self.size = size
-        self.feature_map = FEATURE_MAPS[kernel_function]
-        self.get_v = Conv2d(dim, dim, 3, padding=1, groups=dim)
-        self.residual = LocalFilter(dim, num_heads)
+class SoftmaxBranch(Branch, SoftmaxAttention):
+    """Softmax attention inside stripes of the grid, with LePE."""
 
-    def forward(self, q, k, v, context):
-        local = local_residual(v, self.residual(context), self.size)
-        positions = map_to_tokens(self.get_v(tokens_to_map(v, self.size)))
-        q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))
-        out = inline_attention(self.feature_map(q), self.feature_map(k), v, self.scale)
-        return merge_heads(out) + local + positions
+
+def in_branch(layer: type[Attention]) -> type[Attention]:
+    """The layer of a form inside a branch."""
+    return type(f"{layer.__name__}Branch", (Branch, layer), {"__doc__": layer.__doc__})
+
+
+# a form's name -> its layer in Swin
+WINDOW_ATTENTION: dict[str, type[Attention]] = {**ATTENTION, "softmax": WindowSoftmaxAttention}
+
+# a form's name -> its layer in CSwin, whose blocks project: forms that project in their own way do not fit
+BRANCH_ATTENTION: dict[str, type[Attention]] = {
+    **{form: in_branch(layer) for form, layer in ATTENTION.items() if layer.forward is Attention.forward},
+    "inline": InLineBranch,
+    "softmax": SoftmaxBranch,
+}

@@ -5,23 +5,25 @@ B batch, N patch tokens (H x W grid), C channels. The class token comes first an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
-from ..layers.attention import InLineAttention, SoftmaxAttention
-from ..layers.basic import Dropout, Identity, LayerNorm, Linear, Module, ModuleList, token_parameter
+from ..layers.attention import ATTENTION, build_attention
+from ..layers.basic import Dropout, Identity, LayerNorm, Linear, Module, ModuleList, Tensor, token_parameter
 from ..layers.drop_path import DropPath, depth_rates
 from ..layers.mlp import Mlp
 from ..layers.patch_embed import PatchEmbed
 from ..layers.recompute import run_block
-from ..ops.tokens import prepend_token, tokens_to_map
+from ..ops.tokens import Size, prepend_token, tokens_to_map
 from .spec import (
     Published,
+    attention_form,
     check_heads,
     check_image,
     check_spec,
     chosen_blocks,
     image_size,
-    one_attention_type,
 )
 
 
@@ -37,7 +39,7 @@ class DeiTSpec:
     mlp_ratio: float = 4.0
     in_chans: int = 3
     num_classes: int = 1000  # 0: no head
-    attn_type: str = "I"  # I or S, once or four times
+    attn_type: str = "I"  # I, S or the name of a form of attention, once or four times
     kernel_function: str = "identity"
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
@@ -55,26 +57,38 @@ VARIANTS = {
 
 
 class Block(Module):
-    """Pre-norm transformer block: tokens [B, 1 + N, C] and the grid (H, W) -> tokens."""
+    """Pre-norm transformer block: tokens [B, 1 + N, C] and the grid (H, W) -> tokens.
 
-    def __init__(self, dim, num_heads, mlp_ratio, attn_type, kernel_function, drop_rate, drop_path_rate):
+    Args:
+        dim, num_heads: C and h.
+        form: its attention, a name in ATTENTION; options: of the forms.
+        grid: (H, W).
+        mlp_ratio: hidden channels of the perceptron / C.
+        drop_rate, drop_path_rate: of single numbers, and of a branch.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        form: str,
+        grid: Size,
+        mlp_ratio: float = 4.0,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        options: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.norm1 = LayerNorm(dim)
-        if attn_type == "I":
-            self.attn = InLineAttention(
-                dim,
-                num_heads,
-                drop_rate=drop_rate,
-                kernel_function=kernel_function,
-                num_prefix_tokens=1,
-            )
-        else:
-            self.attn = SoftmaxAttention(dim, num_heads, drop_rate=drop_rate)
+        self.attn = build_attention(
+            ATTENTION, form, dim, num_heads, grid=grid, prefix_tokens=1, drop_rate=drop_rate, options=options
+        )
         self.drop_path = DropPath(drop_path_rate)
         self.norm2 = LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop_rate)
 
-    def forward(self, x, size):
+    def forward(self, x: Tensor, size: Size) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x), size))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -82,19 +96,20 @@ class Block(Module):
 class InLineDeiT(Module):
     """Images [B, in_chans, *img_size] -> logits [B, num_classes].
 
-    Raises ValueError for an image of another size than it was built for.
+    Raises:
+        UserError: in `forward`, for images of another size than it was built for.
     """
 
     NO_DECAY = ("pos_embed", "cls_token")
 
-    def __init__(self, spec):
+    def __init__(self, spec: DeiTSpec) -> None:
         super().__init__()
         check_spec(spec)
         check_heads(spec.embed_dim, spec.num_heads)
         self.spec = spec
         self.img_size = image_size(spec.img_size, spec.patch_size)
-        self.grid = tuple(side // spec.patch_size for side in self.img_size)
-        letter = one_attention_type(spec.attn_type)
+        self.grid = (self.img_size[0] // spec.patch_size, self.img_size[1] // spec.patch_size)
+        form = attention_form(spec.attn_type, ATTENTION)
         self.cls_token = token_parameter(1, 1, spec.embed_dim)
         self.pos_embed = token_parameter(1, 1 + self.grid[0] * self.grid[1], spec.embed_dim)
         self.patch_embed = PatchEmbed(spec.patch_size, spec.in_chans, spec.embed_dim)
@@ -102,13 +117,14 @@ class InLineDeiT(Module):
         self.blocks = ModuleList(
             [
                 Block(
-                    spec.embed_dim,
-                    spec.num_heads,
-                    spec.mlp_ratio,
-                    letter,
-                    spec.kernel_function,
-                    spec.drop_rate,
-                    rate,
+                    dim=spec.embed_dim,
+                    num_heads=spec.num_heads,
+                    form=form,
+                    grid=self.grid,
+                    mlp_ratio=spec.mlp_ratio,
+                    drop_rate=spec.drop_rate,
+                    drop_path_rate=rate,
+                    options={"kernel_function": spec.kernel_function},
                 )
                 for rate in depth_rates(spec.drop_path_rate, spec.depth)
             ]
@@ -116,24 +132,24 @@ class InLineDeiT(Module):
         self.norm = LayerNorm(spec.embed_dim)
         self.head = Linear(spec.embed_dim, spec.num_classes) if spec.num_classes else Identity()
 
-    def embed(self, x):
+    def embed(self, x: Tensor) -> Tensor:
         """Images -> class and patch tokens with their positions, [B, 1 + N, C]."""
         check_image(x, (self.spec.in_chans, *self.img_size))
         x = prepend_token(self.cls_token, self.patch_embed(x))
         return self.pos_drop(x + self.pos_embed)
 
-    def forward_features(self, x):
+    def forward_features(self, x: Tensor) -> Tensor:
         """Images -> normed class and patch tokens, [B, 1 + N, C]."""
         x = self.embed(x)
         for block in self.blocks:
             x = run_block(block, x, self.grid, recompute=self.spec.recompute)
         return self.norm(x)
 
-    def forward_head(self, x):
+    def forward_head(self, x: Tensor) -> Tensor:
         """Tokens of `forward_features` -> logits, [B, num_classes] (without a head: [B, C])."""
         return self.head(x[:, 0])
 
-    def forward_intermediates(self, x, indices=None):
+    def forward_intermediates(self, x: Tensor, indices: Iterable[int] | None = None) -> list[Tensor]:
         """Images -> the patch tokens after the chosen blocks, as maps [B, C, H, W].
 
         `indices` defaults to four evenly spaced blocks, the last among them.
@@ -146,5 +162,5 @@ class InLineDeiT(Module):
                 maps[i] = tokens_to_map(x[:, 1:], self.grid)
         return [maps[i] for i in indices]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))

@@ -5,21 +5,23 @@ B batch, N tokens, C channels, H x W token grid: in stage s of 0 .. 3 the image'
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
-from ..layers.attention import InLineAttention
-from ..layers.basic import Dropout, Identity, LayerNorm, Linear, Module, ModuleList
+from ..layers.attention import build_attention
+from ..layers.basic import Dropout, Identity, LayerNorm, Linear, Module, ModuleList, Tensor
 from ..layers.drop_path import DropPath, depth_rates
 from ..layers.mlp import Mlp
 from ..layers.patch_embed import PatchEmbed
 from ..layers.recompute import run_block
-from ..layers.window_attention import WindowSoftmaxAttention
-from ..ops.tokens import mean_tokens, tokens_to_map
+from ..layers.window_attention import WINDOW_ATTENTION
+from ..ops.tokens import Size, mean_tokens, tokens_to_map
 from ..ops.windows import cut_windows, gather_neighbours, join_windows, roll_tokens, shift_mask
 from ..utils.errors import UserError
 from .spec import (
     Published,
-    attention_types,
+    attention_forms,
     check_heads,
     check_image,
     check_spec,
@@ -28,8 +30,8 @@ from .spec import (
     image_size,
     stage_parts,
 )
+from .swin_windows import STRIDES, block_window, buffer_shapes, check_windows
 
-STRIDES = (4, 8, 16, 32)  # of the image; the first is the patch size
 EPS = 1e-5  # of every LayerNorm
 
 
@@ -40,7 +42,7 @@ class SwinSpec:
     embed_dim: int  # of the first stage; it doubles at each next one
     depths: tuple[int, ...]
     num_heads: tuple[int, ...]
-    attn_type: str = "IIIS"  # one letter per stage, I, S or M, and M's number of InLine blocks
+    attn_type: str = "IIIS"  # I, S or M per stage, and M's number of InLine blocks; or names of forms
     img_size: int | tuple[int, int] = 224  # pixels; (height, width) if not square
     window_size: int | None = None  # tokens; None: the smaller side of the first stage's grid
     mlp_ratio: float = 4.0
@@ -72,117 +74,63 @@ VARIANTS = {
 }
 
 
-def window_side(grid, window_size, letter):
-    """The window's side in a stage: S blocks have smaller windows, and none is larger than the grid."""
-    return min(window_size if letter == "I" else max(7, window_size // 8), *grid)
-
-
-def block_window(grid, window_size, letter, number):
-    """(side, shift) of the windows of a stage's block: odd ones are shifted where there is more than one."""
-    side = window_side(grid, window_size, letter)
-    return side, side // 2 if number % 2 and side < min(grid) else 0
-
-
-def buffer_shapes(img_size, window_size, letters):
-    """{name: shape} of what a model of (H, W) images, this window_size and these letters keeps beside its
-    parameters; {} if a window does not divide its grid."""
-    if indivisible_windows(img_size, window_size, letters):
-        return {}
-    shapes = {}
-    for i, stride in enumerate(STRIDES):
-        grid = (img_size[0] // stride, img_size[1] // stride)
-        for j, letter in enumerate(letters[i]):
-            side, shift = block_window(grid, window_size or min(img_size) // STRIDES[0], letter, j)
-            if shift:
-                windows = grid[0] * grid[1] // side**2
-                shapes[f"layers.{i}.blocks.{j}.attn_mask"] = (windows, side**2, side**2)
-            if letter == "S":
-                shapes[f"layers.{i}.blocks.{j}.attn.relative_position_index"] = (side**2, side**2)
-    return shapes
-
-
-def indivisible_windows(img_size, window_size, letters):
-    """(stage, grid, window side) wherever a window does not divide its grid, for images of (H, W)."""
-    found = []
-    for stage, (stride, kinds) in enumerate(zip(STRIDES, letters)):
-        grid = (img_size[0] // stride, img_size[1] // stride)
-        for letter in sorted(set(kinds)):
-            side = window_side(grid, window_size or min(img_size) // STRIDES[0], letter)
-            if grid[0] % side or grid[1] % side:
-                found.append((stage, grid, side))
-    return found
-
-
-def check_windows(img_size, window_size, letters):
-    """Refuse windows that do not divide their grids: ValueError naming the nearest sizes that work."""
-    bad = indivisible_windows(img_size, window_size, letters)
-    if not bad:
-        return
-    stage, grid, side = bad[0]
-    steps = range(-32, 33)
-    pairs = [(n, n) for n in steps] if img_size[0] == img_size[1] else [(m, n) for m in steps for n in steps]
-    sizes = [(img_size[0] + 32 * m, img_size[1] + 32 * n) for m, n in sorted(pairs, key=_distance)]
-    sizes = [size for size in sizes if min(size) > 0 and not indivisible_windows(size, window_size, letters)]
-    windows = sorted(range(1, max(img_size) // STRIDES[0] + 1), key=lambda w: abs(w - (window_size or side)))
-    windows = [window for window in windows if not indivisible_windows(img_size, window, letters)]
-    ways = [f"img_size {size}" for size in sizes[:2]] + [f"window_size {window}" for window in windows[:2]]
-    raise UserError(
-        f"img_size {img_size} gives stage {stage + 1} a grid of {grid[0]} x {grid[1]}, which its window of "
-        f"{side} x {side} does not divide; try {' or '.join(ways) or 'another attn_type'}"
-    )
-
-
-def _distance(step):
-    return abs(step[0]) + abs(step[1])
-
-
 class Block(Module):
     """Pre-norm transformer block that attends inside windows, on a grid fixed when it is built.
 
     Args:
-        size: the grid (H, W); window: the side of its square windows; shift: rows and columns by which
-            they are displaced.
-        attn_type: I, windows that see all they hold; S, with a relative position bias and the mask.
+        dim, num_heads: C and h.
+        form: its attention, a name in WINDOW_ATTENTION; options: of the forms.
+        grid: (H, W); window: the side of its square windows; shift: rows and columns by which they are displaced.
+        mlp_ratio: hidden channels of the perceptron / C; qkv_bias: of the projection to q, k and v.
+        drop_rate, drop_path_rate: of single numbers, and of a branch.
+
     Input and output: [B, H * W, C].
     """
 
     def __init__(
         self,
-        dim,
-        num_heads,
-        size,
-        window,
-        shift,
-        attn_type,
-        mlp_ratio=4.0,
-        qkv_bias=True,
-        kernel_function="identity",
-        drop_rate=0.0,
-        drop_path_rate=0.0,
-    ):
+        *,
+        dim: int,
+        num_heads: int,
+        form: str,
+        grid: Size,
+        window: int,
+        shift: int = 0,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        options: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
-        self.size = size
+        self.grid = grid
         self.window = (window, window)
         self.shift = shift
-        self.masked = shift > 0 and attn_type == "S"
-        if shift > 0:  # InLine blocks keep the mask too, unused: checkpoints have it
-            self.register_buffer("attn_mask", shift_mask(size, self.window, shift))
+        if shift > 0:  # blocks that do not mask keep the mask too: checkpoints have it
+            self.register_buffer("attn_mask", shift_mask(grid, self.window, shift))
         self.norm1 = LayerNorm(dim, EPS)
-        if attn_type == "I":
-            self.attn = InLineAttention(dim, num_heads, qkv_bias, drop_rate, kernel_function)
-        else:
-            self.attn = WindowSoftmaxAttention(dim, num_heads, window, qkv_bias, drop_rate)
+        self.attn = build_attention(
+            WINDOW_ATTENTION,
+            form,
+            dim,
+            num_heads,
+            grid=self.window,
+            qkv_bias=qkv_bias,
+            drop_rate=drop_rate,
+            options=options,
+        )
+        self.masked = shift > 0 and self.attn.windowed
         self.drop_path = DropPath(drop_path_rate)
         self.norm2 = LayerNorm(dim, EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop_rate)
 
-    def attend(self, x):
+    def attend(self, x: Tensor) -> Tensor:
         """The normed tokens through the windows' attention, [B, N, C] -> [B, N, C]."""
-        x = cut_windows(roll_tokens(x, self.size, -self.shift), self.size, self.window)
+        x = cut_windows(roll_tokens(x, self.grid, -self.shift), self.grid, self.window)
         x = self.attn(x, self.window, self.attn_mask) if self.masked else self.attn(x, self.window)
-        return roll_tokens(join_windows(x, self.size, self.window), self.size, self.shift)
+        return roll_tokens(join_windows(x, self.grid, self.window), self.grid, self.shift)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attend(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -190,26 +138,26 @@ class Block(Module):
 class PatchMerging(Module):
     """Halves both sides of the grid and doubles the channels: [B, H * W, C] -> [B, H / 2 * W / 2, 2 * C]."""
 
-    def __init__(self, dim, size):
+    def __init__(self, dim: int, grid: Size) -> None:
         super().__init__()
-        self.size = size
+        self.grid = grid
         self.reduction = Linear(4 * dim, 2 * dim, bias=False)
         self.norm = LayerNorm(4 * dim, EPS)
 
-    def forward(self, x):
-        return self.reduction(self.norm(gather_neighbours(x, self.size)))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.reduction(self.norm(gather_neighbours(x, self.grid)))
 
 
 class Stage(Module):
     """Blocks on one grid, [B, H * W, C] -> [B, H * W, C]; `downsample` leads on to the next stage."""
 
-    def __init__(self, blocks, downsample, recompute=False):
+    def __init__(self, blocks: list[Block], downsample: Module, recompute: bool = False) -> None:
         super().__init__()
         self.blocks = ModuleList(blocks)
         self.downsample = downsample
         self.recompute = recompute
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
             x = run_block(block, x, recompute=self.recompute)
         return x
@@ -218,18 +166,19 @@ class Stage(Module):
 class InLineSwin(Module):
     """Images [B, in_chans, *img_size] -> logits [B, num_classes].
 
-    Raises ValueError for an image of another size than it was built for.
+    Raises:
+        UserError: in `forward`, for images of another size than it was built for.
     """
 
     NO_DECAY = ("absolute_pos_embed", "relative_position_bias_table")
 
     @staticmethod
-    def buffer_shapes(spec):
-        """{name: shape} of a model's buffers, before it is built."""
-        letters = attention_types(spec.attn_type, spec.depths)
-        return buffer_shapes(image_size(spec.img_size, STRIDES[-1]), spec.window_size, letters)
+    def buffer_shapes(spec: SwinSpec) -> dict[str, tuple[int, ...]]:
+        """Return {name: shape} of a model's buffers, before it is built."""
+        forms = attention_forms(spec.attn_type, spec.depths, WINDOW_ATTENTION)
+        return buffer_shapes(image_size(spec.img_size, STRIDES[-1]), spec.window_size, forms)
 
-    def __init__(self, spec):
+    def __init__(self, spec: SwinSpec) -> None:
         super().__init__()
         check_spec(spec)
         check_stages(spec, ("depths", "num_heads"))
@@ -239,8 +188,8 @@ class InLineSwin(Module):
         self.spec = spec
         self.img_size = image_size(spec.img_size, STRIDES[-1])
         self.grids = [(self.img_size[0] // stride, self.img_size[1] // stride) for stride in STRIDES]
-        letters = attention_types(spec.attn_type, spec.depths)
-        check_windows(self.img_size, window_size, letters)
+        forms = attention_forms(spec.attn_type, spec.depths, WINDOW_ATTENTION)
+        check_windows(self.img_size, window_size, forms)
         rates = stage_parts(depth_rates(spec.drop_path_rate, sum(spec.depths)), spec.depths)
         self.patch_embed = PatchEmbed(STRIDES[0], spec.in_chans, spec.embed_dim, norm_eps=EPS)
         self.pos_drop = Dropout(spec.drop_rate)
@@ -249,21 +198,21 @@ class InLineSwin(Module):
             dim = spec.embed_dim * 2**i
             check_heads(dim, spec.num_heads[i])
             blocks = []
-            for j, (letter, rate) in enumerate(zip(letters[i], rates[i])):
-                side, shift = block_window(grid, window_size or min(self.grids[0]), letter, j)
+            for j, (form, rate) in enumerate(zip(forms[i], rates[i])):
+                side, shift = block_window(grid, window_size or min(self.grids[0]), form, j)
                 blocks.append(
                     Block(
-                        dim,
-                        spec.num_heads[i],
-                        grid,
-                        side,
-                        shift,
-                        letter,
-                        spec.mlp_ratio,
-                        spec.qkv_bias,
-                        spec.kernel_function,
-                        spec.drop_rate,
-                        rate,
+                        dim=dim,
+                        num_heads=spec.num_heads[i],
+                        form=form,
+                        grid=grid,
+                        window=side,
+                        shift=shift,
+                        mlp_ratio=spec.mlp_ratio,
+                        qkv_bias=spec.qkv_bias,
+                        drop_rate=spec.drop_rate,
+                        drop_path_rate=rate,
+                        options={"kernel_function": spec.kernel_function},
                     )
                 )
             downsample = PatchMerging(dim, grid) if i < len(STRIDES) - 1 else Identity()
@@ -271,23 +220,23 @@ class InLineSwin(Module):
         self.norm = LayerNorm(dim, EPS)
         self.head = Linear(dim, spec.num_classes) if spec.num_classes else Identity()
 
-    def embed(self, x):
+    def embed(self, x: Tensor) -> Tensor:
         """Images -> the first stage's tokens, [B, H / 4 * W / 4, C]."""
         check_image(x, (self.spec.in_chans, *self.img_size))
         return self.pos_drop(self.patch_embed(x))
 
-    def forward_features(self, x):
+    def forward_features(self, x: Tensor) -> Tensor:
         """Images -> the last stage's normed tokens, [B, H / 32 * W / 32, C]."""
         x = self.embed(x)
         for stage in self.layers:
             x = stage.downsample(stage(x))
         return self.norm(x)
 
-    def forward_head(self, x):
+    def forward_head(self, x: Tensor) -> Tensor:
         """Tokens of `forward_features` -> logits, [B, num_classes] (without a head: [B, C])."""
         return self.head(mean_tokens(x))
 
-    def forward_intermediates(self, x, indices=None):
+    def forward_intermediates(self, x: Tensor, indices: Iterable[int] | None = None) -> list[Tensor]:
         """Images -> the maps [B, C, H, W] after the chosen stages of 0 .. 3, of strides 4, 8, 16, 32.
 
         `indices` defaults to all four; stages behind the last chosen one are not run. The maps are not
@@ -300,5 +249,5 @@ class InLineSwin(Module):
             maps.append(tokens_to_map(x, self.grids[i]))
         return [maps[i] for i in indices]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))

@@ -8,12 +8,15 @@ B batch, h heads, N tokens, d head width, C = h * d channels, H x W token grid.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from .tokens import map_to_tokens, mean_tokens, tokens_to_map
+from .tokens import Size, map_to_tokens, mean_tokens, tokens_to_map
 
-FEATURE_MAPS = {
+FEATURE_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
     "relu": F.relu,
     "leaky_relu": lambda x: F.leaky_relu(x, 0.01),
@@ -21,14 +24,16 @@ FEATURE_MAPS = {
 }
 
 
-def inline_attention(q, k, v, scale):
+def inline_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """Injective linear attention in O(N d^2).
 
     Centring the keys and the values leaves one d x d product. Its factor scale / N goes in before the sum
     over tokens, half of it on either side, so that float16 neither overflows nor underflows there.
 
     Args:
-        q, k, v: [B, h, N, d]; `scale`: usually d ** -0.5.
+        q, k, v: [B, h, N, d].
+        scale: usually d ** -0.5.
+
     Returns:
         [B, h, N, d]
     """
@@ -40,19 +45,19 @@ def inline_attention(q, k, v, scale):
     return torch.matmul(q, kv) + v_mean
 
 
-def inline_attention_weights(q, k, scale):
+def inline_attention_weights(q: Tensor, k: Tensor, scale: float) -> Tensor:
     """The same attention's weights [B, h, N, N], each row summing to 1: the definition, O(N^2)."""
     num_tokens = k.shape[2]
     k_centred = k - k.mean(dim=2, keepdim=True)
     return (torch.matmul(q, k_centred.transpose(2, 3)) * scale + 1) / num_tokens
 
 
-def quadratic_inline_attention(q, k, v, scale):
+def quadratic_inline_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """`inline_attention` straight from its definition: the truth that the linear form is tested against."""
     return torch.matmul(inline_attention_weights(q, k, scale), v)
 
 
-def softmax_attention(q, k, v, scale, bias=None):
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
     """softmax(scale * q k^T + bias) v: [B, h, N, d] and [B, h, M, d] twice -> [B, h, N, d].
 
     `bias`: [h, N, M], or [G, h, N, M] for each G batch entries in turn (the G windows of one image).
@@ -63,11 +68,14 @@ def softmax_attention(q, k, v, scale, bias=None):
     return torch.matmul(F.softmax(logits, dim=-1), v)
 
 
-def local_residual(v, kernel, size):
+def local_residual(v: Tensor, kernel: Tensor, size: Size) -> Tensor:
     """Filter each image and channel with its own 3x3 kernel, zero padding 1.
 
     Args:
-        v: tokens [B, N, C] of the grid `size` (H, W); kernel: [B, C, 3, 3] (cross-correlation).
+        v: tokens [B, N, C].
+        kernel: [B, C, 3, 3] (cross-correlation).
+        size: the grid (H, W).
+
     Returns:
         [B, N, C]
     """

@@ -6,12 +6,13 @@ from functools import cache
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from .tokens import map_to_tokens, tokens_to_map
+from .tokens import Size, map_to_tokens, tokens_to_map
 
 
 @cache
-def bilinear_matrix(source, target):
+def bilinear_matrix(source: int, target: int) -> np.ndarray:
     """The float64 matrix [target, source] that resamples a line of `source` points to `target` points.
 
     Linear interpolation between pixel centres (align_corners=False), the border repeated outside.
@@ -26,7 +27,7 @@ def bilinear_matrix(source, target):
     return matrix
 
 
-def resize_map(x, size):
+def resize_map(x: Tensor, size: Size) -> Tensor:
     """[B, C, H, W] -> [B, C, *size], bilinear, align_corners=False.
 
     Two small matrix products, as in Paddle, whose own resize rounds its ratios to float32.
@@ -36,7 +37,7 @@ def resize_map(x, size):
     return torch.matmul(torch.matmul(rows, x), columns.transpose(0, 1))
 
 
-def resize_tokens(x, grid, size):
+def resize_tokens(x: Tensor, grid: Size, size: Size) -> Tensor:
     """Tokens [B, N, C] of a grid (H, W) -> tokens [B, N', C] of the grid `size`."""
     if tuple(grid) == tuple(size):
         return x

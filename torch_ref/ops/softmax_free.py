@@ -11,32 +11,37 @@ B batch, h heads, N tokens, m landmarks, d head width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 from torch.autograd import Function
+
+from .tokens import Size
 
 RIDGE = 0.01  # what SOFT adds to the kernel's diagonal
 NEWTON_STEPS = 20
 MAX_HALVINGS = 10
 
 
-def head_images(x, size):
+def head_images(x: Tensor, size: Size) -> Tensor:
     """[B, h, N, d] -> [B * h, d, H, W]: each head as an image of d channels."""
     return x.permute([0, 1, 3, 2]).reshape([-1, x.shape[3], size[0], size[1]])
 
 
-def heads_of_images(x, num_heads):
+def heads_of_images(x: Tensor, num_heads: int) -> Tensor:
     """Tokens [B * h, m, d] of `head_images` -> [B, h, m, d]."""
     return x.reshape([-1, num_heads, x.shape[1], x.shape[2]])
 
 
-def filter_heads(filter, x, size):
+def filter_heads(filter: Callable[[Tensor], Tensor], x: Tensor, size: Size) -> Tensor:
     """Run `filter` over [B, h, N, d] seen as images whose channels are the heads, one for each of the d."""
     _, num_heads, num_tokens, head_dim = x.shape
     images = x.permute([0, 3, 1, 2]).reshape([-1, num_heads, size[0], size[1]])  # [B * d, h, H, W]
     return filter(images).reshape([-1, head_dim, num_heads, num_tokens]).permute([0, 2, 3, 1])
 
 
-def gaussian_kernel(a, b):
+def gaussian_kernel(a: Tensor, b: Tensor) -> Tensor:
     """exp(-|a_i - b_j|^2 / 2): [B, h, N, d], [B, h, m, d] -> [B, h, N, m], every entry in (0, 1].
 
     One matrix product; no N x m x d tensor exists. Only differences matter, so both sides are first
@@ -51,7 +56,7 @@ def gaussian_kernel(a, b):
     return torch.exp(torch.clamp(exponent, max=0.0))
 
 
-def newton_inverse(kernel):
+def newton_inverse(kernel: Tensor) -> Tensor:
     """SOFT's inverse of P = kernel + 0.01 I: [B, h, m, m] -> [B, h, m, m].
 
     The iteration starts at V = alpha P, alpha = 1.8 / (the kernel's largest row sum)^2 for each matrix.
@@ -80,7 +85,7 @@ class _NewtonInverse(Function):
         return -torch.matmul(torch.matmul(transposed, grad), transposed)
 
 
-def normalised_newton_inverse(kernel, per_matrix_alpha=False):
+def normalised_newton_inverse(kernel: Tensor, per_matrix_alpha: bool = False) -> Tensor:
     """SOFT-Norm's inverse of the kernel, symmetrically normalised: [B, h, m, m] -> [B, h, m, m].
 
     The iteration starts at V = alpha kernel, alpha = 2 / (largest row sum)^2, halved while the largest column
@@ -101,7 +106,7 @@ def normalised_newton_inverse(kernel, per_matrix_alpha=False):
     return inverse * scale * scale.transpose(2, 3)
 
 
-def _halvings(kernel, alpha, over):
+def _halvings(kernel: Tensor, alpha: Tensor, over: list[int]) -> Tensor:
     """The power of 1/2 that `alpha` needs, as a tensor of alpha's shape.
 
     A loop of fixed length that stops changing: it waits for no number from the device.
@@ -117,13 +122,13 @@ def _halvings(kernel, alpha, over):
     return factor
 
 
-def _newton(matrix, inverse):
+def _newton(matrix: Tensor, inverse: Tensor) -> Tensor:
     for _ in range(NEWTON_STEPS):
         inverse = 2 * inverse - torch.matmul(inverse, torch.matmul(matrix, inverse))
     return inverse
 
 
-def inverse_residual(kernel, inverse, normed=False):
+def inverse_residual(kernel: Tensor, inverse: Tensor, normed: bool = False) -> Tensor:
     """How far from inverted each matrix is: the largest column sum of |I - P V|, [B, h].
 
     Near 0 where Newton's iteration has converged, about 1 and more where a direction of P is still to be
@@ -141,12 +146,15 @@ def inverse_residual(kernel, inverse, normed=False):
     return (eye - torch.matmul(matrix, inverse)).abs().sum(dim=2).amax(dim=2)
 
 
-def softmax_free_attention(q, landmarks, v, invert):
+def softmax_free_attention(
+    q: Tensor, landmarks: Tensor, v: Tensor, invert: Callable[[Tensor], Tensor]
+) -> Tensor:
     """Attention through the landmarks.
 
     Args:
         q, v: [B, h, N, d], landmarks: [B, h, m, d]; keys are the queries.
         invert: `newton_inverse` or `normalised_newton_inverse`.
+
     Returns:
         [B, h, N, d] in v's dtype.
     """
@@ -159,5 +167,5 @@ def softmax_free_attention(q, landmarks, v, invert):
         return torch.matmul(to_landmarks, torch.matmul(inverse, gathered)).to(dtype)
 
 
-def _full(x):
+def _full(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()

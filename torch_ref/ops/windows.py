@@ -7,11 +7,14 @@ so are the tokens inside each. A `size` or `window` is a pair (height, width).
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+
+from .tokens import Size
 
 MASKED = -100.0  # added to the logits of pairs that must not attend: exp(-100) is 4e-44
 
 
-def cut_windows(x, size, window):
+def cut_windows(x: Tensor, size: Size, window: Size) -> Tensor:
     """Tokens [B, H * W, C] -> [B * windows, h * w, C]; the window divides the grid."""
     if tuple(window) == tuple(size):
         return x
@@ -20,7 +23,7 @@ def cut_windows(x, size, window):
     return x.permute([0, 1, 3, 2, 4, 5]).reshape([-1, window[0] * window[1], x.shape[5]])
 
 
-def join_windows(x, size, window):
+def join_windows(x: Tensor, size: Size, window: Size) -> Tensor:
     """The inverse of `cut_windows`: [B * windows, h * w, C] -> [B, H * W, C]."""
     if tuple(window) == tuple(size):
         return x
@@ -29,7 +32,7 @@ def join_windows(x, size, window):
     return x.permute([0, 1, 3, 2, 4, 5]).reshape([-1, size[0] * size[1], x.shape[5]])
 
 
-def roll_tokens(x, size, shift):
+def roll_tokens(x: Tensor, size: Size, shift: int) -> Tensor:
     """Shift the grid of tokens [B, H * W, C] cyclically by `shift` rows down and columns to the right."""
     if shift == 0:
         return x
@@ -37,7 +40,7 @@ def roll_tokens(x, size, shift):
     return torch.roll(grid, [shift, shift], dims=[1, 2]).reshape([-1, size[0] * size[1], x.shape[2]])
 
 
-def gather_neighbours(x, size):
+def gather_neighbours(x: Tensor, size: Size) -> Tensor:
     """Each 2 x 2 patch of tokens as one: [B, H * W, C] -> [B, H / 2 * W / 2, 4 * C].
 
     Order of the four: (even row, even column), (odd, even), (even, odd), (odd, odd).
@@ -46,7 +49,7 @@ def gather_neighbours(x, size):
     return x.permute([0, 1, 3, 4, 2, 5]).reshape([-1, size[0] * size[1] // 4, 4 * x.shape[5]])
 
 
-def shift_mask(size, window, shift):
+def shift_mask(size: Size, window: Size, shift: int) -> Tensor:
     """What a shifted window adds to its logits, [windows, h * w, h * w].
 
     After the roll by -shift, the last window of each axis holds tokens from both edges of the image: each
@@ -63,7 +66,7 @@ def shift_mask(size, window, shift):
     return torch.where(apart, MASKED, 0.0)
 
 
-def relative_position_index(window):
+def relative_position_index(window: int) -> Tensor:
     """Where a square window's table of (2 w - 1)^2 relative positions keeps each pair, [w * w, w * w] int64.
 
     Entry (i, j), of query i at (y_i, x_i) and key j: (y_i - y_j + w - 1)(2 w - 1) + (x_i - x_j + w - 1).
@@ -75,7 +78,7 @@ def relative_position_index(window):
     return rows * (2 * window - 1) + columns
 
 
-def relative_position_bias(table, index):
+def relative_position_bias(table: Tensor, index: Tensor) -> Tensor:
     """The table [(2 w - 1)^2, h] spread over a window's pairs, index [w * w, w * w] -> [h, w * w, w * w]."""
     bias = table[index.flatten()]
     return bias.reshape([*index.shape, table.shape[1]]).permute([2, 0, 1])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convert.parity.run import compare_models, create_pair
-from paddle_inline.layers import attention, pvt_attention
+from paddle_inline.layers import attention
 from paddle_inline.layers.basic import GELU, LayerNorm
 from paddle_inline.models import inline_cswin
 from tests.convert.parity.specs import small
@@ -27,7 +27,7 @@ PLACES = {
         "bias": "patch_embed2.proj",
         "norm": "patch_embed3.norm",
         "gelu": "block3.0.mlp.act",
-        "context": ("block1.0.attn", pvt_attention),
+        "context": ("block1.0.attn", attention),
     },
     "swin": {
         "weight": "layers.1.downsample.reduction",
