@@ -19,8 +19,11 @@ import math
 import multiprocessing
 import re
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from common import could_not_run, figure, print_table, report
@@ -33,7 +36,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 SHORTEST = 1024  # tokens from which the slope is fitted: below, the fixed cost of a call shows
 
 
-def softmax_free_forms(ops):
+def softmax_free_forms(ops: ModuleType) -> dict[str, Callable]:
     """{form: function of q, k, v}; keys are the queries, and every so manyth one is a landmark."""
 
     def form(q, v, step, invert):
@@ -52,7 +55,7 @@ def softmax_free_forms(ops):
     }
 
 
-def torch_forms(device):
+def torch_forms(device: str) -> tuple[dict[str, Callable], Callable]:
     """({form: function of q, k, v}, random tensors of a shape, wait for the device, peak memory or None)."""
     import torch
 
@@ -85,7 +88,7 @@ def torch_forms(device):
     return {name: without_gradients(form) for name, form in forms.items()}, tensors
 
 
-def paddle_forms(device):
+def paddle_forms(device: str) -> tuple[dict[str, Callable], Callable]:
     """As `torch_forms`. Paddle's fused attention takes [B, N, h, d]: that transpose is not timed."""
     import paddle
     import paddle.nn.functional as F
@@ -125,14 +128,14 @@ def paddle_forms(device):
 FRAMEWORKS = {"torch": torch_forms, "paddle": paddle_forms}
 
 
-def peak_memory(framework, form, tokens, heads, width, device):
+def peak_memory(framework: str, form: str, tokens: int, heads: int, width: int, device: str) -> float:
     """Mebibytes that a form needs beyond its inputs, measured in a process of its own."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:  # which ends its process in peace, as Pool does not
         return pool.submit(_peak, framework, form, tokens, heads, width, device).result()
 
 
-def _peak(framework, form, tokens, heads, width, device):
+def _peak(framework: str, form: str, tokens: int, heads: int, width: int, device: str) -> float:
     forms, tensors = FRAMEWORKS[framework](device)
     forms[form](*tensors(1, heads, TOKENS_PER_LANDMARK, width))  # what the framework itself needs
     inputs = tensors(1, heads, tokens, width)
@@ -147,7 +150,7 @@ def _peak(framework, form, tokens, heads, width, device):
     return (cuda.max_memory_allocated() - before) / 2**20
 
 
-def _resident_peak(run):
+def _resident_peak(run: Callable[[], Any]) -> float:
     """Mebibytes by which memory grew at most; not a number where the system is not Linux."""
     status = Path("/proc/self/status")
     try:
@@ -160,7 +163,7 @@ def _resident_peak(run):
     return (int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) - before) / 1024
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> None:
     """Has glibc keep what is freed for the next tensor; elsewhere nothing happens."""
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL("libc.so.6")
@@ -168,13 +171,13 @@ def keep_freed_memory():
             library.mallopt(threshold, 2**31 - 1)
 
 
-def slope(tokens, values):
+def slope(tokens: list[int], values: list[float | None]) -> float | None:
     """The exponent of `values` in the number of tokens, least squares in the logarithms, from SHORTEST on."""
     points = [(math.log(n), math.log(y)) for n, y in zip(tokens, values) if n >= SHORTEST and y and y > 0]
     return float(np.polyfit(*zip(*points), 1)[0]) if len(points) > 1 else None
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

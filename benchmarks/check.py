@@ -14,19 +14,19 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-OURS = {  # benchmark: the column in which ours stands beside others, and its name; else forms of attention
+SUBJECTS = {  # benchmark: the column of what is compared, and which of it is ours; else InLine by its form
     "inference": ("engine", "openvino"),
     "training": ("framework", "paddle"),
-    "loader": ("pipeline", "ours"),
+    "loader": ("pipeline", "paddle_inline"),
 }
-BENCHMARKS = (*OURS, "attention", "resolution")
+BENCHMARKS = (*SUBJECTS, "attention", "resolution")
 TOLERANCE = 0.15  # a ratio may fall by this share: quartiles of one run lie about 10% apart
 
 
-def ratios(facts):
-    """{what: how many times as fast our form is} of one report."""
+def ratios(facts: dict) -> dict[str, float]:
+    """{what: how many times as fast as the others ours is} of one report."""
     found = {}
-    key, ours = OURS.get(facts["benchmark"], ("form", "InLine"))
+    key, subject = SUBJECTS.get(facts["benchmark"], ("form", "InLine"))
     skipped = {key, "seconds", "peak_mib", "images_per_second", "images_per_second_and_core"}
     groups = {}
     for row in facts["rows"]:
@@ -35,12 +35,14 @@ def ratios(facts):
             groups.setdefault(group, {})[row[key]] = row["seconds"]["median"]
     for group, seconds in groups.items():
         for other, value in seconds.items():
-            if other != ours and ours in seconds:
-                found[f"{facts['benchmark']}: {ours} over {other}, {group}"] = value / seconds[ours]
+            if other != subject and subject in seconds:
+                found[f"{facts['benchmark']}: {subject} over {other}, {group}"] = value / seconds[subject]
     return found
 
 
-def fallen(baseline, now, tolerance=TOLERANCE):
+def regressions(
+    baseline: dict[str, float], now: dict[str, float], tolerance: float = TOLERANCE
+) -> list[tuple[str, float, float]]:
     """[(what, before, now)] of the ratios that fell by more than the tolerance."""
     return [
         (what, before, now[what])
@@ -49,7 +51,7 @@ def fallen(baseline, now, tolerance=TOLERANCE):
     ]
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -74,7 +76,7 @@ def main(argv):
         print(f"no {arguments.baseline}: make one with --write", file=sys.stderr)
         return 2
     baseline = json.loads(arguments.baseline.read_text(encoding="utf-8"))
-    down = fallen(baseline, now)
+    down = regressions(baseline, now)
     for what, before, value in down:
         print(f"FELL from {before:.2f} to {value:.2f}: {what}")
     missing = sorted(set(baseline) - set(now))

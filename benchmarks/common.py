@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,20 +22,22 @@ from paddle_inline.utils.timing import machine  # noqa: E402
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def could_not_run(what, error):
-    """Say loudly what a benchmark has to do without; the line for its report."""
+def could_not_run(what: str, error: Exception) -> str:
+    """Print what a benchmark has to do without, so that it is seen; return the line for its report."""
     why = f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"
     print(f"\n!!! COULD NOT RUN {what}: {why}\n", file=sys.stderr, flush=True)
     return f"{what}: {why}"
 
 
-def versions():
+def versions() -> dict[str, str]:
     """{package: version} of the frameworks that are loaded."""
     names = ("paddle", "torch", "onnxruntime", "openvino", "numpy")
     return {name: sys.modules[name].__version__ for name in names if name in sys.modules}
 
 
-def report(name, arguments, rows, missing, **more):
+def report(
+    name: str, arguments: list[str], rows: list[dict], missing: list[str], **more: Any
+) -> dict[str, Any]:
     """Write results/NAME.json and return it: machine, versions, command, rows, what could not run."""
     facts = {
         "benchmark": name,
@@ -52,7 +55,7 @@ def report(name, arguments, rows, missing, **more):
     return facts
 
 
-def accelerator():
+def accelerator() -> dict[str, str]:
     """{"gpu": its name} of the first GPU of a loaded framework; {} without."""
     torch, paddle = sys.modules.get("torch"), sys.modules.get("paddle")
     if torch is not None and torch.cuda.is_available():
@@ -62,7 +65,7 @@ def accelerator():
     return {}
 
 
-def print_table(columns, rows):
+def print_table(columns: list[str], rows: list[list]) -> None:
     """Rows of text and numbers under their columns."""
     cells = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells)]
@@ -70,8 +73,8 @@ def print_table(columns, rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip(), flush=True)
 
 
-def plotting():
-    """matplotlib's pyplot, drawing to files; None, and that is said, where matplotlib is missing."""
+def plotting() -> Any:
+    """matplotlib's pyplot, drawing to files; None, with a message, where matplotlib is missing."""
     try:
         import matplotlib
     except ImportError as error:
@@ -83,7 +86,9 @@ def plotting():
     return pyplot
 
 
-def figure(name, title, xlabel, ylabel, lines, log=True):
+def figure(
+    name: str, title: str, xlabel: str, ylabel: str, lines: dict[str, tuple[list, list]], log: bool = True
+) -> None:
     """results/NAME.png: {label: ([x], [y])} as lines, on logarithmic axes."""
     pyplot = plotting()
     if pyplot is None:

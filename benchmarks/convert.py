@@ -16,7 +16,9 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import could_not_run, print_table, report
@@ -30,7 +32,7 @@ FORMATS = {
 WIDE = {"embed_dim": 4096, "num_heads": 64, "num_classes": 1000}  # 0.8 GiB a block
 
 
-def measure(source, output, side):
+def measure(source: Path, output: Path, side: str) -> dict[str, Any]:
     """Seconds, of the clock and of the processor, and peak memory of one conversion in a fresh process."""
     from paddle_inline.utils.environment import import_paddle
 
@@ -54,7 +56,7 @@ def measure(source, output, side):
     }
 
 
-def alone(function, *arguments):
+def alone(function: Callable, *arguments: Any) -> Any:
     """The result of a function in a fresh process."""
     pool = multiprocessing.get_context("spawn").Pool(1)
     try:
@@ -64,7 +66,7 @@ def alone(function, *arguments):
         pool.join()
 
 
-def make_files(name, folder):
+def make_files(name: str, folder: Path) -> float:
     """Every format of a model's weights; returns their size in MiB."""
     import torch
     from safetensors.torch import save_file
@@ -86,7 +88,7 @@ def make_files(name, folder):
     return sum(value.nbytes for value in state.values()) / 2**20
 
 
-def make_shards(folder, gib):
+def make_shards(folder: Path, gib: float) -> tuple[Path, float]:
     """An InLine-DeiT of about `gib` GiB in float32, one block a shard; returns the index and its MiB."""
     from safetensors.numpy import save_file
 
@@ -110,7 +112,7 @@ def make_shards(folder, gib):
     return path, total / 2**20
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

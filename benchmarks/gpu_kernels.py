@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import warnings
+from typing import Any
 
 warnings.filterwarnings("ignore")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -36,7 +37,7 @@ IN_FLOAT32 = {"reduce_amax", "reduce_amax_grad"}  # SOFT's inverses, which no au
 AMP = ("cast", "check_finite_and_unscale", "update_loss_scaling")  # what AMP adds, which the list leaves out
 
 
-def registry():
+def registry() -> dict[str, set[str]]:
     """{operator: {types of its GPU kernels}} of the installed wheel."""
     from paddle.base import core
 
@@ -55,7 +56,7 @@ def registry():
     return kernels
 
 
-def traced_operators(name, overrides, half):
+def traced_operators(name: str, overrides: dict[str, Any], half: bool) -> set[str]:
     """The operators that one training step calls: forward, loss, clipping and optimizer."""
     import paddle
     from paddle.base import core
@@ -78,13 +79,13 @@ def traced_operators(name, overrides, half):
     return set(core.get_low_precision_op_list())
 
 
-def with_gradient(operator, kernels):
+def with_gradient(operator: str, kernels: dict[str, set[str]]) -> list[str]:
     """The operator as the registry spells it, and its gradient where that has kernels of its own."""
     operator = RENAMED.get(operator, operator).rstrip("_")
     return [name for name in (operator, f"{operator}_grad") if name == operator or name in kernels]
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -14,6 +14,7 @@ import functools
 import io
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ DEFAULT += ("torch-eager", "torch-compile", "torch-onnx")
 TORCH = ("torch-eager", "torch-compile", "torch-bf16", "torch-onnx")
 
 
-def torch_engine(name, kind, device, threads):
+def torch_engine(name: str, kind: str, device: str, threads: int | None) -> Callable:
     """images -> logits by the reference model, returning when the device is done."""
     import torch
 
@@ -61,7 +62,9 @@ def torch_engine(name, kind, device, threads):
     return run
 
 
-def paddle_engines(name, kinds, folder, device, threads, missing):
+def paddle_engines(
+    name: str, kinds: list[str], folder: Path, device: str, threads: int | None, missing: list[str]
+) -> dict[str, Callable]:
     """{kind: engine} of one Paddle model's export, (3, H, W)."""
     import paddle
 
@@ -83,15 +86,15 @@ def paddle_engines(name, kinds, folder, device, threads, missing):
     return engines
 
 
-def measure(name, arguments, missing):
+def measure(name: str, arguments: argparse.Namespace, missing: list[str]) -> list[dict]:
     """The rows of one model."""
     engines, rows = {}, []
     with tempfile.TemporaryDirectory() as folder:
-        ours = [kind for kind in arguments.engines if kind not in TORCH]
-        if ours:
+        kinds = [kind for kind in arguments.engines if kind not in TORCH]
+        if kinds:
             try:
                 engines = paddle_engines(
-                    name, ours, Path(folder), arguments.device, arguments.threads, missing
+                    name, kinds, Path(folder), arguments.device, arguments.threads, missing
                 )
             except Exception as error:
                 missing.append(could_not_run(f"{name} in Paddle", error))
@@ -116,7 +119,7 @@ def measure(name, arguments, missing):
     return rows
 
 
-def show(rows, name, batch):
+def show(rows: list[dict], name: str, batch: int) -> None:
     """Print one model's engines at one batch size, and how many times as fast as each the first is."""
     rows = [row for row in rows if row["model"] == name and row["batch"] == batch]
     first = rows[0]["seconds"]["median"] if rows else None
@@ -135,7 +138,7 @@ def show(rows, name, batch):
     )
 
 
-def picture(rows, device):
+def picture(rows: list[dict], device: str) -> None:
     """results/inference.png: for each model a bar for each engine and batch size, with the quartiles."""
     pyplot = plotting()
     if pyplot is None:
@@ -150,10 +153,10 @@ def picture(rows, device):
     height = 0.8 / len(batches)
     for model, axes in zip(models, panels[0]):
         for b, batch in enumerate(batches):
-            mine = [r for r in rows if (r["model"], r["batch"]) == (model, batch)]
-            places = [engines.index(r["engine"]) + (b - (len(batches) - 1) / 2) * height for r in mine]
+            selected = [r for r in rows if (r["model"], r["batch"]) == (model, batch)]
+            places = [engines.index(r["engine"]) + (b - (len(batches) - 1) / 2) * height for r in selected]
             middle, low, high = (
-                [batch / r["seconds"][key] for r in mine] for key in ("median", "high", "low")
+                [batch / r["seconds"][key] for r in selected] for key in ("median", "high", "low")
             )
             spread = [[m - v for m, v in zip(middle, low)], [v - m for m, v in zip(middle, high)]]
             axes.barh(places, middle, height, xerr=spread, label=f"batch {batch}", error_kw={"lw": 0.8})
@@ -168,7 +171,7 @@ def picture(rows, device):
     print(RESULTS / "inference.png")
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Images a second and core of the training pipeline: JPEG files to batches, ours and timm's in turn.
+"""Images a second and core of the training pipeline: JPEG files to batches, paddle_inline's and timm's in turn.
 
     python benchmarks/loader.py --images 64 --rounds 5
 
@@ -15,6 +15,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 POLICY, ERASE, BATCH, SIZE = "rand-m9-mstd0.5-inc1", 0.25, 16, 224
 
 
-def write_jpegs(folder, count):
+def write_jpegs(folder: Path, count: int) -> None:
     """`count` different crops of two photographs in two class folders, 350 to 400 pixels high."""
     from sklearn.datasets import load_sample_images
 
@@ -41,8 +42,8 @@ def write_jpegs(folder, count):
         photo.crop((left, top, left + 500, top + size[1])).save(path, quality=90)
 
 
-def ours(folder, workers):
-    """A function that loads every image once, by this package."""
+def paddle_pipeline(folder: Path, workers: int) -> Callable[[], int]:
+    """A function that loads every image once, by paddle_inline."""
     from paddle_inline.data.imagenet import Folder
     from paddle_inline.data.loaders import Loader, Samples
     from paddle_inline.data.sampler import train_batches
@@ -60,8 +61,8 @@ def ours(folder, workers):
     return load
 
 
-def timms(folder, workers):
-    """As `ours`, by torchvision and timm."""
+def timm_pipeline(folder: Path, workers: int) -> Callable[[], int]:
+    """As `paddle_pipeline`, by torchvision and timm."""
     import torch
     from timm.data import create_transform
     from torchvision.datasets import ImageFolder
@@ -86,10 +87,10 @@ def timms(folder, workers):
     return lambda: sum(labels.shape[0] for _, labels in loader)
 
 
-PIPELINES = {"ours": ours, "timm": timms}
+PIPELINES = {"paddle_inline": paddle_pipeline, "timm": timm_pipeline}
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 from common import could_not_run, figure, print_table, report
 
@@ -20,7 +22,9 @@ MODELS = ["inline_deit_tiny", "inline_pvt_small"]
 SIZES = [224, 448, 672]
 
 
-def torch_step(name, device, batch, size, letters, training):
+def torch_step(
+    name: str, device: str, batch: int, size: int, letters: str, training: bool
+) -> tuple[Callable, Any]:
     """A function that runs one step, and the allocator's module."""
     import torch
 
@@ -40,7 +44,9 @@ def torch_step(name, device, batch, size, letters, training):
     return step, torch.cuda
 
 
-def paddle_step(name, device, batch, size, letters, training):
+def paddle_step(
+    name: str, device: str, batch: int, size: int, letters: str, training: bool
+) -> tuple[Callable, Any]:
     """As `torch_step`."""
     import paddle
 
@@ -64,7 +70,7 @@ def paddle_step(name, device, batch, size, letters, training):
 FRAMEWORKS = {"torch": torch_step, "paddle": paddle_step}
 
 
-def peak(framework, device, *what):
+def peak(framework: str, device: str, *what: Any) -> float:
     """Mebibytes by which one step raises the process's peak (CPU) or the allocator's (GPU)."""
     step, cuda = FRAMEWORKS[framework](what[0], device, *what[1:])
     if device == "cpu":
@@ -76,7 +82,7 @@ def peak(framework, device, *what):
     return (cuda.max_memory_allocated() - before) / 2**20
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

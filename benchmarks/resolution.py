@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from common import could_not_run, figure, print_table, report
@@ -20,7 +22,7 @@ MODELS = ["inline_deit_tiny", "inline_pvt_small"]
 SIZES = [224, 384, 512, 640, 768, 1024]
 
 
-def torch_model(name, device, **overrides):
+def torch_model(name: str, device: str, **overrides: Any) -> Callable:
     """images -> nothing, by the reference, returning when the device is done."""
     import torch
 
@@ -36,7 +38,7 @@ def torch_model(name, device, **overrides):
     return run
 
 
-def paddle_model(name, device, **overrides):
+def paddle_model(name: str, device: str, **overrides: Any) -> Callable:
     """images -> nothing, by Paddle eagerly."""
     import paddle
 
@@ -52,7 +54,7 @@ def paddle_model(name, device, **overrides):
 FRAMEWORKS = {"torch": torch_model, "paddle": paddle_model}
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -99,7 +101,7 @@ def main(argv):
     return 1 if missing else 0
 
 
-def show(rows, framework, name, size):
+def show(rows: list[dict], framework: str, name: str, size: int) -> None:
     """Print one model at one size."""
     key = (framework, name, size)
     own = [row for row in rows if (row["framework"], row["model"], row["size"]) == key]

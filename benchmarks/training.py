@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 
 import numpy as np
 from common import could_not_run, figure, print_table, report
@@ -21,7 +22,9 @@ MODELS = ["inline_deit_tiny", "inline_swin_tiny"]
 RATE, DECAY, CLIP, SMOOTHING = 1e-4, 0.05, 5.0, 0.1
 
 
-def torch_step(name, device, images, labels, dtype):
+def torch_step(
+    name: str, device: str, images: np.ndarray, labels: np.ndarray, dtype: str
+) -> Callable[[], float]:
     """A function that trains the reference by one step, and returns when the device is done."""
     import torch
 
@@ -55,7 +58,9 @@ def torch_step(name, device, images, labels, dtype):
     return step
 
 
-def paddle_step(name, device, images, labels, dtype):
+def paddle_step(
+    name: str, device: str, images: np.ndarray, labels: np.ndarray, dtype: str
+) -> Callable[[], float]:
     """As `torch_step`, by the engine of train_paddle.py."""
     import paddle
 
@@ -78,7 +83,7 @@ def paddle_step(name, device, images, labels, dtype):
 FRAMEWORKS = {"paddle": paddle_step, "torch": torch_step}
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -120,7 +125,7 @@ def main(argv):
     return 1 if missing else 0
 
 
-def show(rows, name, batch):
+def show(rows: list[dict], name: str, batch: int) -> None:
     """Print one model at one batch size."""
     own = [row for row in rows if (row["model"], row["batch"]) == (name, batch)]
     torch = next((row["images_per_second"] for row in own if row["framework"] == "torch"), None)

@@ -1,9 +1,12 @@
 """Sphinx: `make docs`, or `python -m sphinx -W --keep-going docs build/docs`. Needs no network, and neither
 does the built site: formulas become MathML, which browsers draw themselves."""
 
+from __future__ import annotations
+
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import latex2mathml.converter
 from docutils import nodes
@@ -32,8 +35,8 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
 
-def show_math(self, node):
-    """A formula as MathML."""
+def show_math(self: Any, node: Any) -> None:
+    """Write a formula as MathML."""
     display = "inline" if node.tagname == "math" else "block"
     html = latex2mathml.converter.convert(node.astext(), display=display)
     if display == "block":
@@ -42,8 +45,8 @@ def show_math(self, node):
     raise nodes.SkipNode
 
 
-def from_markdown(app, what, name, obj, options, lines):
-    """The docstrings are written to be read in the source: `code` and bare * | mean themselves there."""
+def from_markdown(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Escape what reStructuredText would read as markup: in the docstrings `code` and bare * | mean themselves."""
     for i, line in enumerate(lines):
         if re.match(r"\s*:\w+.*:|\.\. ", line):  # what napoleon has made of Args and Returns
             head, colon, rest = re.match(r"(\s*(?::[^:]*:|\.\. [\w-]+::))(\s|$)?(.*)", line, re.S).groups("")
@@ -52,7 +55,7 @@ def from_markdown(app, what, name, obj, options, lines):
             lines[i] = _literal(line)
 
 
-def _literal(text):
+def _literal(text: str) -> str:
     parts = re.split(r"(`+[^`]+`+|\*\*[^*`]+\*\*(?= \())", text)
     return "".join(
         (f"``{part.strip('`')}``" if part.startswith("`") else part)
@@ -62,6 +65,6 @@ def _literal(text):
     )
 
 
-def setup(app):
+def setup(app: Any) -> None:
     app.add_html_math_renderer("mathml", (show_math, None), (show_math, None))
     app.connect("autodoc-process-docstring", from_markdown, priority=900)

@@ -6,6 +6,8 @@ A cell tagged `figure:NAME` gives docs/figures/NAME.png. Without names, all note
 What they print goes to docs/figures/NOTEBOOK.txt, the record of the run that the pictures are from.
 """
 
+from __future__ import annotations
+
 import argparse
 import base64
 import datetime
@@ -25,8 +27,8 @@ TAG = "figure:"
 NOISE = re.compile("━|warnings.warn|UserWarning|OMP_NUM_THREADS|PLEASE USE")
 
 
-def run(path):
-    """The notebook, executed in its folder; its files go to a temporary one, which its text calls OUTPUT."""
+def run(path: Path) -> nbformat.NotebookNode:
+    """Execute a notebook in its folder; its files go to a temporary one, which its text calls OUTPUT."""
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "NOTEBOOK_OUTPUT": folder}
@@ -38,7 +40,7 @@ def run(path):
     return notebook
 
 
-def pictures(notebook):
+def pictures(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
     """{name: PNG} of the cells tagged `figure:NAME`; ValueError for one that draws nothing, or twice."""
     found = {}
     for cell in notebook.cells:
@@ -55,7 +57,7 @@ def pictures(notebook):
     return found
 
 
-def printed(notebook):
+def printed(notebook: nbformat.NotebookNode) -> str:
     """All that the notebook's cells print, as a terminal shows it: without colours and finished bars."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "".join(out.text for out in outputs if out.output_type == "stream" and out.name == "stdout")
@@ -64,7 +66,7 @@ def printed(notebook):
     return re.sub(r"\n{3,}", "\n\n", kept)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", help="names without .ipynb")
     names = parser.parse_args().notebooks or [

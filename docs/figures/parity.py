@@ -7,9 +7,12 @@ back, and compared sublayer by sublayer (`convert.parity.compare`). Gives docs/f
 parity.txt, the table that the picture is drawn from. Without names: the smallest model of each family.
 """
 
+from __future__ import annotations
+
 import argparse
 import datetime
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -23,6 +26,9 @@ from paddle_inline.utils.environment import tune_cpu  # noqa: E402
 tune_cpu()
 
 from convert.parity import compare  # noqa: E402
+from convert.parity.comparison import Report  # noqa: E402
+
+Reports = dict[tuple[str, str], Report]  # by model and dtype
 
 MODELS = (
     "inline_deit_tiny",
@@ -36,7 +42,7 @@ DTYPES = ("float64", "float32")
 KINDS = ("output", "output gradient", "parameter gradient")
 
 
-def verdict(report):
+def verdict(report: Report) -> str:
     """Equal; or within the tolerances, but further from the float64 truth than allowed; or different."""
     if report.passed:
         return "equal"
@@ -46,8 +52,8 @@ def verdict(report):
     return f"within tolerance, {further} too far from float64"
 
 
-def measure(names):
-    """{(model, dtype): Report}"""
+def measure(names: Sequence[str]) -> Reports:
+    """Compare every model in every precision."""
     reports = {}
     for name in names:
         for dtype in DTYPES:
@@ -56,8 +62,8 @@ def measure(names):
     return reports
 
 
-def draw(reports, names, path):
-    """A panel for each precision: models down, kinds of tensors across, the worst relative error in each."""
+def draw(reports: Reports, names: Sequence[str], path: Path) -> None:
+    """Draw a panel for each precision: models down, kinds of tensors across, the worst relative error in each."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -86,7 +92,7 @@ def draw(reports, names, path):
     figure.savefig(path, dpi=130)
 
 
-def table(reports):
+def table(reports: Reports) -> str:
     """The figures as text, with the machine and the versions they are from."""
     report = next(iter(reports.values()))
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
@@ -100,7 +106,7 @@ def table(reports):
     return "\n".join(lines) + "\n"
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=MODELS)
     names = parser.parse_args().models

@@ -14,6 +14,7 @@ from ..data.pictures import read_image
 from ..inference.backends import PRECISIONS, check_device
 from ..inference.predictor import ENGINES, Predictor
 from ..utils.errors import UserError
+from ..utils.html import require_jinja2
 from .output import show, stdout_to_null, write_text
 
 
@@ -43,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Classify images; 1 where one could not be read."""
     if arguments.topk < 1 or arguments.batch_size < 1:
         raise UserError("--topk and --batch-size start at 1")
+    if arguments.html:
+        require_jinja2()
     paths = find_images(arguments.images)
     predictor = open_predictor(arguments)
     results, unreadable = [], 0

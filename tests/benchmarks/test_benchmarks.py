@@ -54,8 +54,8 @@ def test_check_names_what_fell(monkeypatch, tmp_path, capsys):
     assert check.main(call) == 2  # nothing to compare
     results.mkdir()
 
-    def write(ours, theirs):
-        facts = {"benchmark": "inference", "rows": [row("openvino", ours), row("torch-eager", theirs)]}
+    def write(openvino, torch):
+        facts = {"benchmark": "inference", "rows": [row("openvino", openvino), row("torch-eager", torch)]}
         (results / "inference.json").write_text(json.dumps(facts))
 
     write(1.0, 2.0)
@@ -78,9 +78,10 @@ def test_ratios_of_frameworks_and_pipelines(monkeypatch):
     facts = {"benchmark": "training", "rows": rows}
     assert check.ratios(facts) == {"training: paddle over torch, m, 4": 0.5}
     rows = [
-        {"pipeline": p, "workers": 1, "seconds": {"median": s}} for p, s in (("ours", 1.0), ("timm", 3.0))
+        {"pipeline": p, "workers": 1, "seconds": {"median": s}}
+        for p, s in (("paddle_inline", 1.0), ("timm", 3.0))
     ]
-    assert check.ratios({"benchmark": "loader", "rows": rows}) == {"loader: ours over timm, 1": 3.0}
+    assert check.ratios({"benchmark": "loader", "rows": rows}) == {"loader: paddle_inline over timm, 1": 3.0}
 
 
 def test_the_loader_s_photographs_and_our_pipeline(monkeypatch, tmp_path):
@@ -89,7 +90,7 @@ def test_the_loader_s_photographs_and_our_pipeline(monkeypatch, tmp_path):
     loader.write_jpegs(tmp_path, 16)
     sizes = [Image.open(path).size for path in tmp_path.rglob("*.JPEG")]
     assert len(sizes) == 16 and all(width == 500 and 350 <= height < 400 for width, height in sizes)
-    assert loader.ours(tmp_path, 0)() == 16
+    assert loader.paddle_pipeline(tmp_path, 0)() == 16
 
 
 def test_a_step_of_training_on_paddle_and_torch(monkeypatch):

@@ -62,6 +62,12 @@ def test_the_command_wants_a_model(photos):
         call(photos)
 
 
+def test_a_page_without_jinja2_is_refused_before_anything_runs(photos, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(UserError, match="pip install jinja2"):
+        call(photos, "--export", "nowhere", "--html", "page.html")
+
+
 def test_standard_output_is_json_alone(exported, photos):
     """Paddle's kernels print at their first run, which the program keeps out of its own output."""
     command = [sys.executable, "-m", "paddle_inline", "predict", str(photos), "--export", str(exported)]

@@ -141,3 +141,47 @@ def test_foreign_words_are_seen(line):
 )
 def test_other_words_are_not(line):
     assert not list(foreign_words(line))
+
+
+# ---------------------------------------------------------------- lines of prose
+
+PROSE = ("README.md", "README_zh.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md")
+LONGEST_LINE = 120  # characters
+
+
+def long_lines(text):
+    """(line number, its length) of each line of prose in Markdown that is too long. Tables, code and lines that
+    hold an address cannot be broken."""
+    fence = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        mark = re.match(r"\s*(`{3,}|~{3,})", line)
+        if mark and (not fence or mark[1].startswith(fence)):
+            fence = "" if fence else mark[1]
+        elif not (fence or line.lstrip().startswith("|") or "://" in line) and len(line) > LONGEST_LINE:
+            yield number, len(line)
+
+
+def test_lines_of_prose_are_short():
+    files = [path for pattern in PROSE for path in sorted(ROOT.glob(pattern))]
+    assert len(files) > 10
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {length} characters"
+        for path in files
+        for number, length in long_lines(path.read_text(encoding="utf-8"))
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        (f"{'a' * 120}\n{'a' * 121}\n", [2]),
+        (f"```\n{'a' * 121}\n```\n{'a' * 121}\n", [4]),
+        (f"````\n```\n{'a' * 121}\n````\n{'a' * 121}\n", [5]),
+        (f"| {'a' * 121} |\n  | {'a' * 121} |\n", []),
+        (f"[{'a' * 121}](https://a.b)\n", []),
+        ("\u4e2d" * 120 + "\n" + "\u4e2d" * 121, [2]),  # characters, not bytes
+    ],
+)
+def test_long_lines_are_seen(text, numbers):
+    assert [number for number, _ in long_lines(text)] == numbers
