@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
 from .models import create_model, list_models
 from .utils.errors import UserError
 
@@ -9,12 +14,12 @@ from .utils.errors import UserError
 TIMM_ONLY = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 
 
-def register_with_timm():
+def register_with_timm() -> None:
     """Add every name of `list_models()` to timm's registry; timm must be installed (ImportError).
 
     timm's own arguments that the models share (num_classes, in_chans, img_size, drop_rate,
     drop_path_rate) and every override of `create_model` pass through. There are no pretrained weights to
-    download: `pretrained=True` is a ValueError that says how to load a file.
+    download: `pretrained=True` is a UserError that says how to load a file.
     """
     from timm.models import register_model
 
@@ -22,8 +27,8 @@ def register_with_timm():
         register_model(_builder(name))
 
 
-def _builder(name):
-    def build(pretrained=False, **overrides):
+def _builder(name: str) -> Callable[..., torch.nn.Module]:
+    def build(pretrained: bool = False, **overrides: Any) -> torch.nn.Module:
         if pretrained:
             raise UserError(f"{name} has no weights to download; pass weights=FILE instead of pretrained")
         return create_model(name, **{k: v for k, v in overrides.items() if k not in TIMM_ONLY})

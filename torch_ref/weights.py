@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,8 +19,8 @@ class WeightsFileError(UserError):
     """A weight file that cannot be read."""
 
 
-def read_weights(path):
-    """The tensors of a torch file (`weights_only`) or a `.safetensors` file, {name: tensor}.
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a torch file (`weights_only`) or a `.safetensors` file, {name: tensor}.
 
     The `model` or `state_dict` entry of a training checkpoint is taken where there is one.
     """
@@ -32,9 +33,15 @@ def read_weights(path):
     raise WeightsFileError(f"{path} holds a {type(state).__name__}, not named weights")
 
 
-def described_model(path):
-    """(name, overrides, shapes): the model that a weights file says it is for, and {name: shape} of what it
-    holds; ValueError if it does not say."""
+def described_model(
+    path: str | Path | None,
+) -> tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]:
+    """Return (name, overrides, shapes): the model that a weights file says it is for, and {name: shape} of what
+    it holds.
+
+    Raises:
+        UserError: it does not say.
+    """
     state, text = ({}, None) if path is None else _read(path)
     if text is None:
         raise UserError(f"no model is named, and the weights {path} do not name theirs; give a name")
@@ -44,10 +51,12 @@ def described_model(path):
         overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides}
         return name, overrides, {key: tuple(tensor.shape) for key, tensor in state.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise WeightsFileError(f"{path} describes its model in a way that is not ours") from None
+        raise WeightsFileError(
+            f"{path} describes its model in a way that this package does not write"
+        ) from None
 
 
-def _read(path):
+def _read(path: str | Path) -> tuple[Any, str | None]:
     """(contents, description) of a file; the description as `python -m convert` writes it, or None."""
     path = Path(path)
     if not path.is_file():
@@ -65,17 +74,19 @@ def _read(path):
         raise WeightsFileError(f"{path} is not read: {type(error).__name__}: {error}") from None
 
 
-def load_weights(model, source, skip=()):
+def load_weights(
+    model: torch.nn.Module, source: str | Path | Mapping[str, Any], skip: Sequence[str] = ()
+) -> None:
     """Put named weights into a model: all of them, or none.
 
     Args:
-        model: a torch.nn.Module.
+        model: what to put them into.
         source: a torch or `.safetensors` file, or {name: tensor or array}.
         skip: name prefixes that keep what the model has, e.g. ("head",) to train a new head.
     Raises:
-        FileNotFoundError: no such file.
+        MissingFileError: no such file.
         WeightsFileError: a file that cannot be read.
-        ValueError: names or shapes differ, with PyTorch's list of them.
+        UserError: names or shapes differ, with PyTorch's list of them.
     """
     state = source if isinstance(source, Mapping) else read_weights(source)
     state = {name: torch.as_tensor(value) for name, value in state.items()}

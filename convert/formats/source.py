@@ -66,7 +66,7 @@ def open_source(path: str | Path, skip_calls: bool = False) -> Source:
         MissingFileError: there is no such file.
         WeightsFileError: it is not a sound checkpoint.
     """
-    path = Path(check_file(path))
+    path = check_file(path)
     try:
         with open(path, "rb") as file:
             head = file.read(32)

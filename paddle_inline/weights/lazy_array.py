@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,29 +33,33 @@ class LazyArray:
     load: Callable[[], np.ndarray]
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """The bytes it takes in memory."""
         return math.prod(self.shape) * numpy_dtype(self.dtype).itemsize
 
-    def read(self):
-        """The array, C-contiguous, perhaps read-only; WeightsFileError if the file lacks it after all."""
+    def read(self) -> np.ndarray:
+        """Read the array, C-contiguous, perhaps read-only; WeightsFileError if the file lacks it after all."""
         return self.load()
 
 
-def numpy_dtype(name):
-    """The numpy dtype in which a dtype of this name is held in memory."""
+def numpy_dtype(name: str) -> np.dtype:
+    """Return the numpy dtype in which a dtype of this name is held in memory."""
     return np.dtype("uint16" if name == "bfloat16" else name)
 
 
-def nonfinite(values):
-    """How many of an array's numbers are NaN or infinite; uint16 is taken for bfloat16."""
+def nonfinite(values: np.ndarray) -> int:
+    """Count how many of an array's numbers are NaN or infinite; uint16 is taken for bfloat16."""
     if values.dtype == np.uint16:
         return int(np.count_nonzero((values & 0x7F80) == 0x7F80))  # all bits of the exponent
     return int(values.size - np.count_nonzero(np.isfinite(values)))
 
 
-def check_shape(shape):
-    """`shape` as a tuple, if it is one of sizes; WeightsFileError otherwise."""
+def check_shape(shape: Any) -> tuple[int, ...]:
+    """Check that what a file declares as a shape is one, and return it as a tuple.
+
+    Raises:
+        WeightsFileError: it is not.
+    """
     if not isinstance(shape, (list, tuple)) or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
         raise WeightsFileError("it declares an array whose shape is not a list of sizes")
     if len(shape) > 32:
@@ -62,11 +67,12 @@ def check_shape(shape):
     return tuple(shape)
 
 
-def check_file(path):
-    """`path` as a Path, if it is a regular file with something in it.
+def check_file(path: str | Path) -> Path:
+    """Check that a path is of a regular file with something in it, and return it.
 
-    Raises FileNotFoundError for no file, WeightsFileError for a folder, a device, a pipe, an empty file, or a
-    path that the system refuses.
+    Raises:
+        MissingFileError: there is no such file.
+        WeightsFileError: it is a folder, a device, a pipe, an empty file, or a path that the system refuses.
     """
     path = Path(path)
     try:
@@ -82,8 +88,12 @@ def check_file(path):
     return path
 
 
-def read_at(path, offset, dtype, count):
-    """`count` numbers of a numpy dtype from `offset` in a file, in the machine's byte order."""
+def read_at(path: str | Path, offset: int, dtype: np.dtype, count: int) -> np.ndarray:
+    """Read `count` numbers of a numpy dtype from `offset` in a file, in the machine's byte order.
+
+    Raises:
+        WeightsFileError: the file ends before.
+    """
     values = np.fromfile(path, dtype, count, offset=offset)
     if values.size != count:
         raise WeightsFileError(f"{path} ends before the {count} numbers of {dtype} at byte {offset}")
@@ -105,13 +115,15 @@ SAFETENSORS_DTYPES = {
 _LONGEST_HEADER = 100_000_000  # the format's own limit
 
 
-def open_safetensors(path):
-    """({name: LazyArray}, metadata) of a safetensors file.
+def open_safetensors(path: str | Path) -> tuple[dict[str, LazyArray], dict[str, str]]:
+    """Open a safetensors file; return ({name: LazyArray}, metadata).
 
     The safetensors package would read it too, but not bfloat16 into numpy, not without mapping the whole
     file, and of two tensors of one name it silently keeps one.
 
-    Raises WeightsFileError for anything but a sound file of the dtypes above.
+    Raises:
+        MissingFileError: there is no such file.
+        WeightsFileError: it is anything but a sound file of the dtypes above.
     """
     path = check_file(path)
     size = path.stat().st_size
@@ -141,7 +153,7 @@ def open_safetensors(path):
     return arrays, metadata if isinstance(metadata, dict) else {}
 
 
-def _entry(path, start, entry):
+def _entry(path: Path, start: int, entry: Any) -> tuple[LazyArray, tuple[int, int]]:
     shape, (begin, stop) = check_shape(entry["shape"]), check_shape(entry["data_offsets"])
     if entry["dtype"] not in SAFETENSORS_DTYPES:
         raise WeightsFileError(f"it holds a tensor of dtype {short(str(entry['dtype']))}")
@@ -156,7 +168,7 @@ def _entry(path, start, entry):
     )
 
 
-def _unique(pairs):
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A dict of the pairs; no key may come twice."""
     result = dict(pairs)
     if len(result) != len(pairs):

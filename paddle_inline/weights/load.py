@@ -1,21 +1,25 @@
 """Weight files of Paddle, read without trusting them, and strict loading.
 
 `.pdparams` is a pickle. It is read here as numbers, text, plain containers and numpy arrays of numbers only
-(pickles.py): a file from a stranger runs no code and claims no memory it does not bring.
+(safe_pickle.py): a file from a stranger runs no code and claims no memory it does not bring.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..utils.errors import MissingFileError, UserError, short, shortened
-from . import safe_pickle as pickles
+from . import safe_pickle
 from .bfloat16 import from_bfloat16
-from .lazy_array import WeightsFileError, check_file, nonfinite, open_safetensors
+from .lazy_array import LazyArray, WeightsFileError, check_file, nonfinite, open_safetensors
+
+if TYPE_CHECKING:
+    import paddle
 
 # The key under which a file says which model its weights are for: in safetensors' metadata, and in a
 # `.pdparams` in one line of JSON behind the pickle, where `paddle.load` never looks.
@@ -23,34 +27,43 @@ DESCRIPTION = "paddle_inline"
 _LONGEST_DESCRIPTION = 1 << 20
 
 
-def find_weights(path):
-    """`path`, or `path` with `.pdparams` added, whichever exists; FileNotFoundError otherwise."""
+def find_weights(path: str | Path) -> Path:
+    """Find a weights file: `path`, or `path` with `.pdparams` added, whichever exists.
+
+    Raises:
+        MissingFileError: neither does.
+    """
     for candidate in (Path(path), Path(f"{path}.pdparams")):
         if candidate.exists():
             return check_file(candidate)
     raise MissingFileError(f"no weights file {path} (nor {path}.pdparams)")
 
 
-def open_pickle(path):
-    """(contents, description) of a file that `paddle.save` wrote: plain containers whose arrays, of the class
-    `pickles.Array`, are still in the file; and what it says of its model, or None.
+def open_pickle(path: str | Path) -> tuple[Any, dict[str, Any] | None]:
+    """Open a file that `paddle.save` wrote.
 
-    Raises WeightsFileError for anything else than such a file.
+    Returns:
+        (contents, description): plain containers whose arrays, of the class `safe_pickle.Array`, are still in
+        the file; and what it says of its model, or None.
+
+    Raises:
+        MissingFileError: there is no such file.
+        WeightsFileError: it is anything else.
     """
     path = check_file(path)
     with open(path, "rb") as file:
         try:
-            contents = pickles.load(file, {**pickles.COMMON, "builtins.tuple": tuple})
+            contents = safe_pickle.load(file, {**safe_pickle.COMMON, "builtins.tuple": tuple})
         except WeightsFileError as error:
             raise WeightsFileError(f"{path} is not read: {error}") from None
         return contents, described(file.read(_LONGEST_DESCRIPTION), DESCRIPTION)
 
 
-def described(text, *keys):
-    """The description {"model": name, "overrides": {...}} in a text of JSON, under `keys`; None for anything
-    that is not one of ours."""
+def described(text: str | bytes | None, *keys: str) -> dict[str, Any] | None:
+    """Return the description {"model": name, "overrides": {...}} in a text of JSON, under `keys`; None for
+    anything that this package did not write."""
     try:
-        found = json.loads(text)
+        found = json.loads(text or "")
         for key in keys:
             found = found[key]
         if isinstance(found["model"], str) and isinstance(found["overrides"], dict):
@@ -60,16 +73,18 @@ def described(text, *keys):
     return None
 
 
-def tuples(overrides):
-    """Overrides that went through JSON, which has no tuples, as `create_model` takes them."""
+def tuples(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return overrides that went through JSON, which has no tuples, as `create_model` takes them."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}
 
 
-def read_pickle(path):
-    """The containers and arrays of a file that `paddle.save` wrote, as plain Python and numpy (bfloat16
-    arrays as uint16, as Paddle stores them). Runs nothing that the file names.
+def read_pickle(path: str | Path) -> Any:
+    """Read a file that `paddle.save` wrote as plain Python and numpy, bfloat16 arrays as uint16, as Paddle
+    stores them. Nothing that the file names is run.
 
-    Raises WeightsFileError for anything else than such a file.
+    Raises:
+        MissingFileError: there is no such file.
+        WeightsFileError: it is anything else.
     """
     contents, _ = open_pickle(path)
     try:
@@ -78,7 +93,7 @@ def read_pickle(path):
         raise WeightsFileError(f"{path} is not read: its containers are nested too deeply") from None
 
 
-def _finish(value, done):
+def _finish(value: Any, done: dict[int, Any]) -> Any:
     """Plain Python and numpy from the stand-ins; Paddle's (name, array) pairs become the array. `done` keeps
     what a file refers to many times from being made as many times."""
     if isinstance(value, (dict, list, tuple)) and id(value) in done:
@@ -95,16 +110,16 @@ def _finish(value, done):
     return result
 
 
-def lazy_array_of(value):
-    """The LazyArray that an entry of `open_pickle` stands for, alone or as Paddle's (name, array); None if
+def lazy_array_of(value: Any) -> LazyArray | None:
+    """Return the LazyArray that an entry of `open_pickle` stands for, alone or as Paddle's (name, array); None if
     it is something else."""
     if isinstance(value, tuple) and len(value) == 2:
         value = value[1]
-    return value.stored if isinstance(value, pickles.Array) else None
+    return value.stored if isinstance(value, safe_pickle.Array) else None
 
 
-def open_weights(path):
-    """({name: LazyArray}, description) of a `.pdparams` (suffix optional) or `.safetensors` file.
+def open_weights(path: str | Path) -> tuple[dict[str, LazyArray], dict[str, Any] | None]:
+    """Return ({name: LazyArray}, description) of a `.pdparams` (suffix optional) or `.safetensors` file.
 
     A training checkpoint's `model` entry is taken where there is one. The description, as `convert` and the
     trainer write it, is {"model": name, "overrides": {...}}, or None.
@@ -118,21 +133,27 @@ def open_weights(path):
         contents = contents["model"]
     if not isinstance(contents, dict):
         raise WeightsFileError(f"{path} holds a {type(contents).__name__}, not named weights")
-    arrays = {name: lazy_array_of(value) for name, value in contents.items()}
-    return {name: array for name, array in arrays.items() if array is not None}, description
+    named = ((name, lazy_array_of(value)) for name, value in contents.items())
+    return {name: array for name, array in named if array is not None}, description
 
 
-def read_weights(path):
-    """The named arrays of a `.pdparams` (suffix optional) or `.safetensors` file, {name: array}.
+def read_weights(path: str | Path) -> dict[str, np.ndarray]:
+    """Read the named arrays of a `.pdparams` (suffix optional) or `.safetensors` file, {name: array}.
 
     A training checkpoint's `model` entry is taken where there is one.
     """
     return {name: array.read() for name, array in open_weights(path)[0].items()}
 
 
-def described_model(path):
-    """(name, overrides, shapes): the model that a weights file says it is for, and {name: shape} of what it
-    holds; ValueError if it does not say."""
+def described_model(
+    path: str | Path | None,
+) -> tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]:
+    """Return (name, overrides, shapes): the model that a weights file says it is for, and {name: shape} of what
+    it holds.
+
+    Raises:
+        UserError: it does not say.
+    """
     arrays, description = ({}, None) if path is None else open_weights(path)
     if description is None:
         raise UserError(f"no model is named, and the weights {path} do not name theirs; give a name")
@@ -140,42 +161,46 @@ def described_model(path):
     return description["model"], description["overrides"], shapes
 
 
-def difference(expected, found, skip=()):
-    """The lines of a `-`/`+` difference between two {name: shape}; names under a `skip` prefix excepted."""
+def difference(
+    expected: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[int]], skip: Sequence[str] = ()
+) -> list[str]:
+    """Return the lines of a `-`/`+` difference between two {name: shape}; names under a `skip` prefix excepted."""
     lines = []
     for name in [*expected, *(name for name in found if name not in expected)]:
         if _under(name, skip):
             continue
-        ours, theirs = expected.get(name), found.get(name)
-        if ours != theirs:
-            if ours is not None:
-                lines.append(f"  - {short(name)} {list(ours)}")
-            if theirs is not None:
-                lines.append(f"  + {short(name)} {list(theirs)}")
+        before, after = expected.get(name), found.get(name)
+        if before != after:
+            if before is not None:
+                lines.append(f"  - {short(name)} {list(before)}")
+            if after is not None:
+                lines.append(f"  + {short(name)} {list(after)}")
     return lines
 
 
-def _under(name, prefixes):
+def _under(name: str, prefixes: Sequence[str]) -> bool:
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
-def load_weights(model, source, skip=()):
+def load_weights(
+    model: paddle.nn.Layer, source: str | Path | Mapping[str, Any], skip: Sequence[str] = ()
+) -> None:
     """Put named weights into a model: all of them, or none.
 
     Args:
-        model: a paddle.nn.Layer.
+        model: what to put them into.
         source: a `.pdparams` or `.safetensors` file, or {name: array or tensor}.
         skip: name prefixes that keep what the model has, e.g. ("head",) to train a new head.
     Raises:
-        FileNotFoundError: no such file.
+        MissingFileError: no such file.
         WeightsFileError: a file that cannot be read.
-        ValueError: names or shapes differ, with the difference: `-` the model's, `+` the file's; or values
+        UserError: names or shapes differ, with the difference: `-` the model's, `+` the file's; or values
             that no model has: NaN, infinity, integers in place of real numbers.
     """
     given = isinstance(source, Mapping)
     who, where = getattr(model, "name", type(model).__name__), "the given weights" if given else source
-    state = source if given else read_weights(source)
-    state = {name: np.asarray(value) for name, value in state.items()}
+    values = source if isinstance(source, Mapping) else read_weights(source)
+    state = {name: np.asarray(value) for name, value in values.items()}
     own = model.state_dict()
     lines = difference(
         {name: tuple(tensor.shape) for name, tensor in own.items()},
@@ -202,7 +227,7 @@ def load_weights(model, source, skip=()):
         own[name].set_value(_as_dtype(value, str(own[name].dtype).split(".")[-1]))
 
 
-def _as_dtype(value, dtype):
+def _as_dtype(value: np.ndarray, dtype: str) -> Any:
     """`value` as numpy's `dtype`, or as Paddle's bfloat16, which numpy knows as uint16."""
     if value.dtype == np.uint16:
         value = from_bfloat16(value)

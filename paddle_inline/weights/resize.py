@@ -8,7 +8,10 @@ done in numpy, in float64; nothing else of a model may differ.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,13 +20,18 @@ from .bfloat16 import from_bfloat16, to_bfloat16
 from .lazy_array import LazyArray, numpy_dtype
 from .load import difference, load_weights, open_weights
 
+if TYPE_CHECKING:
+    import paddle
+
+Grid = tuple[int, int]  # (H, W)
+
 # Buffers that follow from a model's sizes: rebuilt with the model, never loaded into another.
 REBUILT = ("attn_mask", "relative_position_index")
 HEAD = ("head.weight", "head.bias")
 
 
-def cubic_matrix(source, target):
-    """The matrix [target, source] that resamples a line of `source` points to `target` points.
+def cubic_matrix(source: int, target: int) -> np.ndarray:
+    """Return the matrix [target, source] that resamples a line of `source` points to `target` points.
 
     Keys' cubic convolution with a = -0.75 between pixel centres (align_corners=False), the border repeated
     outside: PyTorch's bicubic interpolation along one side, not smoothed on shrinking.
@@ -43,30 +51,33 @@ def cubic_matrix(source, target):
     return matrix
 
 
-def resize_grid(values, grid, size):
-    """Rows [H * W, C] of a grid (H, W) -> rows [H' * W', C] of the grid `size`, bicubic, in float64."""
+def resize_grid(values: np.ndarray, grid: Grid, size: Grid) -> np.ndarray:
+    """Resize rows [H * W, C] of a grid (H, W) to rows [H' * W', C] of the grid `size`, bicubic, in float64."""
     values = np.asarray(values, "float64").reshape(*grid, -1)
     rows, columns = cubic_matrix(grid[0], size[0]), cubic_matrix(grid[1], size[1])
     values = np.einsum("hH,wW,HWc->hwc", rows, columns, values, optimize=True)
     return values.reshape(size[0] * size[1], -1)
 
 
-def adapt_weights(arrays, model, img_size=None):
+def adapt_weights(
+    arrays: Mapping[str, LazyArray], model: paddle.nn.Layer, img_size: int | Grid | None = None
+) -> tuple[dict[str, LazyArray], list[str]]:
     """Make weights fit a model of the same family that differs in input size or class count.
 
     Args:
         arrays: {Paddle name: LazyArray}.
-        model: the paddle.nn.Layer to fit; its parameters need no values.
+        model: what they shall fit; its parameters need no values.
         img_size: what the weights were trained for, int or (height, width); None: squares.
     Returns:
         ({Paddle name: LazyArray}, notes): exactly the model's names and shapes, resized when they are read;
         and one line for everything that was changed.
     Raises:
-        ValueError: the weights differ in more than that, with the difference, `-` the model's.
+        UserError: the weights differ in more than that, with the difference, `-` the model's.
     """
     own, positions = model.state_dict(), _positions(model)
     shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
-    result, notes = {}, {}
+    result: dict[str, LazyArray] = {}
+    notes: dict[str, list[str]] = {}
     for name, shape in shapes.items():
         last = name.rsplit(".", 1)[-1]
         array = arrays.get(name)
@@ -93,7 +104,7 @@ def adapt_weights(arrays, model, img_size=None):
         else:
             result[name] = array
     kept = {name: array for name, array in arrays.items() if name.rsplit(".", 1)[-1] not in REBUILT}
-    gone = tuple(name for name in HEAD if name in kept and name not in own)
+    gone = [name for name in HEAD if name in kept and name not in own]
     if gone:
         notes["head left out"] = gone
     lines = difference(shapes, {name: array.shape for name, array in {**kept, **result}.items()}, gone)
@@ -106,27 +117,27 @@ def adapt_weights(arrays, model, img_size=None):
     return result, [f"{what}: {_listed(names)}" for what, names in notes.items()]
 
 
-def load_adapted(model, path, img_size=None):
-    """Load a weights file of the same architecture at another input size or class count; returns the notes.
+def load_adapted(model: paddle.nn.Layer, path: str | Path, img_size: int | Grid | None = None) -> list[str]:
+    """Load a weights file of the same architecture at another input size or class count; return the notes.
 
     Arguments and errors as for `adapt_weights` and `load_weights`.
     """
     arrays, description = open_weights(path)
     if img_size is None and description:
         img_size = description["overrides"].get("img_size")
-    arrays, notes = adapt_weights(arrays, model, img_size)
-    load_weights(model, {name: array.read() for name, array in arrays.items()})
+    adapted, notes = adapt_weights(arrays, model, img_size)
+    load_weights(model, {name: array.read() for name, array in adapted.items()})
     return notes
 
 
-def _positions(model):
+def _positions(model: paddle.nn.Layer) -> dict[str, tuple[int, Grid]]:
     """{name: (tokens before the grid, grid)} of the position embeddings that follow the input size."""
     if hasattr(model, "grid"):  # one stage, with a class token
         return {"pos_embed": (1, tuple(model.grid))}
     return {f"pos_embed{i}": (0, tuple(grid)) for i, grid in enumerate(getattr(model, "grids", ()), 1)}
 
 
-def _resized(array, grid, size, prefix):
+def _resized(array: LazyArray, grid: Grid, size: Grid, prefix: int) -> LazyArray:
     if grid == size:
         return array
     shape = list(array.shape)
@@ -134,13 +145,13 @@ def _resized(array, grid, size, prefix):
     return LazyArray(tuple(shape), array.dtype, partial(_resize, array, grid, size, prefix, tuple(shape)))
 
 
-def _resize(array, grid, size, prefix, shape):
+def _resize(array: LazyArray, grid: Grid, size: Grid, prefix: int, shape: tuple[int, ...]) -> np.ndarray:
     values = as_float64(array.read(), array.dtype).reshape(-1, shape[-1])
     values = np.concatenate([values[:prefix], resize_grid(values[prefix:], grid, size)])
     return from_float64(values.reshape(shape), array.dtype)
 
 
-def _grid(tokens, img_size):
+def _grid(tokens: int, img_size: int | Grid | None) -> Grid:
     """The grid (H, W) of so many tokens, of the image's proportions; None: square."""
     height, width = (img_size, img_size) if isinstance(img_size, int) else img_size or (1, 1)
     stride = math.sqrt(height * width / tokens)
@@ -153,21 +164,21 @@ def _grid(tokens, img_size):
     return grid
 
 
-def as_float64(values, dtype):
-    """Numbers of a dtype, bfloat16 in its uint16 form, as float64."""
+def as_float64(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Return numbers of a dtype, bfloat16 in its uint16 form, as float64."""
     return (from_bfloat16(values) if dtype == "bfloat16" else values).astype("float64")
 
 
-def from_float64(values, dtype):
-    """The inverse of `as_float64`, rounded to nearest, ties to even."""
+def from_float64(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Return the inverse of `as_float64`, rounded to nearest, ties to even."""
     return to_bfloat16(values) if dtype == "bfloat16" else values.astype(dtype)
 
 
-def _note(notes, what, grid, size, name):
+def _note(notes: dict[str, list[str]], what: str, grid: Grid, size: Grid, name: str) -> None:
     if grid != size:
         text = f"{what} resized from {grid[0]} x {grid[1]} to {size[0]} x {size[1]}, bicubic"
         notes.setdefault(text, []).append(name)
 
 
-def _listed(names):
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
