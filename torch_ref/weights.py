@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ class WeightsFileError(UserError):
     """A weight file that cannot be read."""
 
 
-def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """Read the tensors of a torch file (`weights_only`) or a `.safetensors` file, {name: tensor}.
 
     The `model` or `state_dict` entry of a training checkpoint is taken where there is one.
@@ -34,7 +35,7 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def described_model(
-    path: str | Path | None,
+    path: str | os.PathLike[str] | None,
 ) -> tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]:
     """Return (name, overrides, shapes): the model that a weights file says it is for, and {name: shape} of what
     it holds.
@@ -56,7 +57,7 @@ def described_model(
         ) from None
 
 
-def _read(path: str | Path) -> tuple[Any, str | None]:
+def _read(path: str | os.PathLike[str]) -> tuple[Any, str | None]:
     """(contents, description) of a file; the description as `python -m convert` writes it, or None."""
     path = Path(path)
     if not path.is_file():
@@ -75,7 +76,7 @@ def _read(path: str | Path) -> tuple[Any, str | None]:
 
 
 def load_weights(
-    model: torch.nn.Module, source: str | Path | Mapping[str, Any], skip: Sequence[str] = ()
+    model: torch.nn.Module, source: str | os.PathLike[str] | Mapping[str, Any], skip: Sequence[str] = ()
 ) -> None:
     """Put named weights into a model: all of them, or none.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections import Counter
 from collections.abc import Callable
@@ -67,7 +68,7 @@ def check_shape(shape: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def check_file(path: str | Path) -> Path:
+def check_file(path: str | os.PathLike[str]) -> Path:
     """Check that a path is of a regular file with something in it, and return it.
 
     Raises:
@@ -88,7 +89,7 @@ def check_file(path: str | Path) -> Path:
     return path
 
 
-def read_at(path: str | Path, offset: int, dtype: np.dtype, count: int) -> np.ndarray:
+def read_at(path: str | os.PathLike[str], offset: int, dtype: np.dtype, count: int) -> np.ndarray:
     """Read `count` numbers of a numpy dtype from `offset` in a file, in the machine's byte order.
 
     Raises:
@@ -115,7 +116,7 @@ SAFETENSORS_DTYPES = {
 _LONGEST_HEADER = 100_000_000  # the format's own limit
 
 
-def open_safetensors(path: str | Path) -> tuple[dict[str, LazyArray], dict[str, str]]:
+def open_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, LazyArray], dict[str, str]]:
     """Open a safetensors file; return ({name: LazyArray}, metadata).
 
     The safetensors package would read it too, but not bfloat16 into numpy, not without mapping the whole

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ DESCRIPTION = "paddle_inline"
 _LONGEST_DESCRIPTION = 1 << 20
 
 
-def find_weights(path: str | Path) -> Path:
+def find_weights(path: str | os.PathLike[str]) -> Path:
     """Find a weights file: `path`, or `path` with `.pdparams` added, whichever exists.
 
     Raises:
@@ -39,7 +40,7 @@ def find_weights(path: str | Path) -> Path:
     raise MissingFileError(f"no weights file {path} (nor {path}.pdparams)")
 
 
-def open_pickle(path: str | Path) -> tuple[Any, dict[str, Any] | None]:
+def open_pickle(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any] | None]:
     """Open a file that `paddle.save` wrote.
 
     Returns:
@@ -78,7 +79,7 @@ def tuples(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}
 
 
-def read_pickle(path: str | Path) -> Any:
+def read_pickle(path: str | os.PathLike[str]) -> Any:
     """Read a file that `paddle.save` wrote as plain Python and numpy, bfloat16 arrays as uint16, as Paddle
     stores them. Nothing that the file names is run.
 
@@ -118,7 +119,7 @@ def lazy_array_of(value: Any) -> LazyArray | None:
     return value.stored if isinstance(value, safe_pickle.Array) else None
 
 
-def open_weights(path: str | Path) -> tuple[dict[str, LazyArray], dict[str, Any] | None]:
+def open_weights(path: str | os.PathLike[str]) -> tuple[dict[str, LazyArray], dict[str, Any] | None]:
     """Return ({name: LazyArray}, description) of a `.pdparams` (suffix optional) or `.safetensors` file.
 
     A training checkpoint's `model` entry is taken where there is one. The description, as `convert` and the
@@ -137,7 +138,7 @@ def open_weights(path: str | Path) -> tuple[dict[str, LazyArray], dict[str, Any]
     return {name: array for name, array in named if array is not None}, description
 
 
-def read_weights(path: str | Path) -> dict[str, np.ndarray]:
+def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read the named arrays of a `.pdparams` (suffix optional) or `.safetensors` file, {name: array}.
 
     A training checkpoint's `model` entry is taken where there is one.
@@ -146,7 +147,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def described_model(
-    path: str | Path | None,
+    path: str | os.PathLike[str] | None,
 ) -> tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]:
     """Return (name, overrides, shapes): the model that a weights file says it is for, and {name: shape} of what
     it holds.
@@ -183,7 +184,7 @@ def _under(name: str, prefixes: Sequence[str]) -> bool:
 
 
 def load_weights(
-    model: paddle.nn.Layer, source: str | Path | Mapping[str, Any], skip: Sequence[str] = ()
+    model: paddle.nn.Layer, source: str | os.PathLike[str] | Mapping[str, Any], skip: Sequence[str] = ()
 ) -> None:
     """Put named weights into a model: all of them, or none.
 

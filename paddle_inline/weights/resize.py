@@ -8,9 +8,9 @@ done in numpy, in float64; nothing else of a model may differ.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,7 +117,9 @@ def adapt_weights(
     return result, [f"{what}: {_listed(names)}" for what, names in notes.items()]
 
 
-def load_adapted(model: paddle.nn.Layer, path: str | Path, img_size: int | Grid | None = None) -> list[str]:
+def load_adapted(
+    model: paddle.nn.Layer, path: str | os.PathLike[str], img_size: int | Grid | None = None
+) -> list[str]:
     """Load a weights file of the same architecture at another input size or class count; return the notes.
 
     Arguments and errors as for `adapt_weights` and `load_weights`.
