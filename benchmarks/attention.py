@@ -37,7 +37,7 @@ SHORTEST = 1024  # tokens from which the slope is fitted: below, the fixed cost 
 
 
 def softmax_free_forms(ops: ModuleType) -> dict[str, Callable]:
-    """{form: function of q, k, v}; keys are the queries, and every so manyth one is a landmark."""
+    """Return {form: function of q, k, v}; keys are the queries, and every so manyth one is a landmark."""
 
     def form(q, v, step, invert):
         q = q * q.shape[3] ** -0.25
@@ -56,7 +56,7 @@ def softmax_free_forms(ops: ModuleType) -> dict[str, Callable]:
 
 
 def torch_forms(device: str) -> tuple[dict[str, Callable], Callable]:
-    """({form: function of q, k, v}, random tensors of a shape, wait for the device, peak memory or None)."""
+    """Return ({form: function of q, k, v}, random tensors of a shape, wait for the device, peak memory or None)."""
     import torch
 
     from torch_ref.ops import softmax_free
@@ -129,7 +129,7 @@ FRAMEWORKS = {"torch": torch_forms, "paddle": paddle_forms}
 
 
 def peak_memory(framework: str, form: str, tokens: int, heads: int, width: int, device: str) -> float:
-    """Mebibytes that a form needs beyond its inputs, measured in a process of its own."""
+    """Return the mebibytes that a form needs beyond its inputs, measured in a process of its own."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:  # which ends its process in peace, as Pool does not
         return pool.submit(_peak, framework, form, tokens, heads, width, device).result()
@@ -151,7 +151,7 @@ def _peak(framework: str, form: str, tokens: int, heads: int, width: int, device
 
 
 def _resident_peak(run: Callable[[], Any]) -> float:
-    """Mebibytes by which memory grew at most; not a number where the system is not Linux."""
+    """Return the mebibytes by which memory grew at most; not a number where the system is not Linux."""
     status = Path("/proc/self/status")
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # or memory that was freed before would be reused unseen
@@ -164,7 +164,7 @@ def _resident_peak(run: Callable[[], Any]) -> float:
 
 
 def keep_freed_memory() -> None:
-    """Has glibc keep what is freed for the next tensor; elsewhere nothing happens."""
+    """Have glibc keep what is freed for the next tensor; elsewhere nothing happens."""
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL("libc.so.6")
         for threshold in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
@@ -172,7 +172,7 @@ def keep_freed_memory() -> None:
 
 
 def slope(tokens: list[int], values: list[float | None]) -> float | None:
-    """The exponent of `values` in the number of tokens, least squares in the logarithms, from SHORTEST on."""
+    """Return the exponent of `values` in the number of tokens, least squares in the logarithms, from SHORTEST on."""
     points = [(math.log(n), math.log(y)) for n, y in zip(tokens, values) if n >= SHORTEST and y and y > 0]
     return float(np.polyfit(*zip(*points), 1)[0]) if len(points) > 1 else None
 

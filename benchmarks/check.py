@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SUBJECTS = {  # benchmark: the column of what is compared, and which of it is ours; else InLine by its form
+SUBJECTS = {  # benchmark: the column of what is compared, and the one that others are compared with; else InLine
     "inference": ("engine", "openvino"),
     "training": ("framework", "paddle"),
     "loader": ("pipeline", "paddle_inline"),
@@ -24,7 +24,7 @@ TOLERANCE = 0.15  # a ratio may fall by this share: quartiles of one run lie abo
 
 
 def ratios(facts: dict) -> dict[str, float]:
-    """{what: how many times as fast as the others ours is} of one report."""
+    """Return {what: how many times as fast as the others that one is} of one report."""
     found = {}
     key, subject = SUBJECTS.get(facts["benchmark"], ("form", "InLine"))
     skipped = {key, "seconds", "peak_mib", "images_per_second", "images_per_second_and_core"}
@@ -43,7 +43,7 @@ def ratios(facts: dict) -> dict[str, float]:
 def regressions(
     baseline: dict[str, float], now: dict[str, float], tolerance: float = TOLERANCE
 ) -> list[tuple[str, float, float]]:
-    """[(what, before, now)] of the ratios that fell by more than the tolerance."""
+    """Return [(what, before, now)] of the ratios that fell by more than the tolerance."""
     return [
         (what, before, now[what])
         for what, before in sorted(baseline.items())

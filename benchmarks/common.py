@@ -30,7 +30,7 @@ def could_not_run(what: str, error: Exception) -> str:
 
 
 def versions() -> dict[str, str]:
-    """{package: version} of the frameworks that are loaded."""
+    """Return {package: version} of the frameworks that are loaded."""
     names = ("paddle", "torch", "onnxruntime", "openvino", "numpy")
     return {name: sys.modules[name].__version__ for name in names if name in sys.modules}
 
@@ -56,7 +56,7 @@ def report(
 
 
 def accelerator() -> dict[str, str]:
-    """{"gpu": its name} of the first GPU of a loaded framework; {} without."""
+    """Return {"gpu": its name} of the first GPU of a loaded framework; {} without."""
     torch, paddle = sys.modules.get("torch"), sys.modules.get("paddle")
     if torch is not None and torch.cuda.is_available():
         return {"gpu": torch.cuda.get_device_name()}
@@ -66,7 +66,7 @@ def accelerator() -> dict[str, str]:
 
 
 def print_table(columns: list[str], rows: list[list]) -> None:
-    """Rows of text and numbers under their columns."""
+    """Print rows of text and numbers under their columns."""
     cells = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells)]
     for row in [columns, *cells]:
@@ -74,7 +74,7 @@ def print_table(columns: list[str], rows: list[list]) -> None:
 
 
 def plotting() -> Any:
-    """matplotlib's pyplot, drawing to files; None, with a message, where matplotlib is missing."""
+    """Return matplotlib's pyplot, drawing to files; None, with a message, where matplotlib is missing."""
     try:
         import matplotlib
     except ImportError as error:

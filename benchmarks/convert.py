@@ -57,7 +57,7 @@ def measure(source: Path, output: Path, side: str) -> dict[str, Any]:
 
 
 def alone(function: Callable, *arguments: Any) -> Any:
-    """The result of a function in a fresh process."""
+    """Return the result of a function in a fresh process."""
     pool = multiprocessing.get_context("spawn").Pool(1)
     try:
         return pool.apply(function, arguments)
@@ -89,7 +89,7 @@ def make_files(name: str, folder: Path) -> float:
 
 
 def make_shards(folder: Path, gib: float) -> tuple[Path, float]:
-    """An InLine-DeiT of about `gib` GiB in float32, one block a shard; returns the index and its MiB."""
+    """Write an InLine-DeiT of about `gib` GiB in float32, one block a shard; return the index and its MiB."""
     from safetensors.numpy import save_file
 
     from paddle_inline.utils.environment import import_paddle

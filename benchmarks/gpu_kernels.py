@@ -38,7 +38,7 @@ AMP = ("cast", "check_finite_and_unscale", "update_loss_scaling")  # what AMP ad
 
 
 def registry() -> dict[str, set[str]]:
-    """{operator: {types of its GPU kernels}} of the installed wheel."""
+    """Return {operator: {types of its GPU kernels}} of the installed wheel."""
     from paddle.base import core
 
     spelled = {"float32": "data_type[float]", "float16": "::float16]", "bfloat16": "::bfloat16]"}
@@ -57,7 +57,7 @@ def registry() -> dict[str, set[str]]:
 
 
 def traced_operators(name: str, overrides: dict[str, Any], half: bool) -> set[str]:
-    """The operators that one training step calls: forward, loss, clipping and optimizer."""
+    """Return the operators that one training step calls: forward, loss, clipping and optimizer."""
     import paddle
     from paddle.base import core
 
@@ -80,7 +80,7 @@ def traced_operators(name: str, overrides: dict[str, Any], half: bool) -> set[st
 
 
 def with_gradient(operator: str, kernels: dict[str, set[str]]) -> list[str]:
-    """The operator as the registry spells it, and its gradient where that has kernels of its own."""
+    """Return the operator as the registry spells it, and its gradient where that has kernels of its own."""
     operator = RENAMED.get(operator, operator).rstrip("_")
     return [name for name in (operator, f"{operator}_grad") if name == operator or name in kernels]
 

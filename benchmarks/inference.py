@@ -4,7 +4,7 @@
 
 Paddle's engines run one exported any-batch program; OpenVINO and ONNX Runtime run the same program's ONNX
 file; torch-eager and torch-compile run the reference, and torch-onnx the ONNX file that torch.onnx writes of
-it, for each batch size its own, in ONNX Runtime. What cannot run here is said and left out.
+it, for each batch size its own, in ONNX Runtime. What cannot run here is named and left out.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def torch_engine(name: str, kind: str, device: str, threads: int | None) -> Call
 def paddle_engines(
     name: str, kinds: list[str], folder: Path, device: str, threads: int | None, missing: list[str]
 ) -> dict[str, Callable]:
-    """{kind: engine} of one Paddle model's export, (3, H, W)."""
+    """Return {kind: engine} of one Paddle model's export, (3, H, W)."""
     import paddle
 
     import paddle_inline
@@ -87,7 +87,7 @@ def paddle_engines(
 
 
 def measure(name: str, arguments: argparse.Namespace, missing: list[str]) -> list[dict]:
-    """The rows of one model."""
+    """Return the rows of one model."""
     engines, rows = {}, []
     with tempfile.TemporaryDirectory() as folder:
         kinds = [kind for kind in arguments.engines if kind not in TORCH]

@@ -29,7 +29,7 @@ POLICY, ERASE, BATCH, SIZE = "rand-m9-mstd0.5-inc1", 0.25, 16, 224
 
 
 def write_jpegs(folder: Path, count: int) -> None:
-    """`count` different crops of two photographs in two class folders, 350 to 400 pixels high."""
+    """Write `count` different crops of two photographs in two class folders, 350 to 400 pixels high."""
     from sklearn.datasets import load_sample_images
 
     rng = np.random.RandomState(0)
@@ -43,7 +43,7 @@ def write_jpegs(folder: Path, count: int) -> None:
 
 
 def paddle_pipeline(folder: Path, workers: int) -> Callable[[], int]:
-    """A function that loads every image once, by paddle_inline."""
+    """Return a function that loads every image once, by paddle_inline."""
     from paddle_inline.data.imagenet import Folder
     from paddle_inline.data.loaders import Loader, Samples
     from paddle_inline.data.sampler import train_batches

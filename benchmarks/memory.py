@@ -25,7 +25,7 @@ SIZES = [224, 448, 672]
 def torch_step(
     name: str, device: str, batch: int, size: int, letters: str, training: bool
 ) -> tuple[Callable, Any]:
-    """A function that runs one step, and the allocator's module."""
+    """Return a function that runs one step, and the allocator's module."""
     import torch
 
     import torch_ref
@@ -71,7 +71,7 @@ FRAMEWORKS = {"torch": torch_step, "paddle": paddle_step}
 
 
 def peak(framework: str, device: str, *what: Any) -> float:
-    """Mebibytes by which one step raises the process's peak (CPU) or the allocator's (GPU)."""
+    """Return the mebibytes by which one step raises the process's peak (CPU) or the allocator's (GPU)."""
     step, cuda = FRAMEWORKS[framework](what[0], device, *what[1:])
     if device == "cpu":
         before = peak_memory()

@@ -25,7 +25,7 @@ RATE, DECAY, CLIP, SMOOTHING = 1e-4, 0.05, 5.0, 0.1
 def torch_step(
     name: str, device: str, images: np.ndarray, labels: np.ndarray, dtype: str
 ) -> Callable[[], float]:
-    """A function that trains the reference by one step, and returns when the device is done."""
+    """Return a function that trains the reference by one step, and returns when the device is done."""
     import torch
 
     import torch_ref

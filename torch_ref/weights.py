@@ -58,7 +58,7 @@ def described_model(
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[Any, str | None]:
-    """(contents, description) of a file; the description as `python -m convert` writes it, or None."""
+    """Return (contents, description) of a file; the description as `python -m convert` writes it, or None."""
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"no weights file {path}")

@@ -36,11 +36,11 @@ class Source:
     format: str  # "torch", "torch (before zip)", "safetensors", "safetensors shards", "Paddle", ...
     contents: Mapping
     files: tuple[Path, ...]  # all that it consists of
-    description: dict | None = None  # what it says of its model, if we wrote it
+    description: dict | None = None  # of its model, if this package wrote it
 
     @property
     def size(self) -> int:
-        """Bytes of all its files."""
+        """The size of all its files in bytes."""
         return sum(path.stat().st_size for path in self.files)
 
 
@@ -103,7 +103,7 @@ def _torch(path: Path, form: str, skip_calls: bool) -> Source:
 
 
 def _plain(contents: dict, array_of: Callable[[Any], LazyArray | None]) -> dict:
-    """The two upper levels of a checkpoint's containers, with a LazyArray for every tensor."""
+    """Return the two upper levels of a checkpoint's containers, with a LazyArray for every tensor."""
     done: dict[int, dict] = {}  # a file may refer to one dictionary many times
 
     def entries(items: dict) -> dict:

@@ -166,7 +166,7 @@ def _write_torch(path: Path, arrays: Mapping[str, LazyArray], description: str |
 
 
 def sidecar_of(path: str | Path) -> Path:
-    """The path where the facts about a converted file stand."""
+    """Return the path where the facts about a converted file stand."""
     return Path(f"{path}.json")
 
 

@@ -41,7 +41,7 @@ def run(path: Path) -> nbformat.NotebookNode:
 
 
 def pictures(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
-    """{name: PNG} of the cells tagged `figure:NAME`; ValueError for one that draws nothing, or twice."""
+    """Return {name: PNG} of the cells tagged `figure:NAME`; ValueError for one that draws nothing, or twice."""
     found = {}
     for cell in notebook.cells:
         for tag in cell.metadata.get("tags", []):

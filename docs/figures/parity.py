@@ -93,7 +93,7 @@ def draw(reports: Reports, names: Sequence[str], path: Path) -> None:
 
 
 def table(reports: Reports) -> str:
-    """The figures as text, with the machine and the versions they are from."""
+    """Return the figures as text, with the machine and the versions they are from."""
     report = next(iter(reports.values()))
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     lines = [f"python docs/figures/parity.py, {datetime.date.today()}", report.machine, versions, ""]

@@ -57,16 +57,16 @@ class Cifar:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """(PIL image in RGB, class number)."""
+        """Return (PIL image in RGB, class number)."""
         return Image.fromarray(self.pixels[index]), int(self.labels[index])
 
     def name(self, index: int) -> str:
-        """Where an image is, as messages name it."""
+        """Return where an image is, as messages name it."""
         return f"CIFAR image {index}"
 
 
 def _read_files(dataset: str, path: str | Path, wanted: list[str]) -> dict[str, bytes]:
-    """{name: bytes} of the files of an archive or folder."""
+    """Return {name: bytes} of the files of an archive or folder."""
     path = Path(path)
     places = [path, path / ARCHIVE[dataset], path / "cifar-10-batches-py", path / "cifar-100-python"]
     for place in places:

@@ -10,7 +10,7 @@ from .text import read_text
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:
-    """The names of classes that have none: their numbers."""
+    """Return the names of classes that have none: their numbers."""
     return tuple(map(str, range(count)))
 
 
@@ -34,7 +34,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
 
 
 def class_names(path: str | Path, count: int) -> tuple[str, ...]:
-    """The class names of a data set with labels below `count`: those of a file, or the numbers where there is none.
+    """Return the names of a data set's `count` classes: those of a file, or the numbers where there is none.
 
     Raises:
         UserError: the file names fewer classes; otherwise as `read_class_names`.

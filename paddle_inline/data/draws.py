@@ -34,5 +34,5 @@ class Draws:
 
 
 def seed_of(*key: int) -> int:
-    """A 32-bit seed for a framework's own generator, made from a key of whole numbers."""
+    """Return a 32-bit seed for a framework's own generator, made from a key of whole numbers."""
     return int(np.random.SeedSequence(key).generate_state(1)[0])

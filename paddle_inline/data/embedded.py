@@ -41,9 +41,9 @@ class Digits:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """(PIL image in RGB, class number)."""
+        """Return (PIL image in RGB, class number)."""
         return Image.fromarray(self.pixels[index]).convert("RGB"), int(self.labels[index])
 
     def name(self, index: int) -> str:
-        """Where an image is, as messages name it."""
+        """Return where an image is, as messages name it."""
         return f"digit {index}"

@@ -16,7 +16,7 @@ from .pictures import SUFFIXES, is_picture
 
 
 def scan(folder: str | Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder, by name.
+    """Return the entries of a folder, by name.
 
     Raises:
         MissingFileError: there is no such folder.
@@ -32,12 +32,12 @@ def scan(folder: str | Path) -> list[os.DirEntry[str]]:
 
 
 def subfolders(folder: str | Path) -> list[str]:
-    """The names of the folders in a folder, links to folders among them, in alphabetical order."""
+    """Return the names of the folders in a folder, links to folders among them, in alphabetical order."""
     return [entry.name for entry in scan(folder) if entry.is_dir()]
 
 
 def pictures_in(folder: str | Path, recursive: bool = False) -> list[str]:
-    """The image files of a folder, by their names relative to it, in alphabetical order of their parts.
+    """Return the image files of a folder, by their names relative to it, in alphabetical order of their parts.
 
     Args:
         recursive: also those in the folders below; links to folders are not followed, as they may lead back.
@@ -53,7 +53,7 @@ def pictures_in(folder: str | Path, recursive: bool = False) -> list[str]:
 
 
 def find_images(patterns: Iterable[str | Path]) -> list[Path]:
-    """The image files that files, folders (and what is below them) and glob patterns name, each once.
+    """Return the image files that files, folders (and what is below them) and glob patterns name, each once.
 
     Raises:
         MissingFileError: a pattern names none.
@@ -73,14 +73,14 @@ def find_images(patterns: Iterable[str | Path]) -> list[Path]:
 
 
 def index_file(root: str | Path) -> Path:
-    """Where the list of a data set's images is kept between runs: in the user's cache folder."""
+    """Return where the list of a data set's images is kept between runs: in the user's cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     name = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:16]
     return Path(cache) / "paddle_inline" / f"{name}.json"
 
 
 def keep_index(index: str | Path | None, stamp: list, make: Callable[[], list[tuple]]) -> list[tuple]:
-    """A list of images, from the file that keeps it or made anew.
+    """Return a list of images, from the file that keeps it or made anew.
 
     Args:
         index: the file; None keeps none. One that cannot be read or written is done without.

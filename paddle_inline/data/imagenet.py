@@ -110,7 +110,7 @@ class Zipped(PictureSource):
 
 
 def open_imagenet(path: str | Path, *, train: bool, zip_mode: bool = False) -> PictureSource:
-    """ImageNet's training or validation images.
+    """Return ImageNet's training or validation images.
 
     Args:
         path: holds `train/` and `val/`; or `train_list.txt` and `val_list.txt`; or, with `zip_mode`,

@@ -57,7 +57,7 @@ class Samples(Dataset):
         return self.load(key)[:2]
 
     def load(self, key: Key) -> tuple[np.ndarray, np.int64, np.int64]:
-        """(array, label, 1 if the image asked for could not be read, else 0)."""
+        """Return (array, label, 1 if the image asked for could not be read, else 0)."""
         epoch, first = key
         for step in range(len(self.source)):
             index = (first + step) % len(self.source)
@@ -146,7 +146,7 @@ class Loader:
 
 
 def collate(samples: Sequence[tuple]) -> tuple[np.ndarray, ...]:
-    """[(array, number, number), ...] -> (arrays [B, ...], numbers [B], numbers [B])."""
+    """Stack [(array, number, number), ...] to (arrays [B, ...], numbers [B], numbers [B])."""
     return tuple(np.stack(part) for part in zip(*samples))
 
 
@@ -176,7 +176,7 @@ def _collate_quiet(samples):
 def shared_memory_suffices(
     samples: Samples, batches: Sequence[Sequence[Key]], num_workers: int, folder: str = "/dev/shm"
 ) -> bool:
-    """Whether the loader's shared memory holds what the workers fetch ahead; warns if it does not.
+    """Return whether the loader's shared memory holds what the workers fetch ahead; warns if it does not.
 
     A container's default of 64 MiB ends a run with a bus error in the middle of an epoch.
     """

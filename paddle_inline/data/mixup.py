@@ -87,7 +87,7 @@ class Mixup:
     def weights(
         self, batch: int, height: int, width: int, rng: RandomState
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(keep, other, lambda): [B or 1, 1, H or 1, W or 1] twice, and [B or 1]."""
+        """Return (keep, other, lambda): [B or 1, 1, H or 1, W or 1] twice, and [B or 1]."""
         if self.mode == "batch":
             lam, cut = self._draw_batch(rng)
             if not cut or lam == 1:
@@ -134,7 +134,7 @@ class Mixup:
         return np.where(mixed, lams.astype(np.float32), np.float32(1)), cuts
 
     def _box(self, height, width, lam, rng):
-        """((top, bottom, left, right), lambda as the box's true share of the image has it)."""
+        """Return ((top, bottom, left, right), lambda as the box's true share of the image has it)."""
         if self.cutmix_minmax is not None:
             low, high = self.cutmix_minmax
             h = rng.randint(int(height * low), int(height * high))

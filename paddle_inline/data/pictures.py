@@ -19,7 +19,7 @@ class UnreadableImage(OSError):
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file's name ends as those of images do, in capitals or not."""
+    """Return whether a file's name ends as those of images do, in capitals or not."""
     return name.lower().endswith(SUFFIXES)
 
 
@@ -43,7 +43,7 @@ def read_rgb(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation of an image, 1 where there is none or it cannot be read."""
+    """Return the EXIF orientation of an image, 1 where there is none or it cannot be read."""
     try:
         return image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF data leaves the image as it is
@@ -80,13 +80,13 @@ class PictureSource:
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """(PIL image in RGB, class number)."""
+        """Return (PIL image in RGB, class number)."""
         return read_rgb(self.file(index)), self.items[index][-1]
 
     def file(self, index: int) -> str | BinaryIO:
-        """The path of an image's file, or its bytes as a file."""
+        """Return the path of an image's file, or its bytes as a file."""
         raise NotImplementedError
 
     def name(self, index: int) -> str:
-        """Where an image is, as messages name it."""
+        """Return where an image is, as messages name it."""
         raise NotImplementedError

@@ -31,11 +31,11 @@ class Geometry:
         self.fill, self.resample, self.translate = fill, resample, translate
 
     def affine(self, image: Image.Image, draws: Draws, matrix: Sequence[float]) -> Image.Image:
-        """Each pixel (x, y) from (ax + by + c, dx + ey + f), `matrix` being (a, b, c, d, e, f)."""
+        """Take each pixel (x, y) from (ax + by + c, dx + ey + f), `matrix` being (a, b, c, d, e, f)."""
         return image.transform(image.size, Image.AFFINE, matrix, self._resample(draws), fillcolor=self.fill)
 
     def rotate(self, image: Image.Image, draws: Draws, degrees: float) -> Image.Image:
-        """About the middle, against the clock."""
+        """Rotate about the middle, against the clock."""
         return image.rotate(degrees, self._resample(draws), fillcolor=self.fill)
 
     def _resample(self, draws):
@@ -46,7 +46,7 @@ class Geometry:
 
 
 def signed(top: float) -> Level:
-    """From 0 to `top`, negated half of the time."""
+    """Return a level from 0 to `top`, negated half of the time."""
 
     def level(magnitude: float, draws: Draws) -> float:
         value = magnitude / MAX_LEVEL * top
@@ -56,7 +56,7 @@ def signed(top: float) -> Level:
 
 
 def enhance(magnitude: float, draws: Draws) -> float:
-    """A factor from 0.1 to 1.9; 1 changes nothing."""
+    """Return a factor from 0.1 to 1.9; 1 changes nothing."""
     return magnitude / MAX_LEVEL * 1.8 + 0.1
 
 
@@ -67,7 +67,7 @@ def enhance_increasing(magnitude: float, draws: Draws) -> float:
 
 
 def between(low: float, high: float) -> Level:
-    """From `low` to `high`."""
+    """Return a level from `low` to `high`."""
 
     def level(magnitude: float, draws: Draws) -> float:
         return max(low, min(high, low + (high - low) * (magnitude / MAX_LEVEL)))
@@ -76,32 +76,32 @@ def between(low: float, high: float) -> Level:
 
 
 def bits(magnitude: float, draws: Draws) -> int:
-    """The highest bits to keep, none to 4."""
+    """Return the highest bits to keep, none to 4."""
     return int(magnitude / MAX_LEVEL * 4)
 
 
 def bits_increasing(magnitude: float, draws: Draws) -> int:
-    """The same, fewer with a growing magnitude."""
+    """Return the same as `bits`, fewer with a growing magnitude."""
     return 4 - bits(magnitude, draws)
 
 
 def bits_original(magnitude: float, draws: Draws) -> int:
-    """The same, 4 to 8."""
+    """Return the same as `bits`, 4 to 8."""
     return 4 + bits(magnitude, draws)
 
 
 def threshold(magnitude: float, draws: Draws) -> int:
-    """A brightness, 0 to 256."""
+    """Return a brightness, 0 to 256."""
     return min(256, int(magnitude / MAX_LEVEL * 256))
 
 
 def threshold_increasing(magnitude: float, draws: Draws) -> int:
-    """The same, lower with a growing magnitude."""
+    """Return the same as `threshold`, lower with a growing magnitude."""
     return 256 - threshold(magnitude, draws)
 
 
 def addend(magnitude: float, draws: Draws) -> int:
-    """A brightness, 0 to 110."""
+    """Return a brightness, 0 to 110."""
     return min(128, int(magnitude / MAX_LEVEL * 110))
 
 
@@ -255,7 +255,7 @@ class RandAugment:
 
 
 def rand_augment(policy: str, fill: Colour, resample: Any = Image.BICUBIC) -> RandAugment:
-    """The RandAugment of a policy string.
+    """Return the RandAugment of a policy string.
 
     Args:
         policy: such as `rand-m9-mstd0.5-inc1`.

@@ -71,7 +71,7 @@ class Shards(PictureSource):
         return f"{os.path.join(self.folder, file)}@/{member}"
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
-        """An epoch's order, decided by `seed` and `epoch`: the files in random order, one after another,
+        """Return an epoch's order, decided by `seed` and `epoch`: the files in random order, one after another,
         and every WINDOW images that follow each other mixed."""
         shards = Draws(seed, epoch).np.permutation(len(self.ranges))
         order = np.concatenate([np.arange(*self.ranges[shard]) for shard in shards])
@@ -81,12 +81,12 @@ class Shards(PictureSource):
 
 
 def find_shards(root: str | Path, part: str) -> list[Path]:
-    """The tar files of `train` or `val` in a data set's folder; empty where there are none."""
+    """Return the tar files of `train` or `val` in a data set's folder; empty where there are none."""
     return sorted((Path(root) / part).glob("*.tar")) or sorted(Path(root).glob(f"{part}*.tar"))
 
 
 def _read_members(path: str) -> list[tuple[str, int, int, int]]:
-    """[(image's name, where its bytes begin, how many, class), ...] of a tar file."""
+    """Return [(image's name, where its bytes begin, how many, class), ...] of a tar file."""
     found, image, label = [], None, None
     try:
         with tarfile.open(path, "r:") as archive:

@@ -22,17 +22,17 @@ class Source(Protocol):
     classes: tuple[str, ...]
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return how many there are."""
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """(PIL image in RGB, class number); OSError for one that cannot be read."""
+        """Return (PIL image in RGB, class number); OSError for one that cannot be read."""
 
     def name(self, index: int) -> str:
-        """Where an image is, as messages name it."""
+        """Return where an image is, as messages name it."""
 
 
 def open_source(dataset: str, path: str | Path = "", *, train: bool, zip_mode: bool = False) -> Source:
-    """The images of a data set.
+    """Return the images of a data set.
 
     Args:
         dataset: `imagenet`, `cifar10`, `cifar100` or `digits`.

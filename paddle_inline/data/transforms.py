@@ -83,7 +83,7 @@ class RandomResizedCrop:
         self.resample = INTERPOLATIONS[interpolation]
 
     def box(self, width: int, height: int, draws: Draws) -> tuple[int, int, int, int]:
-        """(top, left, height, width) of the box."""
+        """Return (top, left, height, width) of the box."""
         logs = (math.log(self.ratio[0]), math.log(self.ratio[1]))
         for _ in range(10):
             area = draws.py.uniform(*self.scale) * width * height
@@ -185,7 +185,7 @@ class RandomErasing:
         self.p, self.mode, self.count = p, mode, count
 
     def boxes(self, height: int, width: int, draws: Draws) -> list[tuple[int, int, int, int]]:
-        """[(top, left, height, width), ...] for one image; empty when it is left alone."""
+        """Return [(top, left, height, width), ...] for one image; empty when it is left alone."""
         if draws.py.random() > self.p:
             return []
         found = []
@@ -226,7 +226,7 @@ def train_transform(
     remode: str = "pixel",
     recount: int = 1,
 ) -> Compose:
-    """The training recipe: PIL image, Draws -> [3, img_size, img_size] float32.
+    """Return the training recipe: PIL image, Draws -> [3, img_size, img_size] float32.
 
     Inputs of 32 pixels or less are shifted by up to 4 pixels in place of the resized crop; colour
     jitter is for runs without `auto_augment`, as in timm's `create_transform`.
@@ -262,7 +262,7 @@ def eval_transform(
     interpolation: str = "bicubic",
     crop: bool = True,
 ) -> Compose:
-    """The evaluation recipe: PIL image -> [3, img_size, img_size] float32.
+    """Return the evaluation recipe: PIL image -> [3, img_size, img_size] float32.
 
     With `crop`, to int(256 / 224 * img_size) on BOTH sides, then the centre; without it, or at 32
     pixels and below, straight to img_size.

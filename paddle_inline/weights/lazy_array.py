@@ -170,7 +170,7 @@ def _entry(path: Path, start: int, entry: Any) -> tuple[LazyArray, tuple[int, in
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A dict of the pairs; no key may come twice."""
+    """Return a dict of the pairs; no key may come twice."""
     result = dict(pairs)
     if len(result) != len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]

@@ -229,7 +229,7 @@ def load_weights(
 
 
 def _as_dtype(value: np.ndarray, dtype: str) -> Any:
-    """`value` as numpy's `dtype`, or as Paddle's bfloat16, which numpy knows as uint16."""
+    """Return `value` as numpy's `dtype`, or as Paddle's bfloat16, which numpy knows as uint16."""
     if value.dtype == np.uint16:
         value = from_bfloat16(value)
     if dtype == "bfloat16":

@@ -133,7 +133,7 @@ def load_adapted(
 
 
 def _positions(model: paddle.nn.Layer) -> dict[str, tuple[int, Grid]]:
-    """{name: (tokens before the grid, grid)} of the position embeddings that follow the input size."""
+    """Return {name: (tokens before the grid, grid)} of the position embeddings that follow the input size."""
     if hasattr(model, "grid"):  # one stage, with a class token
         return {"pos_embed": (1, tuple(model.grid))}
     return {f"pos_embed{i}": (0, tuple(grid)) for i, grid in enumerate(getattr(model, "grids", ()), 1)}
@@ -154,7 +154,7 @@ def _resize(array: LazyArray, grid: Grid, size: Grid, prefix: int, shape: tuple[
 
 
 def _grid(tokens: int, img_size: int | Grid | None) -> Grid:
-    """The grid (H, W) of so many tokens, of the image's proportions; None: square."""
+    """Return the grid (H, W) of so many tokens, of the image's proportions; None: square."""
     height, width = (img_size, img_size) if isinstance(img_size, int) else img_size or (1, 1)
     stride = math.sqrt(height * width / tokens)
     grid = round(height / stride), round(width / stride)

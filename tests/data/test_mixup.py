@@ -21,7 +21,7 @@ def test_mixup_equals_timm(timm_data, paired, mode, setting):
     import torch
 
     given = SETTINGS[setting]
-    theirs = timm_data.Mixup(
+    reference = timm_data.Mixup(
         mixup_alpha=given.get("mixup", 0.8),
         cutmix_alpha=given.get("cutmix", 1.0),
         cutmix_minmax=given.get("cutmix_minmax"),
@@ -31,13 +31,13 @@ def test_mixup_equals_timm(timm_data, paired, mode, setting):
         label_smoothing=given.get("smoothing", 0.1),
         num_classes=7,
     )
-    ours = Mixup(7, mode=mode, **given)
+    candidate = Mixup(7, mode=mode, **given)
     images = np.random.RandomState(1).standard_normal((6, 3, 20, 28)).astype(np.float32)
     labels = np.array([3, 0, 6, 6, 1, 2])
     for seed in range(25):
         draws = paired(seed)
-        x, y = theirs(torch.from_numpy(images.copy()), torch.from_numpy(labels))
-        mixed, targets = ours(paddle.to_tensor(images), paddle.to_tensor(labels), draws.np)
+        x, y = reference(torch.from_numpy(images.copy()), torch.from_numpy(labels))
+        mixed, targets = candidate(paddle.to_tensor(images), paddle.to_tensor(labels), draws.np)
         # One product and one sum each; the frameworks may fuse them: one rounding of values below 8.
         np.testing.assert_allclose(mixed.numpy(), x.numpy(), rtol=0, atol=5e-7)
         np.testing.assert_allclose(targets.numpy(), y.numpy(), rtol=0, atol=1e-7)

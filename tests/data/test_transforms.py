@@ -21,13 +21,13 @@ def pixels(image):
 @pytest.mark.parametrize("ratio", [(3 / 4, 4 / 3), (3.0, 4.0), (0.1, 0.2)], ids=["usual", "wide", "tall"])
 def test_random_resized_crop_equals_timm(timm_data, photo, paired, interpolation, ratio):
     scale = (0.08, 1.0) if ratio[0] == 3 / 4 else (0.9, 1.0)  # where no box fits, the centre is taken
-    theirs = timm_data.transforms.RandomResizedCropAndInterpolation(
+    reference = timm_data.transforms.RandomResizedCropAndInterpolation(
         40, scale=scale, ratio=ratio, interpolation=interpolation
     )
-    ours = transforms.RandomResizedCrop(40, scale, ratio, interpolation)
+    candidate = transforms.RandomResizedCrop(40, scale, ratio, interpolation)
     for seed in range(20):
         draws = paired(seed)
-        np.testing.assert_array_equal(pixels(theirs(photo)), pixels(ours(photo, draws)))
+        np.testing.assert_array_equal(pixels(reference(photo)), pixels(candidate(photo, draws)))
 
 
 @pytest.mark.parametrize(
@@ -46,22 +46,22 @@ def test_random_resized_crop_equals_timm(timm_data, photo, paired, interpolation
 def test_rand_augment_equals_timm(timm_data, photo, paired, policy, interpolation):
     pil = {"bicubic": Image.BICUBIC, "random": (Image.BILINEAR, Image.BICUBIC)}[interpolation]
     fill = (124, 116, 104)
-    theirs = timm_data.auto_augment.rand_augment_transform(
+    reference = timm_data.auto_augment.rand_augment_transform(
         policy, dict(translate_const=100, img_mean=fill, interpolation=pil)
     )
-    ours = randaugment.rand_augment(policy, fill, pil)
+    candidate = randaugment.rand_augment(policy, fill, pil)
     for seed in range(40):
         draws = paired(seed)
-        np.testing.assert_array_equal(pixels(theirs(photo)), pixels(ours(photo, draws)))
+        np.testing.assert_array_equal(pixels(reference(photo)), pixels(candidate(photo, draws)))
 
 
 @pytest.mark.parametrize("name", [*randaugment.PLAIN, *randaugment.LEVELLED])
 @pytest.mark.parametrize("magnitude", [0, 5, 10])
 def test_every_operation_equals_timm(timm_data, photo, paired, name, magnitude):
-    theirs = timm_data.auto_augment.AugmentOp(
+    reference = timm_data.auto_augment.AugmentOp(
         name, 1.0, magnitude, dict(img_mean=(1, 2, 3), interpolation=Image.BILINEAR)
     )
-    ours = randaugment.RandAugment(
+    candidate = randaugment.RandAugment(
         [name],
         randaugment.Geometry((1, 2, 3), Image.BILINEAR),
         magnitude=magnitude,
@@ -72,7 +72,7 @@ def test_every_operation_equals_timm(timm_data, photo, paired, name, magnitude):
     )
     for seed in range(4):
         draws = paired(seed)
-        np.testing.assert_array_equal(pixels(theirs(photo)), pixels(ours.apply(name, photo, draws)))
+        np.testing.assert_array_equal(pixels(reference(photo)), pixels(candidate.apply(name, photo, draws)))
 
 
 def test_the_sets_of_operations_are_timms(timm_data):
@@ -105,14 +105,14 @@ def test_a_policy_that_cannot_be_read(policy):
 def test_random_erasing_boxes_equal_timm(timm_data, paired, count):
     import torch
 
-    theirs = timm_data.random_erasing.RandomErasing(0.5, mode="const", max_count=count, device="cpu")
-    ours = transforms.RandomErasing(0.5, "const", count)
+    reference = timm_data.random_erasing.RandomErasing(0.5, mode="const", max_count=count, device="cpu")
+    candidate = transforms.RandomErasing(0.5, "const", count)
     touched = 0
     for seed in range(60):
         draws = paired(seed)
         image = np.ones((3, 40, 56), np.float32)
-        expected = theirs(torch.from_numpy(image.copy())).numpy()
-        np.testing.assert_array_equal(ours(image, draws), expected)
+        expected = reference(torch.from_numpy(image.copy())).numpy()
+        np.testing.assert_array_equal(candidate(image, draws), expected)
         touched += not expected.all()
     assert 15 < touched < 45
 
@@ -146,8 +146,8 @@ def test_what_random_erasing_writes(mode, values):
 def test_to_array_equals_torchvision(timm_data, photo):
     import torchvision.transforms as T
 
-    theirs = T.Compose([T.ToTensor(), T.Normalize(MEAN, STD)])(photo).numpy()
-    np.testing.assert_array_equal(transforms.ToArray(MEAN, STD)(photo, None), theirs)
+    reference = T.Compose([T.ToTensor(), T.Normalize(MEAN, STD)])(photo).numpy()
+    np.testing.assert_array_equal(transforms.ToArray(MEAN, STD)(photo, None), reference)
 
 
 def test_colour_jitter_equals_torchvision_for_the_same_factors(timm_data, photo):
@@ -156,10 +156,10 @@ def test_colour_jitter_equals_torchvision_for_the_same_factors(timm_data, photo)
     adjust = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation)
     jitter = transforms.ColorJitter(0.4)
     for seed in range(10):
-        ours, draws, theirs = jitter(photo, Draws(seed)), Draws(seed), photo
+        candidate, draws, reference = jitter(photo, Draws(seed)), Draws(seed), photo
         for i in draws.np.permutation(3):
-            theirs = adjust[i](theirs, draws.py.uniform(0.6, 1.4))
-        np.testing.assert_array_equal(pixels(ours), pixels(theirs))
+            reference = adjust[i](reference, draws.py.uniform(0.6, 1.4))
+        np.testing.assert_array_equal(pixels(candidate), pixels(reference))
 
 
 @pytest.mark.parametrize("size", [64, 224])
@@ -170,9 +170,9 @@ def test_eval_squashes_both_sides_then_crops(timm_data, photo, size, crop):
     steps = [T.Resize((int(256 / 224 * size),) * 2, T.InterpolationMode.BICUBIC), T.CenterCrop(size)]
     if not crop:
         steps = [T.Resize((size, size), T.InterpolationMode.BICUBIC)]
-    theirs = T.Compose([*steps, T.ToTensor(), T.Normalize(MEAN, STD)])(photo).numpy()
-    ours = transforms.eval_transform(size, mean=MEAN, std=STD, crop=crop)
-    np.testing.assert_array_equal(ours(photo, None), theirs)
+    reference = T.Compose([*steps, T.ToTensor(), T.Normalize(MEAN, STD)])(photo).numpy()
+    candidate = transforms.eval_transform(size, mean=MEAN, std=STD, crop=crop)
+    np.testing.assert_array_equal(candidate(photo, None), reference)
 
 
 def names(transform):

@@ -99,7 +99,7 @@ def page(reports: Sequence[Report]) -> str:
 
 
 def noise_in_words(report: Report) -> str:
-    """A sentence on the rows of a Report that are noise."""
+    """Return a sentence on the rows of a Report that are noise."""
     return (
         f"on {len(report.noise)} of {len(report.rows)} tensors PyTorch itself is further from the float64 "
         "truth than the tolerance, so that agreement with it would show nothing; there, what is judged is "
@@ -119,7 +119,7 @@ class _Cell(NamedTuple):
 
 
 def _strip_cells(rows: Sequence[Row]) -> list[_Cell]:
-    """One line of cells; neighbours of one colour are one rectangle."""
+    """Lay out one line of cells; neighbours of one colour are one rectangle."""
     cells, x = [], 0
     for colour, group in itertools.groupby(rows, _error_class):
         run = list(group)
@@ -131,7 +131,7 @@ def _strip_cells(rows: Sequence[Row]) -> list[_Cell]:
 
 
 def _error_chart(report: Report) -> dict[str, Any] | None:
-    """Error against depth on a log scale, forward and backward, with the tolerances; None without rows."""
+    """Lay out the error against depth on a log scale, forward and backward, with the tolerances; None without rows."""
     rows = {kind: report.of_kind(kind) for kind in ("output", "output gradient") if report.of_kind(kind)}
     if not rows:
         return None
@@ -171,7 +171,7 @@ def _error_chart(report: Report) -> dict[str, Any] | None:
 
 
 def _stage_starts(places: Mapping[str, int]) -> list[tuple[str, float]]:
-    """Where the parts of the network begin, as shares of its depth; not more names than fit."""
+    """Return where the parts of the network begin, as shares of its depth; not more names than fit."""
     starts: dict[str, int] = {}
     for name, i in places.items():
         starts.setdefault(_block(name)[0], i)
@@ -185,7 +185,7 @@ def _stage_starts(places: Mapping[str, int]) -> list[tuple[str, float]]:
 
 
 def _heat_map(rows: Sequence[Row], colour: Callable[[Row], str], tip: Callable[[Row], str]) -> dict[str, Any]:
-    """Blocks from left to right, the sublayers of a block from top to bottom."""
+    """Lay out blocks from left to right, the sublayers of a block from top to bottom."""
     whole = "output" if rows[0].kind.startswith("output") else "itself"
     if rows[0].kind in ("output gradient", "parameter gradient"):
         rows = rows[::-1]  # they come from the loss
@@ -218,7 +218,7 @@ def _heat_map(rows: Sequence[Row], colour: Callable[[Row], str], tip: Callable[[
 
 
 def _block(name: str) -> tuple[str, str]:
-    """("blocks.3", "attn.qkv") of "blocks.3.attn.qkv"; what is no block is one by its first part."""
+    """Return ("blocks.3", "attn.qkv") of "blocks.3.attn.qkv"; what is no block is one by its first part."""
     match = re.match(r"((?:layers\.\d+\.blocks|\w+?)\.\d+)(?:\.(.*))?$", name)
     if match and (not match[1].startswith("layers.") or ".blocks." in match[1]):
         return match[1], match[2] or ""
@@ -230,7 +230,7 @@ def _block(name: str) -> tuple[str, str]:
 
 
 def _subject(report: Report) -> str:
-    """What was compared, in one line."""
+    """Return what was compared, in one line."""
     subject = {name: v for name, v in report.subject.items() if name != "labels" and v not in (None, {}, [])}
     return ", ".join(f"{name} {value}" for name, value in subject.items())
 
@@ -243,14 +243,14 @@ def _footer(reports: Sequence[Report]) -> str:
 
 
 def _colours() -> dict[str, str]:
-    """{class name: colour} of cells."""
+    """Return {class name: colour} of cells."""
     names = {f"h{i}": _between(SCALE, level) for i, level in enumerate(LEVELS)}
     names.update({f"b{i}": _between(BALANCE, level) for i, level in enumerate(BALANCES)})
     return {**names, "exact": EXACT, "beyond": BEYOND}
 
 
 def _between(stops: Sequence[tuple[float, str]], value: float) -> str:
-    """The colour at `value` between ((value, colour), ...)."""
+    """Return the colour at `value` between ((value, colour), ...)."""
     for (low, first), (high, second) in zip(stops, stops[1:]):
         if value <= high:
             share = (value - low) / (high - low)
@@ -260,7 +260,7 @@ def _between(stops: Sequence[tuple[float, str]], value: float) -> str:
 
 
 def _error_class(row: Row) -> str:
-    """The class of a row's cell by its error."""
+    """Return the class of a row's cell by its error."""
     if not row.passed or row.max_rel == 0:
         return "exact" if row.passed else "beyond"
     power = math.log10(row.ratio or 1e-300)
@@ -268,7 +268,7 @@ def _error_class(row: Row) -> str:
 
 
 def _balance_class(row: Row) -> str:
-    """The class of a row's cell by which framework is further from the truth."""
+    """Return the class of a row's cell by which framework is further from the truth."""
     paddle, torch = row.paddle_distance, row.torch_distance
     power = math.log2(paddle / torch) if paddle and torch else BALANCES[0]
     return f"b{min(range(len(BALANCES)), key=lambda i: abs(BALANCES[i] - power))}"

@@ -24,7 +24,7 @@ def write_json(reports: Sequence[Report], path: str | Path) -> None:
 
 
 def _plain(item: Any) -> Any:
-    """What `json` can write of dataclasses, containers and numbers."""
+    """Return what `json` can write of dataclasses, containers and numbers."""
     if dataclasses.is_dataclass(item):
         names = [f.name for f in dataclasses.fields(item) if f.name != "results"]
         names += [name for name in ("passed", "first_divergence") if hasattr(item, name)]

@@ -1,4 +1,4 @@
-"""Every wrapping of weights is found, and what was chosen can be said."""
+"""Every wrapping of weights is found, and what was chosen is named."""
 
 import json
 

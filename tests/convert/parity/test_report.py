@@ -1,4 +1,4 @@
-"""What the report says and writes: the page, JSON, JUnit XML, reprod_log's arrays, the terminal."""
+"""What the report holds: the page, JSON, JUnit XML, reprod_log's arrays, the terminal."""
 
 import json
 import math
@@ -217,9 +217,9 @@ def test_reprod_log_files_are_those_of_the_guide(tmp_path):
         f"{stage}_{side}.npy" for stage in ("forward", "loss", "losses") for side in ("paddle", "ref")
     }
     # how reprod_log opens them
-    ours = np.load(tmp_path / "forward_paddle.npy", allow_pickle=True).tolist()
-    theirs = np.load(tmp_path / "forward_ref.npy", allow_pickle=True).tolist()
-    np.testing.assert_array_equal(ours["logits"] - theirs["logits"], 0.5)
+    candidate = np.load(tmp_path / "forward_paddle.npy", allow_pickle=True).tolist()
+    reference = np.load(tmp_path / "forward_ref.npy", allow_pickle=True).tolist()
+    np.testing.assert_array_equal(candidate["logits"] - reference["logits"], 0.5)
     write_reprod_log([report, report], tmp_path)
     assert (tmp_path / "m_float64" / "losses_ref.npy").is_file()
 
@@ -261,10 +261,10 @@ class TestVerify:
         from convert.parity import run
 
         def nudged(*args, create=run.create_pair, **options):
-            ours, theirs = create(*args, **options)
-            bias = ours.blocks[0].mlp.fc2.bias
+            paddle_model, torch_model = create(*args, **options)
+            bias = paddle_model.blocks[0].mlp.fc2.bias
             bias.set_value(bias + 1e-3)
-            return ours, theirs
+            return paddle_model, torch_model
 
         monkeypatch.setattr(run, "create_pair", nudged)
         assert main(["verify", "--model", "inline_deit_digits", *SPEC]) == 1
