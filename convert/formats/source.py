@@ -10,13 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from paddle_inline.utils.errors import UserError, short
-from paddle_inline.weights.lazy_array import (
-    LazyArray,
-    WeightsFileError,
-    check_file,
-    open_safetensors,
-)
+from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, check_file
 from paddle_inline.weights.load import DESCRIPTION, described, lazy_array_of, open_pickle
+from paddle_inline.weights.safetensors import open_safetensors
 
 from .torch_file import LEGACY_MAGIC, Tensor, open_torch
 

@@ -1,73 +1,48 @@
-"""torch's files, the zip archives of today and the streams before them, read without torch and without
-running what they name.
+"""PyTorch's files, today's zip archives and the streams before them, read without PyTorch and without running
+what they name.
 
-Tensors stay in the file until they are wanted. Every size that the file declares is held against the bytes
-that it has; the archive is never unpacked, so a member's name is never a path.
+Tensors stay in the file until they are wanted. Every size that the file declares is checked against the
+bytes that it has; the archive is never unpacked, so a member's name is never a path.
 """
 
 from __future__ import annotations
 
 import io
-import math
 import struct
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from paddle_inline.utils.errors import short
-from paddle_inline.weights import safe_pickle as pickles
-from paddle_inline.weights.lazy_array import (
-    LazyArray,
-    WeightsFileError,
-    check_file,
-    check_shape,
-    numpy_dtype,
-    read_at,
-)
+from paddle_inline.weights.lazy_array import WeightsFileError, check_file, check_shape, read_at
+from paddle_inline.weights.safe_pickle import load
+
+from .torch_pickle import Storage, Tensor, itemsize, load_torch_pickle
+
+__all__ = ["LEGACY_MAGIC", "Tensor", "open_torch"]
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 # All that zipfile and struct raise on a file whose bytes are not what they were.
 _DAMAGE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, struct.error, EOFError, ValueError, OSError)
 _LARGEST_DIRECTORY = 1 << 24  # of a zip file, in bytes: some 200,000 members
 
-_STORAGES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-}
-_UNTYPED = "UntypedStorage"
 
+def open_torch(path: str | Path, skip_calls: bool = False) -> Any:
+    """Return the object that `torch.save` wrote.
 
-class Tensor:
-    """A tensor of a torch file: `stored` says where, and in which shape and dtype."""
-
-    def __init__(self, stored):
-        self.stored = stored
-
-    def build(self, state):
-        """Attributes that somebody set on the tensor; weights need none."""
-
-
-def open_torch(path, skip_calls=False):
-    """The object that `torch.save` wrote, with a Tensor for every tensor and a pickles.Inert for every object
-    of an unknown class.
+    A Tensor stands for every tensor in it and an Inert for every object of an unknown class.
 
     Args:
         skip_calls: also read a file that would call functions or classes, other than those that tensors and
             plain data are made of, on being unpickled; the calls are left undone either way.
+
     Raises:
-        FileNotFoundError, WeightsFileError: no such file; a file that is damaged or asks for more than it
-            should.
+        MissingFileError: no such file.
+        WeightsFileError: the file is damaged or asks for more than it should.
     """
     path = check_file(path)
     try:
@@ -85,11 +60,11 @@ def open_torch(path, skip_calls=False):
 class _Archive:
     """A zip archive of one pickle, `data.pkl`, and one member per storage."""
 
-    def __init__(self, path, file):
+    def __init__(self, path: Path, file: BinaryIO) -> None:
         _check_directory(file)
         self.path = path
         self.archive = zipfile.ZipFile(path)
-        self.members = {}
+        self.members: dict[str, zipfile.ZipInfo] = {}
         for member in self.archive.infolist():
             name = member.filename
             if name in self.members:
@@ -110,30 +85,30 @@ class _Archive:
         if len(roots) != 1:
             raise WeightsFileError("it is a zip file, but not one that torch.save wrote (no data.pkl)")
         self.root = roots[0]
-        self.cache = (None, None)
+        self.cache: tuple[zipfile.ZipInfo | None, Any] = (None, None)
 
-    def contents(self, skip_calls):
-        big = self.member("byteorder") is not None and self.archive.read(self.member("byteorder")) == b"big"
-        self.byte_order = ">" if big else "<"
-        stream = io.BytesIO(self.archive.read(self.member("data.pkl")))
-        return _load(stream, self.storage, skip_calls)
+    def contents(self, skip_calls: bool) -> Any:
+        order = self.member("byteorder")
+        self.byte_order = ">" if order is not None and self.archive.read(order) == b"big" else "<"
+        stream = io.BytesIO(self.archive.read(f"{self.root}data.pkl"))
+        return load_torch_pickle(stream, self.storage, skip_calls)
 
-    def member(self, name):
+    def member(self, name: str) -> zipfile.ZipInfo | None:
         return self.members.get(self.root + name)
 
-    def storage(self, kind, key, count, view):
+    def storage(self, kind: str | None, key: Any, count: int, view: Any) -> Storage:
         member = self.member(f"data/{key}")
         if member is None:
             raise WeightsFileError(f"its archive lacks the storage {short(key)!r}")
-        if view is not None or count * _itemsize(kind) != member.file_size:
+        if view is not None or count * itemsize(kind) != member.file_size:
             raise WeightsFileError(
                 f"it declares {count} numbers of {kind or 'a byte'} where its archive has "
                 f"{member.file_size} bytes"
             )
-        return _Storage(kind, member.file_size, self.byte_order, partial(self.read, member))
+        return Storage(kind, member.file_size, self.byte_order, partial(self.read, member))
 
-    def read(self, member, begin, end):
-        """Some bytes of a storage, all of it held against its checksum; kept for tensors that share it."""
+    def read(self, member: zipfile.ZipInfo, begin: int, end: int) -> np.ndarray:
+        """Return some bytes of a storage, all of it checked against its checksum; kept for tensors that share it."""
         if self.cache[0] is not member:
             self.cache = (None, None)
             try:
@@ -147,17 +122,17 @@ class _Stream:
     """The format before zip: pickles of a magic number, the writer's machine, the object and the storages'
     keys, then each storage's length and bytes."""
 
-    def __init__(self, path, file):
+    def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file = path, file
-        self.roots = {}
+        self.roots: dict[str, _Root] = {}
 
-    def contents(self, skip_calls):
-        if pickles.load(self.file, {}) != LEGACY_MAGIC:
+    def contents(self, skip_calls: bool) -> Any:
+        if load(self.file, {}) != LEGACY_MAGIC:
             raise WeightsFileError("it is a pickle, but not one that torch.save wrote")
         for _ in range(2):  # the format's version and the writer's machine
-            pickles.load(self.file, {})
-        contents = _load(self.file, self.storage, skip_calls)
-        keys = pickles.load(self.file, {})
+            load(self.file, {})
+        contents = load_torch_pickle(self.file, self.storage, skip_calls)
+        keys = load(self.file, {})
         if not isinstance(keys, list) or {str(key) for key in keys} != set(self.roots):
             raise WeightsFileError("its list of storages is not that of its tensors")
         for key in keys:
@@ -170,114 +145,32 @@ class _Stream:
             self.file.seek(root.offset + root.size)
         return contents
 
-    def storage(self, kind, key, count, view):
-        root = self.roots.setdefault(str(key), _Root(count, count * _itemsize(kind)))
-        if root.size != count * _itemsize(kind):
+    def storage(self, kind: str | None, key: Any, count: int, view: Any) -> Storage:
+        root = self.roots.setdefault(str(key), _Root(count, count * itemsize(kind)))
+        if root.size != count * itemsize(kind):
             raise WeightsFileError(f"it declares its storage {short(key)} in two sizes")
         start, length = 0, count
         if view is not None:  # a part of a storage, as before torch 0.4
             start, length = check_shape(view[1:])
             if start + length > count:
                 raise WeightsFileError(f"it declares a view beyond its storage {short(key)}")
-        read = partial(self.read, root, start * _itemsize(kind))
-        return _Storage(kind, length * _itemsize(kind), "<", read)  # little-endian on any machine
+        read = partial(self.read, root, start * itemsize(kind))
+        return Storage(kind, length * itemsize(kind), "<", read)  # little-endian on any machine
 
-    def read(self, root, start, begin, end):
+    def read(self, root: _Root, start: int, begin: int, end: int) -> np.ndarray:
         return read_at(self.path, root.offset + start + begin, np.dtype("uint8"), end - begin)
 
 
+@dataclass
 class _Root:
-    """A storage in a stream: its numbers, its bytes, and where they begin, once that is known."""
+    """A storage in a stream: its numbers, its bytes, and where they begin, which the end of the pickle tells."""
 
-    def __init__(self, count, size):
-        self.count, self.size, self.offset = count, size, None
-
-
-@dataclass(frozen=True)
-class _Storage:
-    """A run of bytes holding numbers of one dtype (None: untyped); `read(begin, end)` gives some of them."""
-
-    dtype: str | None
+    count: int
     size: int
-    byte_order: str
-    read: Callable[[int, int], np.ndarray]
+    offset: int = 0
 
 
-def _itemsize(dtype):
-    return 1 if dtype is None else numpy_dtype(dtype).itemsize
-
-
-def _load(stream, storage, skip_calls):
-    """Read the pickle of a torch file; `storage(dtype, key, count, view)` makes what an id stands for."""
-
-    def persistent(identity):
-        if isinstance(identity, tuple) and identity[:1] == ("module",) and len(identity) > 1:
-            return identity[1]  # a class, with its source text, which nobody reads
-        tag, kind, key, _, count, *view = identity if isinstance(identity, tuple) else (None,) * 5
-        if tag != "storage" or not isinstance(kind, pickles.Name) or not isinstance(key, (str, int)):
-            raise WeightsFileError("it refers to something that is not a storage")
-        check_shape((count,))
-        kind = kind.path.rsplit(".", 1)[1]
-        if kind not in _STORAGES and kind != _UNTYPED:
-            raise WeightsFileError(f"it holds a tensor of {short(kind)}, not of plain numbers")
-        return storage(_STORAGES.get(kind), key, count, view[0] if view else None)
-
-    def inert(path, arguments, by_call):
-        if by_call and not skip_calls and path not in _DATA:
-            raise WeightsFileError(
-                f"to unpickle it is to call {short(path)}, which weights do not need. Nothing was run. "
-                "If you know why it is there, skip such calls (--skip-calls) and its tensors are read"
-            )
-        return pickles.Inert(path, arguments)
-
-    return pickles.load(stream, _KNOWN, persistent, inert)
-
-
-def _tensor(storage, offset, shape, strides, grad=False, hooks=None, attributes=None, dtype=None):
-    """A tensor over a storage, from the arguments of torch._utils._rebuild_tensor_v2."""
-    if not isinstance(storage, _Storage):
-        raise WeightsFileError("it holds a tensor without a storage")
-    if attributes:
-        raise WeightsFileError("it holds a tensor with attributes (conjugated or negated lazily)")
-    shape, strides, (offset,) = check_shape(shape), check_shape(strides), check_shape((offset,))
-    dtype = dtype or storage.dtype
-    if dtype is None or len(strides) != len(shape):
-        raise WeightsFileError("it holds a tensor without a dtype or a layout")
-    available, count = storage.size // _itemsize(dtype), math.prod(shape)
-    if count and (count > available or offset + _span(shape, strides) > available):
-        raise WeightsFileError(f"it declares a tensor {list(shape)} over a storage of {available} numbers")
-    return Tensor(LazyArray(shape, dtype, partial(_read, storage, dtype, offset, shape, strides)))
-
-
-def _tensor_of_dtype(storage, offset, shape, strides, grad, hooks, dtype, attributes=None):
-    """The same for torch._utils._rebuild_tensor_v3, whose storage is untyped."""
-    name = dtype.path.rsplit(".", 1)[1] if isinstance(dtype, pickles.Name) else "unknown"
-    if name not in _STORAGES.values():
-        raise WeightsFileError(f"it holds a tensor of dtype {short(name)}, which these models never have")
-    return _tensor(storage, offset, shape, strides, attributes=attributes, dtype=name)
-
-
-def _of_type(make, kind, arguments, state):
-    """The same for a subclass of torch.Tensor, which counts as a plain tensor."""
-    return _KNOWN[make.path](*arguments)
-
-
-def _span(shape, strides):
-    return 1 + sum((size - 1) * step for size, step in zip(shape, strides))
-
-
-def _read(storage, dtype, offset, shape, strides):
-    number = numpy_dtype(dtype).newbyteorder(storage.byte_order)
-    if not math.prod(shape):
-        return np.empty(shape, numpy_dtype(dtype))
-    begin = offset * number.itemsize
-    values = storage.read(begin, begin + _span(shape, strides) * number.itemsize).view(number)
-    steps = [step * number.itemsize for step in strides]
-    values = np.lib.stride_tricks.as_strided(values, shape, steps, writeable=False)
-    return np.asarray(values, numpy_dtype(dtype), order="C")
-
-
-def _check_directory(file):
+def _check_directory(file: BinaryIO) -> None:
     """Refuse a zip file whose list of members alone would fill the memory."""
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - (1 << 16) - 98))  # the longest comment and both records of the end
@@ -289,33 +182,3 @@ def _check_directory(file):
     ]
     if any(_LARGEST_DIRECTORY < size < 0xFFFFFFFF for size in sizes):
         raise WeightsFileError("it is a zip file of too many members to be a checkpoint")
-
-
-# What calling these names makes.
-_KNOWN = {
-    **pickles.COMMON,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
-    "torch._tensor._rebuild_from_type_v2": _of_type,
-    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
-    "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
-    "torch.Size": tuple,
-}
-# Plain data that training code likes to keep beside its weights; calling these is as harmless as it looks.
-_DATA = (
-    "torch.device",
-    "collections.Counter",
-    "collections.defaultdict",
-    "collections.deque",
-    "builtins.set",
-    "builtins.frozenset",
-    "builtins.complex",
-    "builtins.slice",
-    "datetime.date",
-    "datetime.datetime",
-    "datetime.timedelta",
-    "pathlib.PosixPath",
-    "pathlib.PurePosixPath",
-    "pathlib.WindowsPath",
-)

@@ -13,14 +13,9 @@ import numpy as np
 
 from paddle_inline.utils.errors import FileAccessError, UserError
 from paddle_inline.weights.atomic import atomic_write, sha256
-from paddle_inline.weights.lazy_array import (
-    SAFETENSORS_DTYPES,
-    LazyArray,
-    WeightsFileError,
-    check_file,
-    numpy_dtype,
-)
+from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, check_file, numpy_dtype
 from paddle_inline.weights.load import DESCRIPTION
+from paddle_inline.weights.safetensors import SAFETENSORS_DTYPES
 
 SUFFIXES = {"paddle": (".pdparams", ".safetensors"), "torch": (".pth", ".pt", ".bin", ".safetensors")}
 

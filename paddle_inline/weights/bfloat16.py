@@ -6,11 +6,11 @@ import numpy as np
 
 
 def from_bfloat16(bits: np.ndarray) -> np.ndarray:
-    """The float32 numbers of uint16 bits, exactly: bfloat16 is the upper half of a float32."""
+    """Return the float32 numbers of uint16 bits, exactly: bfloat16 is the upper half of a float32."""
     return (bits.astype("uint32") << 16).view("float32")
 
 
 def to_bfloat16(values: np.ndarray) -> np.ndarray:
-    """The uint16 bits of real numbers, rounded to nearest, ties to even, by way of float32."""
+    """Return the uint16 bits of real numbers, rounded to nearest, ties to even, by way of float32."""
     bits = np.ascontiguousarray(values, "float32").view("uint32")
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("uint16")

@@ -68,9 +68,11 @@ def adapt_weights(
         arrays: {Paddle name: LazyArray}.
         model: what they shall fit; its parameters need no values.
         img_size: what the weights were trained for, int or (height, width); None: squares.
+
     Returns:
         ({Paddle name: LazyArray}, notes): exactly the model's names and shapes, resized when they are read;
         and one line for everything that was changed.
+
     Raises:
         UserError: the weights differ in more than that, with the difference, `-` the model's.
     """

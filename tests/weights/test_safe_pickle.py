@@ -10,12 +10,13 @@ import types
 import numpy as np
 import pytest
 
-from paddle_inline.weights import safe_pickle as pickles
 from paddle_inline.weights.lazy_array import WeightsFileError
+from paddle_inline.weights.pickled_arrays import COMMON
+from paddle_inline.weights.safe_pickle import MOST_STEPS, Inert, load
 
 
 def read(data, **how):
-    return pickles.load(io.BytesIO(data), pickles.COMMON, **how)
+    return load(io.BytesIO(data), COMMON, **how)
 
 
 class Calls:
@@ -69,6 +70,22 @@ def test_arrays_keep_their_bits(protocol, dtype):
         assert found.read().flags.c_contiguous
 
 
+def test_arrays_of_python_2_have_their_bytes_as_text():
+    data = (
+        b"\x80\x02}U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\x01b\x87R"
+        b"(K\x01K\x04\x85cnumpy\ndtype\nU\x02u1K\0K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb"
+        b"\x89U\x04\x00\x7f\x80\xfftbs."
+    )
+    found = read(data)
+    assert found["data"].stored.read().tolist() == [0, 127, 128, 255]
+    assert found["data"].stored.dtype == "uint8"
+    assert pickle.loads(data, encoding="latin1")["data"].tolist() == [0, 127, 128, 255]
+
+
+def test_bytes_may_be_keys():
+    assert read(pickle.dumps({b"data": 1}, 2)) == {b"data": 1}
+
+
 def test_numbers_of_numpy_are_read():
     assert read(pickle.dumps(np.float64(81.5), 2)) == 81.5
 
@@ -78,14 +95,14 @@ def test_long_arrays_stay_in_their_file(tmp_path):
     path = tmp_path / "array.pickle"
     path.write_bytes(pickle.dumps({"a": array}, 4))
     with open(path, "rb") as file:
-        found = pickles.load(file, pickles.COMMON)["a"].stored
+        found = load(file, COMMON)["a"].stored
     assert (found.shape, found.dtype, found.nbytes) == ((100, 100), "float64", 80_000)
     np.testing.assert_array_equal(found.read(), array)
 
 
 def test_a_stream_stands_behind_its_pickle():
     stream = io.BytesIO(pickle.dumps(1, 4) + pickle.dumps(2, 4) + b"rest")
-    assert [pickles.load(stream, {}), pickles.load(stream, {}), stream.read()] == [1, 2, b"rest"]
+    assert [load(stream, {}), load(stream, {}), stream.read()] == [1, 2, b"rest"]
 
 
 def test_a_name_that_is_not_known_is_refused_and_not_called(tmp_path):
@@ -103,16 +120,16 @@ def test_an_unknown_class_is_left_to_the_caller():
 
     def inert(path, arguments, by_call):
         made.append((path, arguments, by_call))
-        return pickles.Inert(path, arguments)
+        return Inert(path, arguments)
 
     found = read(pickle.dumps([Calls(os.getcwd, ()), types.SimpleNamespace()], 4), inert=inert)
     assert made == [("posix.getcwd", (), True), ("types.SimpleNamespace", (), True)]
-    assert [type(value) for value in found] == [pickles.Inert, pickles.Inert]
+    assert [type(value) for value in found] == [Inert, Inert]
 
 
 def test_the_contents_of_an_unknown_class_are_kept():
     data = pickle.dumps(collections.UserDict(a=1), 4)
-    found = read(data, inert=lambda path, arguments, by_call: pickles.Inert(path, arguments))
+    found = read(data, inert=lambda path, arguments, by_call: Inert(path, arguments))
     assert (found.kind, found.state) == ("collections.UserDict", {"data": {"a": 1}})
 
 
@@ -143,7 +160,7 @@ def chain_of_tuples(levels):
         (b"\x80\x04\x82\x01.", "instruction"),
         (b"cos\nsystem\n(S'true'\ntR.", r"os\.system"),
         (b"c" + b"a" * 5000, "never ends"),
-        (b"\x80\x04" + b"N0" * (pickles.MOST_STEPS // 2 + 1), "steps"),
+        (b"\x80\x04" + b"N0" * (MOST_STEPS // 2 + 1), "steps"),
         (chain_of_tuples(60), "tuple as a key"),
         (pickle.dumps({2**61 - 1: 0}, 4), "int as a key"),
         (pickle.dumps("\U0001f600" * 300_000, 4), "text of"),

@@ -1,0 +1,175 @@
+"""The pickle in a torch file: plain data, and tensors over storages that the file holds elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from paddle_inline.utils.errors import short
+from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, check_shape, numpy_dtype
+from paddle_inline.weights.pickled_arrays import COMMON
+from paddle_inline.weights.safe_pickle import Inert, Name, load
+
+_STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+_UNTYPED = "UntypedStorage"
+
+
+class Tensor:
+    """A tensor of a torch file: `stored` says where, and in which shape and dtype."""
+
+    def __init__(self, stored: LazyArray) -> None:
+        self.stored = stored
+
+    def build(self, state: Any) -> None:
+        """Ignore attributes that somebody set on the tensor; weights need none."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A run of bytes holding numbers of one dtype (None: untyped); `read(begin, end)` gives some of them."""
+
+    dtype: str | None
+    size: int
+    byte_order: str
+    read: Callable[[int, int], np.ndarray]
+
+
+def itemsize(dtype: str | None) -> int:
+    """Return the bytes of a number of a dtype; None: a byte."""
+    return 1 if dtype is None else numpy_dtype(dtype).itemsize
+
+
+def load_torch_pickle(stream: BinaryIO, storage: Callable[..., Storage], skip_calls: bool) -> Any:
+    """Read the pickle of a torch file; `storage(dtype, key, count, view)` makes what an id stands for."""
+
+    def persistent(identity: Any) -> Any:
+        if isinstance(identity, tuple) and identity[:1] == ("module",) and len(identity) > 1:
+            return identity[1]  # a class, with its source text, which nobody reads
+        tag, kind, key, _, count, *view = identity if isinstance(identity, tuple) else (None,) * 5
+        if tag != "storage" or not isinstance(kind, Name) or not isinstance(key, (str, int)):
+            raise WeightsFileError("it refers to something that is not a storage")
+        check_shape((count,))
+        kind = kind.path.rsplit(".", 1)[1]
+        if kind not in _STORAGES and kind != _UNTYPED:
+            raise WeightsFileError(f"it holds a tensor of {short(kind)}, not of plain numbers")
+        return storage(_STORAGES.get(kind), key, count, view[0] if view else None)
+
+    def inert(path: str, arguments: tuple[Any, ...], by_call: bool) -> Inert:
+        if by_call and not skip_calls and path not in _DATA:
+            raise WeightsFileError(
+                f"to unpickle it is to call {short(path)}, which weights do not need. Nothing was run. "
+                "If you know why it is there, skip such calls (--skip-calls) and its tensors are read"
+            )
+        return Inert(path, arguments)
+
+    return load(stream, _KNOWN, persistent, inert)
+
+
+def _tensor(
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    strides: Any,
+    grad: Any = False,
+    hooks: Any = None,
+    attributes: Any = None,
+    dtype: str | None = None,
+) -> Tensor:
+    """Make a tensor over a storage from the arguments of torch._utils._rebuild_tensor_v2."""
+    if not isinstance(storage, Storage):
+        raise WeightsFileError("it holds a tensor without a storage")
+    if attributes:
+        raise WeightsFileError("it holds a tensor with attributes (conjugated or negated lazily)")
+    shape, strides, (offset,) = check_shape(shape), check_shape(strides), check_shape((offset,))
+    dtype = dtype or storage.dtype
+    if dtype is None or len(strides) != len(shape):
+        raise WeightsFileError("it holds a tensor without a dtype or a layout")
+    available, count = storage.size // itemsize(dtype), math.prod(shape)
+    if count and (count > available or offset + _span(shape, strides) > available):
+        raise WeightsFileError(f"it declares a tensor {list(shape)} over a storage of {available} numbers")
+    return Tensor(LazyArray(shape, dtype, partial(_read, storage, dtype, offset, shape, strides)))
+
+
+def _tensor_of_dtype(
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    strides: Any,
+    grad: Any,
+    hooks: Any,
+    dtype: Any,
+    attributes: Any = None,
+) -> Tensor:
+    """Do the same for torch._utils._rebuild_tensor_v3, whose storage is untyped."""
+    name = dtype.path.rsplit(".", 1)[1] if isinstance(dtype, Name) else "unknown"
+    if name not in _STORAGES.values():
+        raise WeightsFileError(f"it holds a tensor of dtype {short(name)}, which these models never have")
+    return _tensor(storage, offset, shape, strides, attributes=attributes, dtype=name)
+
+
+def _of_type(make: Name, kind: Any, arguments: Any, state: Any) -> Tensor:
+    """Do the same for a subclass of torch.Tensor, which counts as a plain tensor."""
+    return _KNOWN[make.path](*arguments)
+
+
+def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    return 1 + sum((size - 1) * step for size, step in zip(shape, strides))
+
+
+def _read(
+    storage: Storage, dtype: str, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> np.ndarray:
+    number = numpy_dtype(dtype).newbyteorder(storage.byte_order)
+    if not math.prod(shape):
+        return np.empty(shape, numpy_dtype(dtype))
+    begin = offset * number.itemsize
+    values = storage.read(begin, begin + _span(shape, strides) * number.itemsize).view(number)
+    steps = [step * number.itemsize for step in strides]
+    values = np.lib.stride_tricks.as_strided(values, shape, steps, writeable=False)
+    return np.asarray(values, numpy_dtype(dtype), order="C")
+
+
+# What calling these names makes.
+_KNOWN: dict[str, Callable[..., Any]] = {
+    **COMMON,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
+    "torch._tensor._rebuild_from_type_v2": _of_type,
+    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+    "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
+    "torch.Size": tuple,
+}
+# Plain data that training code likes to keep beside its weights; calling these is as harmless as it looks.
+_DATA = (
+    "torch.device",
+    "collections.Counter",
+    "collections.defaultdict",
+    "collections.deque",
+    "builtins.set",
+    "builtins.frozenset",
+    "builtins.complex",
+    "builtins.slice",
+    "datetime.date",
+    "datetime.datetime",
+    "datetime.timedelta",
+    "pathlib.PosixPath",
+    "pathlib.PurePosixPath",
+    "pathlib.WindowsPath",
+)

@@ -1,0 +1,104 @@
+"""What pickled weight files of either framework are made of: numpy's arrays and numbers, dictionaries, bytes.
+
+`COMMON` is the table that `safe_pickle.load` takes; none of it calls what a file names.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..utils.errors import short
+from .lazy_array import LazyArray, WeightsFileError, check_shape, read_at
+from .safe_pickle import Blob, Makers, put_entries
+
+
+class OrderedDict(dict):
+    """collections.OrderedDict, with the attributes that a pickle gave it."""
+
+    attributes: Any = None
+
+    def build(self, state: Any) -> None:
+        """Keep the attributes."""
+        self.attributes = state
+
+
+class _Dtype:
+    """A numpy dtype of numbers, its byte order set by the pickle afterwards."""
+
+    def __init__(self, name: Any, *_: Any) -> None:
+        if not (isinstance(name, str) and re.fullmatch(r"[<>=|]?[biufcUO]\d{0,4}", name)):
+            raise WeightsFileError("it holds an array of an unknown dtype")
+        self.value = np.dtype(name)
+        if self.value.kind not in "biufc":
+            raise WeightsFileError(f"it holds an array of {self.value}, not of numbers")
+
+    def build(self, state: Any) -> None:
+        if state[1] in ("<", ">"):
+            self.value = self.value.newbyteorder(state[1])
+
+
+class Array:
+    """A pickled numpy array: `stored`, once its shape and bytes are there."""
+
+    stored: LazyArray | None = None
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def build(self, state: Any) -> None:
+        """Check and keep numpy's state: (version, shape, dtype, whether in Fortran's order, bytes)."""
+        _, shape, dtype, fortran_order, data = state
+        if isinstance(data, str):  # Python 2 has no other byte strings
+            data = data.encode("latin1")
+        if not isinstance(dtype, _Dtype):
+            raise WeightsFileError("it holds an array of an unknown dtype")
+        shape, dtype, order = check_shape(shape), dtype.value, "F" if fortran_order else "C"
+        count = math.prod(shape)
+        if count * dtype.itemsize != len(data):
+            raise WeightsFileError(f"it declares an array {shape} of {dtype} but brings {len(data)} bytes")
+        name = "bfloat16" if dtype.name == "uint16" else dtype.name  # as Paddle stores it
+        self.stored = LazyArray(shape, name, partial(_read, data, dtype, shape, order))
+
+
+def _read(data: bytes | Blob, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
+    if isinstance(data, Blob):
+        values = read_at(data.path, data.offset, dtype, math.prod(shape))
+    else:
+        values = np.frombuffer(data, dtype).astype(dtype.newbyteorder("="))
+    return np.asarray(values.reshape(shape, order=order), order="C")
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> np.generic:
+    return np.frombuffer(data, dtype.value)[0]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise WeightsFileError(f"it asks for the encoding {short(repr(encoding))}")
+    return text.encode("latin1")  # how pickle protocol 2 writes bytes
+
+
+def _ordered(pairs: Iterable[Any] = ()) -> OrderedDict:
+    result = OrderedDict()
+    put_entries(
+        result, [key for key, _ in pairs], [value for _, value in pairs]
+    )  # Python 2 gives the pairs here
+    return result
+
+
+# What weight files of either framework are made of, besides the framework's own.
+COMMON: Makers = {
+    "numpy.ndarray": Array,  # only named as an argument of _reconstruct
+    "numpy.dtype": _Dtype,
+    "numpy.core.multiarray._reconstruct": Array,
+    "numpy.core.multiarray.scalar": _scalar,
+    "_codecs.encode": _encode,
+    "builtins.bytes": lambda: b"",  # protocol 2's way of writing no bytes
+    "collections.OrderedDict": _ordered,
+}
