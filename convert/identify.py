@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from paddle_inline.models import inline_cswin, inline_deit, inline_pvt, inline_swin, soft
 from paddle_inline.models.factory import FAMILIES, model_spec
-from paddle_inline.models.spec import attention_types, forms_of
+from paddle_inline.models.spec import LETTER_OF, attention_form, attention_types, forms_of
 from paddle_inline.utils.errors import short
 from paddle_inline.weights.load import difference
 from paddle_inline.weights.resize import REBUILT
@@ -391,9 +391,9 @@ def _refuse_contradictions(sight, known):
 
 def _same_letters(attn_type, fields):
     """An attn_type in the one form in which readers write it, if it is one at all."""
-    if "depths" not in fields:
-        return attn_type[:1] if len(set(attn_type)) == 1 else attn_type
     try:
+        if "depths" not in fields:
+            return LETTER_OF[attention_form(attn_type, LETTER_OF)]
         return _attention_code(attention_types(attn_type, fields["depths"]))
     except ValueError:
         return attn_type

@@ -143,6 +143,26 @@ def test_a_tensor_too_many_is_named_before_anything_is_asked():
         identify(found)
 
 
+@pytest.mark.parametrize(
+    ("name", "letters", "names"),
+    [
+        ("inline_deit_tiny", "S", "softmax"),
+        ("inline_swin_tiny", "IISS", "inline,inline,softmax,softmax"),
+        ("inline_cswin_tiny", "IIII", "inline"),
+    ],
+)
+def test_attention_given_by_name_is_that_of_the_tensors(name, letters, names):
+    given = {"attn_type": names}
+    if letters == "S":
+        given["num_heads"] = model_spec(name).num_heads  # softmax shows no heads
+    found = identify(shapes(name, attn_type=letters), name, given)
+    assert found.overrides["attn_type"] == names
+    with pytest.raises(UnknownModelError, match=r"attn_type is '[IS]+' by the tensors, not '[IS]+'"):
+        identify(
+            shapes(name, attn_type=letters), name, {"attn_type": "inline" if letters == "S" else "softmax"}
+        )
+
+
 def test_attention_that_no_attn_type_writes_is_named():
     found = shapes("inline_swin_tiny", attn_type="IIMS3")
     for key in list(found):

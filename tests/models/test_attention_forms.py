@@ -67,6 +67,7 @@ class TestReading:
 
     def test_letters_stay_what_convert_reads_from_tensors(self):
         assert attention_types("IIMS2", (1, 1, 4, 2)) == ["I", "I", "IISS", "SS"]
+        assert attention_types("softmax,inline,inline,softmax", (1, 1, 4, 2)) == ["S", "I", "IIII", "SS"]
         assert forms_of(["IS", "S"]) == [["inline", "softmax"], ["softmax"]]
 
 

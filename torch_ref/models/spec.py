@@ -13,6 +13,7 @@ from ..utils.errors import UserError, short, unknown
 
 # the letters of attn_type and the forms that they stand for
 LETTERS = {"I": "inline", "S": "softmax"}
+LETTER_OF = {form: letter for letter, form in LETTERS.items()}
 
 T = TypeVar("T")
 
@@ -122,17 +123,20 @@ def chosen_blocks(indices: Iterable[int] | None, depth: int, kind: str = "block"
 
 
 def attention_types(attn_type: str, depths: Sequence[int], mixed: bool = True) -> list[str]:
-    """Read an attn_type of letters: one letter per block, as a list of strings, one per stage.
+    """Return one letter per block, as a list of strings, one per stage.
 
     Args:
         attn_type: one letter per stage, I (InLine) or S (softmax) or M (mixed), and behind them M's number: the first
-            that many blocks of each M stage are I and the others S ("IIMS2").
+            that many blocks of each M stage are I and the others S ("IIMS2"). Or names of the forms of I and S.
         depths: blocks per stage.
         mixed: whether M is allowed.
 
     Raises:
         UserError: anything else.
     """
+    if _has_names(attn_type):
+        forms = attention_forms(attn_type, depths, LETTER_OF)
+        return ["".join(LETTER_OF[form] for form in stage) for stage in forms]
     stages = len(depths)
     pattern = rf"([IS{'M' if mixed else ''}]{{{stages}}})(\d*)"
     match = re.fullmatch(pattern, attn_type) if isinstance(attn_type, str) else None
