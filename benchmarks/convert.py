@@ -95,7 +95,7 @@ def make_shards(folder: Path, gib: float) -> tuple[Path, float]:
     from paddle_inline.utils.environment import import_paddle
 
     import_paddle()
-    from convert.skeleton import shapes_of, skeleton
+    from convert.mapping import shapes_of, skeleton
 
     depth = max(1, round(gib / 0.8))
     index, total = {}, 0

@@ -3,10 +3,10 @@
 __all__ = ["paddle_to_torch", "torch_to_paddle"]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     # Lazy, so that recordings can be compared where neither framework is installed.
     if name in __all__:
-        from . import translate
+        from . import mapping
 
-        return getattr(translate, name)
+        return getattr(mapping, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
+from collections.abc import Sequence
 
 from . import cli as command
 from .errors import EXIT_CODES, exit_code
 from .parity import cli as parity_command
 
 
-def build_parser():
-    """The argument parser; each subcommand sets `run`, a function from arguments to an exit code."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the argument parser; each subcommand sets `run`, a function from arguments to an exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m convert",
         description=__doc__,
@@ -25,8 +26,8 @@ def build_parser():
     return parser
 
 
-def main(argv=None):
-    """Run one command; returns the exit code (errors.py)."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code (errors.py)."""
     arguments = build_parser().parse_args(argv)
     warnings.filterwarnings("ignore", "No ccache found")  # Paddle's, on a compiler that nothing here uses
     try:
@@ -38,6 +39,8 @@ def main(argv=None):
         return 2
     except Exception as error:
         code = exit_code(error)
+        if code is None:
+            raise  # a fault of ours or of the machine keeps its traceback; Python's exit code is then 1
         print(f"error: {error}", file=sys.stderr)
         return code
 

@@ -6,7 +6,9 @@ import argparse
 import json
 import math
 import textwrap
+import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,15 +17,19 @@ from rich.table import Column, Table
 from paddle_inline.utils.errors import UserError, short
 from paddle_inline.weights.lazy_array import WeightsFileError
 
-from .conversion import ConversionOptions, convert, open_checkpoint, summary_lines
-from .errors import EXIT_CODES, exit_code
+from .checkpoint import ConversionOptions, open_checkpoint, summary_lines
+from .conversion import convert
+from .errors import EXIT_CODES, INTERNAL_ERROR, exit_code
 from .formats.write import SUFFIXES
 from .parity.cli import parse_overrides
+
+if TYPE_CHECKING:
+    from .identify import Identity
 
 _CHECKPOINTS = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors", ".pdparams")
 
 
-def add_commands(subparsers):
+def add_commands(subparsers: argparse._SubParsersAction) -> None:
     """Add inspect, to-paddle and to-torch to the parser of `python -m convert`."""
     parser = _add(
         subparsers,
@@ -64,7 +70,9 @@ def add_commands(subparsers):
         parser.set_defaults(run=to_other, side=side)
 
 
-def _add(subparsers, name, title, description):
+def _add(
+    subparsers: argparse._SubParsersAction, name: str, title: str, description: str
+) -> argparse.ArgumentParser:
     return subparsers.add_parser(
         name,
         help=title,
@@ -74,7 +82,7 @@ def _add(subparsers, name, title, description):
     )
 
 
-def _add_source(parser):
+def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--take",
         choices=("model", "ema"),
@@ -96,7 +104,7 @@ def _add_source(parser):
     )
 
 
-def _wishes(arguments):
+def _options(arguments: argparse.Namespace) -> ConversionOptions:
     size = getattr(arguments, "img_size", None)
     if size is not None and len(size) > 2:
         raise UserError(f"--img-size takes one side or height and width, not {len(size)} numbers")
@@ -111,9 +119,9 @@ def _wishes(arguments):
     )
 
 
-def inspect(arguments):
+def inspect(arguments: argparse.Namespace) -> int:
     """Print what a checkpoint holds."""
-    opened = open_checkpoint(arguments.file, _wishes(arguments))
+    opened = open_checkpoint(arguments.file, _options(arguments))
     source, weights, identity = opened.source, opened.weights, opened.identity
     parameters = sum(math.prod(array.shape) for array in weights.arrays.values())
     dtypes = sorted({array.dtype for array in weights.arrays.values()})
@@ -142,7 +150,7 @@ def inspect(arguments):
     return 0
 
 
-def _content(key, value):
+def _content(key: object, value: Any) -> str:
     if hasattr(value, "shape"):
         return f"{short(key)} {list(value.shape)}"
     if isinstance(value, (int, float, str, bool)) or value is None:
@@ -151,29 +159,29 @@ def _content(key, value):
     return f"{short(key)} {what}"
 
 
-def to_other(arguments):
+def to_other(arguments: argparse.Namespace) -> int:
     """Convert a file, or every checkpoint in a folder."""
     from paddle_inline.utils.environment import import_paddle, tune_cpu
 
     tune_cpu()  # before Paddle is loaded
-    options = _wishes(arguments)
+    options = _options(arguments)
     if arguments.training:
         import_paddle()
-        from . import training_run as training_state
+        from . import training_run
 
-        run = getattr(training_state, f"training_to_{arguments.side}")
-        print(f"wrote {run(arguments.file, arguments.out, options, say=print)}")
+        run = getattr(training_run, f"training_to_{arguments.side}")
+        print(f"wrote {run(arguments.file, arguments.out, options, print)}")
         return 0
     if Path(arguments.file).is_dir():
         return _convert_folder(Path(arguments.file), Path(arguments.out), arguments.side, options)
-    outcome = convert(arguments.file, arguments.out, arguments.side, options, say=print)
+    outcome = convert(arguments.file, arguments.out, arguments.side, options, log=print)
     print(f"wrote {outcome.output} and {outcome.output}.json")
     package = {"paddle": "paddle_inline", "torch": "torch_ref"}[arguments.side]
     print(f"{package}.create_model(weights={outcome.output!r}) builds it")
     return 0
 
 
-def _convert_folder(folder, out, side, options):
+def _convert_folder(folder: Path, out: Path, side: str, options: ConversionOptions) -> int:
     files = checkpoints_in(folder)
     if not files:
         raise WeightsFileError(f"{folder} has no checkpoints ({', '.join(_CHECKPOINTS)} or *.index.json)")
@@ -181,34 +189,42 @@ def _convert_folder(folder, out, side, options):
         raise UserError(f"output {out} must be a folder, for {folder} is one")
     out.mkdir(parents=True, exist_ok=True)
     table = Table(*(Column(title, overflow="fold") for title in ("file", "model", "result")))
-    codes, names = [], {}
+    codes: list[int] = []
+    names: dict[Path, str] = {}
     for file in files:
         target = out / f"{file.name.split('.index.json')[0].rsplit('.', 1)[0]}{SUFFIXES[side][0]}"
         print(f"== {file.name}")
         try:
             if target in names:
                 raise UserError(f"{names[target]} has become {target.name}; convert this one by itself")
-            outcome = convert(file, target, side, options, say=print)
+            outcome = convert(file, target, side, options, log=print)
             names[target] = file.name
             table.add_row(escape(file.name), escape(_brief(outcome.identity)), escape(target.name))
             codes.append(0)
         except Exception as error:
-            codes.append(exit_code(error))
+            code = exit_code(error)
+            if code is None:  # a fault of ours or of the machine, which need not be one of the next file
+                traceback.print_exc()
+            codes.append(code or INTERNAL_ERROR)
             print(f"error: {error}")
-            table.add_row(escape(file.name), "", escape(f"error {codes[-1]}: {str(error).splitlines()[0]}"))
+            table.add_row(escape(file.name), "", escape(f"error {codes[-1]}: {_first_line(error)}"))
     Console().print(table)
     print(f"{codes.count(0)} of {len(codes)} converted to {out}")
     return max(codes)
 
 
-def _brief(identity):
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _brief(identity: Identity) -> str:
     return ", ".join([identity.name, *(f"{key}={value}" for key, value in identity.overrides.items())])
 
 
-def checkpoints_in(folder):
-    """The checkpoints in a folder, by name; shards are one, by their index."""
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, by name; shards are one, by their index."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    shards = set()
+    shards: set[str] = set()
     for index in (path for path in files if path.name.endswith(".index.json")):
         try:
             shards.update(json.loads(index.read_bytes())["weight_map"].values())

@@ -30,9 +30,10 @@ _CODES = (
     (FileAccessError, 6),
     (UserError, 2),
 )
+INTERNAL_ERROR = 1
 EXIT_CODES = """exit codes:
   0  done
-  1  a check failed: two results that should be equal are not
+  1  a check failed: two results that should be equal are not; or a fault of this program, with its traceback
   2  a mistake in the call
   3  a file is missing, damaged, no checkpoint, or asks for more than a checkpoint should
   4  no model of ours has these tensors, or several have
@@ -41,12 +42,12 @@ EXIT_CODES = """exit codes:
 A folder answers with the highest code of its files. Whatever fails leaves the output as it was."""
 
 
-def exit_code(error):
-    """The exit code of an exception that ended a command; one that no user can cause is raised again."""
+def exit_code(error: Exception) -> int | None:
+    """Return the exit code of an exception that ended a command; None for one that no user can cause."""
     for kind, code in _CODES:
         if isinstance(error, kind):
             return code
     twin = sys.modules.get("torch_ref.utils.errors")  # torch_ref imports nothing of ours, so has its own
     if twin is not None and isinstance(error, twin.UserError):
         return 3 if isinstance(error, twin.MissingFileError) else 2
-    raise error
+    return None

@@ -41,22 +41,15 @@ from paddle_inline.utils.errors import FileAccessError, UserError
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, nonfinite
 from paddle_inline.weights.load import open_weights, tuples
 
-from .conversion import (
-    check_forward,
-    entries,
-    open_checkpoint,
-    paddle_side,
-    require_torch,
-    summary_lines,
-    torch_side,
-    versions,
-)
+from .checkpoint import entries, open_checkpoint, paddle_side, summary_lines
+from .conversion import torch_side, versions
 from .errors import CheckFailedError, UnfitWeightsError
 from .formats.source import EMA_KEYS, open_source, select_weights
 from .formats.torch_file import Tensor
 from .formats.write import atomic, check_output, sha256, sidecar_of, write_sidecar
 from .identify import Identity, identify
 from .mapping import tensor_rules
+from .verify import check_forward, require_torch
 
 # PyTorch's name of a moment, Paddle's, and that of the running power of its beta
 MOMENTS = (("exp_avg", "moment1", "beta1_pow_acc"), ("exp_avg_sq", "moment2", "beta2_pow_acc"))

@@ -5,14 +5,14 @@ import importlib
 __all__ = ["Report", "Row", "compare", "compare_recordings"]
 
 _HOME = {
-    "Report": ".comparison",
-    "Row": ".comparison",
+    "Report": ".result",
+    "Row": ".result",
     "compare_recordings": ".comparison",
     "compare": ".run",
 }
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     # Lazy, so that one framework, or numpy alone, is enough for what needs no more.
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name], __name__), name)

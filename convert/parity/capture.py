@@ -1,4 +1,4 @@
-"""Run a model of either framework and keep what every named sublayer took, gave, and was told backwards.
+"""Run a model of either framework and tell a Listener (listener.py) of every named sublayer, forward and backward.
 
 bfloat16 has one meaning on every machine, because Paddle has no bfloat16 kernels on a CPU (not even of a
 matrix product): weights, images, the output of every sublayer and the gradients that pass there are rounded
@@ -9,37 +9,53 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from paddle_inline.utils.errors import UserError
 
+from .listener import KeyedArray, Listener, ListenerFactory
 from .recording import MODEL, Recording
+
+if TYPE_CHECKING:
+    import paddle
+    import torch
 
 DTYPES = ("float64", "float32", "bfloat16")
 
 
-def check_dtype(dtype):
-    """ValueError unless `dtype` is one that models are compared in."""
+def check_dtype(dtype: str) -> None:
+    """Raise UserError unless `dtype` is one that models are compared in."""
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} must be one of {', '.join(DTYPES)}")
 
 
-def record_torch(model, images, labels, dtype="float64", backward=True, into=Recording):
-    """Record a torch.nn.Module.
+def record_torch(
+    model: torch.nn.Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    dtype: str = "float64",
+    backward: bool = True,
+    into: ListenerFactory = Recording,
+) -> Any:
+    """Run a torch.nn.Module on a batch.
 
     Args:
         model: in the mode that is wanted; its numbers are put into `dtype` and stay there.
-        images, labels: numpy, [B, C, H, W] and [B].
+        images: [B, C, H, W]
+        labels: [B]
         dtype: "float64", "float32" or "bfloat16" (see above).
-        backward: record the gradients of the mean cross-entropy as well.
-        into: makes the listener from the framework's name and version, the model's name and `dtype`: a
-            Recording, or what compares or digests as it listens and keeps nothing.
+        backward: compute the gradients of the mean cross-entropy as well.
+        into: makes the Listener: a Recording, or one that compares or digests as it listens and keeps nothing.
+
     Returns:
         The listener.
+
     Raises:
-        ValueError: an unknown dtype.
+        UserError: an unknown dtype.
     """
     import torch
 
@@ -51,12 +67,12 @@ def record_torch(model, images, labels, dtype="float64", backward=True, into=Rec
         return tensor.to(torch.bfloat16).to(kind) if tensor.is_floating_point() else tensor
 
     model.to(kind)
-    images = torch.tensor(np.asarray(images)).to(kind)
+    x = torch.tensor(np.asarray(images)).to(kind)
     if rounded:
-        images = round_off(images)
+        x = round_off(x)
         for tensor in [*model.parameters(), *model.buffers()]:
             tensor.data = round_off(tensor.data)
-    images.requires_grad_(backward)
+    x.requires_grad_(backward)
 
     def numpy(tensor):
         return tensor.detach().cpu().numpy()
@@ -71,7 +87,7 @@ def record_torch(model, images, labels, dtype="float64", backward=True, into=Rec
     )
     handles = [module.register_forward_hook(hooks.of(name)) for name, module in model.named_modules()]
     with _removed_after(handles), torch.set_grad_enabled(backward):
-        loss = torch.nn.functional.cross_entropy(model(images), torch.tensor(labels, device=images.device))
+        loss = torch.nn.functional.cross_entropy(model(x), torch.tensor(labels, device=x.device))
         if not backward:
             listener.finished(numpy(loss))
             return listener
@@ -81,13 +97,20 @@ def record_torch(model, images, labels, dtype="float64", backward=True, into=Rec
             name: numpy(torch.zeros_like(p) if p.grad is None else p.grad)
             for name, p in model.named_parameters()
         }
-        listener.finished(numpy(loss), numpy(images.grad), gradients)
+        listener.finished(numpy(loss), numpy(x.grad), gradients)
         model.zero_grad()
     return listener
 
 
-def record_paddle(model, images, labels, dtype="float64", backward=True, into=Recording):
-    """Record a paddle.nn.Layer; arguments, result and errors as for `record_torch`."""
+def record_paddle(
+    model: paddle.nn.Layer,
+    images: np.ndarray,
+    labels: np.ndarray,
+    dtype: str = "float64",
+    backward: bool = True,
+    into: ListenerFactory = Recording,
+) -> Any:
+    """Run a paddle.nn.Layer on a batch; arguments, result and errors as for `record_torch`."""
     import paddle
 
     from ..mapping import tensor_rules
@@ -100,12 +123,12 @@ def record_paddle(model, images, labels, dtype="float64", backward=True, into=Re
         return tensor.astype("bfloat16").astype(kind) if tensor.is_floating_point() else tensor
 
     model.to(dtype=kind)
-    images = paddle.to_tensor(np.asarray(images)).astype(kind)
+    x = paddle.to_tensor(np.asarray(images)).astype(kind)
     if rounded:
-        images = round_off(images)
+        x = round_off(x)
         for tensor in [*model.parameters(), *model.buffers()]:
             tensor.set_value(round_off(tensor.detach()))
-    images.stop_gradient = not backward
+    x.stop_gradient = not backward
 
     def numpy(tensor):
         return tensor.numpy()
@@ -123,7 +146,7 @@ def record_paddle(model, images, labels, dtype="float64", backward=True, into=Re
         for name, layer in model.named_sublayers(include_self=True)
     ]
     with _removed_after(handles), paddle.set_grad_enabled(backward):
-        loss = paddle.nn.functional.cross_entropy(model(images), paddle.to_tensor(labels))
+        loss = paddle.nn.functional.cross_entropy(model(x), paddle.to_tensor(labels))
         if not backward:
             listener.finished(numpy(loss))
             return listener
@@ -136,7 +159,7 @@ def record_paddle(model, images, labels, dtype="float64", backward=True, into=Re
                 p = parameters[name]
                 gradient = numpy(paddle.zeros_like(p) if p.grad is None else p.grad)
                 gradients[torch_name] = gradient.T if rule.transpose else gradient
-        listener.finished(numpy(loss), numpy(images.grad), gradients)
+        listener.finished(numpy(loss), numpy(x.grad), gradients)
         model.clear_gradients()
     return listener
 
@@ -144,29 +167,37 @@ def record_paddle(model, images, labels, dtype="float64", backward=True, into=Re
 class _Hooks:
     """Forward hooks that tell a listener; a tensor that is seen twice has one key, and is read once."""
 
-    def __init__(self, listener, tensor_class, numpy, wants_gradient, round_off):
+    def __init__(
+        self,
+        listener: Listener,
+        tensor_class: type,
+        numpy: Callable[[Any], np.ndarray],
+        has_gradient: Callable[[Any], bool] | None,
+        round_off: Callable[[Any], Any] | None,
+    ) -> None:
         self.listener, self.tensor_class = listener, tensor_class
         self.numpy, self.round_off = numpy, round_off
-        self.wants_gradient = wants_gradient if hasattr(listener, "gradient") else None
-        self.seen = {}  # id -> (key, array), as long as the tensor with this id lives
+        self.has_gradient = has_gradient if listener.wants_gradients else None
+        self.seen: dict[int, KeyedArray] = {}  # by id, as long as the tensor with this id lives
         self.keys = itertools.count()
-        self.counts = {}
+        self.counts: dict[str, int] = {}
 
-    def pair(self, tensor):
+    def keyed(self, tensor: Any) -> KeyedArray:
         place = id(tensor)
         if place not in self.seen:
             key = next(self.keys)
             self.seen[place] = (key, self.numpy(tensor))
-            weakref.finalize(tensor, self.seen.pop, place, None).atexit = False
-            if self.wants_gradient and self.wants_gradient(tensor):
+            finalizer = weakref.finalize(tensor, self.seen.pop, place, None)
+            finalizer.atexit = False  # type: ignore[misc]  # a property, which typeshed does not say
+            if self.has_gradient and self.has_gradient(tensor):
                 # returns None: a hook's value would replace the gradient
                 tensor.register_hook(lambda gradient: self.listener.gradient(key, self.numpy(gradient)))
         return self.seen[place]
 
-    def of(self, name):
+    def of(self, name: str) -> Callable[..., Any]:
         name = name or MODEL
 
-        def hook(layer, inputs, output):
+        def hook(layer: Any, inputs: Any, output: Any) -> Any:
             if not isinstance(output, self.tensor_class):
                 return None
             if self.round_off:
@@ -175,15 +206,15 @@ class _Hooks:
             self.listener.called(
                 name if count == 1 else f"{name}#{count}",
                 type(layer).__name__,
-                [self.pair(x) for x in _flat(inputs) if isinstance(x, self.tensor_class)],
-                self.pair(output),
+                [self.keyed(x) for x in _flat(inputs) if isinstance(x, self.tensor_class)],
+                self.keyed(output),
             )
             return output if self.round_off else None
 
         return hook
 
 
-def _flat(items):
+def _flat(items: Iterable[Any]) -> Iterator[Any]:
     for item in items:
         if isinstance(item, (list, tuple)):
             yield from _flat(item)
@@ -192,7 +223,7 @@ def _flat(items):
 
 
 @contextmanager
-def _removed_after(handles):
+def _removed_after(handles: Iterable[Any]) -> Iterator[None]:
     try:
         yield
     finally:

@@ -9,27 +9,29 @@ import argparse
 import ast
 import functools
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from paddle_inline.utils.errors import FileAccessError, UserError
 from paddle_inline.utils.html import require_jinja2
 
+from .arbiter import Arbiter
 from .capture import DTYPES
-from .comparison import Arbiter, compare_recordings
+from .comparison import compare_recordings
 from .recording import load_recording, save_recording
-from .report.html import noise_in_words, write_html
+from .report.html import write_html
 from .report.json import write_json
 from .report.junit import write_junit
 from .report.reprod_log import write_reprod_log
+from .report.terminal import Job, all_rows, explain, overview
+from .result import Report
 
 
-def add_commands(subparsers):
+def add_commands(subparsers: argparse._SubParsersAction) -> None:
     """Add verify, record and compare to the parser of `python -m convert`."""
     parser = subparsers.add_parser(
         "verify",
@@ -74,12 +76,12 @@ def add_commands(subparsers):
     parser.set_defaults(run=compare)
 
 
-def _add_model(parser, metavar, **options):
+def _add_model(parser: argparse.ArgumentParser, metavar: str, **options: Any) -> None:
     parser.add_argument("--model", metavar=metavar, help="of list_models()", **options)
     parser.add_argument("--weights", metavar="FILE", help="a checkpoint; test weights if not given")
     parser.add_argument("--backward", action="store_true", help="compare gradients too")
     parser.add_argument(
-        "--steps", type=_positive, default=0, metavar="N", help="also train for N updates, in float64"
+        "--steps", type=_positive, default=0, metavar="N", help="also train for N steps, in float64"
     )
     parser.add_argument("--batch", type=_positive, metavar="N", help="images; default: 2, more of small ones")
     parser.add_argument("--seed", type=int, default=0, help="of images and test weights; default: 0")
@@ -92,14 +94,14 @@ def _add_model(parser, metavar, **options):
     )
 
 
-def _add_outputs(parser):
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", metavar="FILE", help="write the report as a page")
     parser.add_argument("--json", metavar="FILE", help="write every row as JSON")
     parser.add_argument("--junit", metavar="FILE", help="write every row as a JUnit test case")
     parser.add_argument("--reprod-log", metavar="DIR", help="write the arrays that reprod_log compares")
 
 
-def verify(arguments):
+def verify(arguments: argparse.Namespace) -> int:
     """Compare models, show and write the outcome; 0 if all agree, else 1."""
     from paddle_inline.utils.environment import import_paddle, tune_cpu
 
@@ -107,32 +109,33 @@ def verify(arguments):
     import_paddle()
     _check_outputs(arguments)
     jobs = list(_golden_jobs(arguments) if arguments.golden else _jobs(arguments))
-    console, reports = _console(), []
+    console = _console()
+    reports: list[Report] = []
     try:
-        with Live(_overview(reports, jobs, console), console=console, refresh_per_second=4) as live:
+        with Live(overview(reports, jobs, console), console=console, refresh_per_second=4) as live:
             for _, _, run in jobs:
                 reports.append(run())
-                live.update(_overview(reports, jobs, console))
+                live.update(overview(reports, jobs, console))
     finally:
         if not console.is_terminal:
             console.print()  # there, Live ends in the middle of a line
     return _finish(reports, arguments, console, in_full=len({name for name, _, _ in jobs}) == 1)
 
 
-def _jobs(arguments):
-    """(name, dtype, function that makes the report) of each comparison of the two frameworks."""
+def _jobs(arguments: argparse.Namespace) -> Iterator[Job]:
+    """Yield the comparisons of the two frameworks."""
     from paddle_inline import list_models
 
     from .run import compare as compare_model
-    from .steps import timm_parts
+    from .steps import import_timm
 
-    names = list_models() if arguments.all else arguments.model or [None]
+    names: Sequence[Any] = list_models() if arguments.all else arguments.model or [None]
     if (arguments.all and arguments.model) or (names == [None] and not arguments.weights):
         raise UserError("say what to verify: --model NAME, --weights FILE, or --all")
     if arguments.weights and len(names) > 1:
         raise UserError("--weights are of one model; give one --model NAME, or none")
     if arguments.steps:
-        timm_parts()
+        import_timm()
     options = {
         "weights": arguments.weights,
         "seed": arguments.seed,
@@ -147,8 +150,8 @@ def _jobs(arguments):
             yield name, dtype, functools.partial(compare_model, name, dtype=dtype, **options)
 
 
-def _golden_jobs(arguments):
-    """The same of each comparison of Paddle with recorded numbers."""
+def _golden_jobs(arguments: argparse.Namespace) -> Iterator[Job]:
+    """Yield the comparisons of Paddle with recorded numbers."""
     from .golden import read_goldens
     from .run import compare_golden
 
@@ -165,13 +168,13 @@ def _golden_jobs(arguments):
             yield golden.name, dtype, functools.partial(compare_golden, golden, "paddle", dtype)
 
 
-def record(arguments):
+def record(arguments: argparse.Namespace) -> int:
     """Run one framework and write what it computed."""
     from .run import record as record_model
-    from .steps import timm_parts
+    from .steps import import_timm
 
     if arguments.steps and arguments.framework == "torch":
-        timm_parts()
+        import_timm()
     recording, truth = record_model(
         arguments.framework,
         arguments.model,
@@ -191,7 +194,7 @@ def record(arguments):
     return 0
 
 
-def compare(arguments):
+def compare(arguments: argparse.Namespace) -> int:
     """Compare two recordings, show and write the outcome; 0 if they agree, else 1."""
     _check_outputs(arguments)
     reference, candidate = load_recording(arguments.reference), load_recording(arguments.candidate)
@@ -202,15 +205,15 @@ def compare(arguments):
     return _finish([report], arguments, _console(), in_full=True)
 
 
-def _console():
+def _console() -> Console:
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 120  # a file or a pipe is as wide as the tables
     return console
 
 
-def _check_outputs(arguments):
-    """Raise OSError for what cannot be written, before minutes are spent on it."""
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    """Refuse what cannot be written, before minutes are spent on it."""
     if arguments.html:
         require_jinja2()
     for path in filter(None, (arguments.html, arguments.json, arguments.junit, arguments.reprod_log)):
@@ -223,8 +226,12 @@ def _check_outputs(arguments):
             raise FileAccessError(f"{path} cannot be written: {folder} is no folder of yours to write in")
 
 
-def parse_overrides(pairs):
-    """{key: value} of KEY VALUE KEY VALUE ...; a value is a Python literal or else a string."""
+def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return {key: value} of KEY VALUE KEY VALUE ...; a value is a Python literal or else a string.
+
+    Raises:
+        UserError: a key without a value.
+    """
     if len(pairs) % 2:
         raise UserError(f"--opts takes pairs of KEY and VALUE; {pairs[-1]!r} has no value")
     overrides = {}
@@ -236,20 +243,20 @@ def parse_overrides(pairs):
     return overrides
 
 
-def _positive(text):
+def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} must be at least 1")
     return number
 
 
-def _finish(reports, arguments, console, in_full):
+def _finish(reports: Sequence[Report], arguments: argparse.Namespace, console: Console, in_full: bool) -> int:
     """Print what is asked for, write the files, and return the exit code."""
     if in_full:
         for report in reports:
-            console.print(_layers(report))
+            console.print(all_rows(report))
     for report in reports:
-        _explain(report, console)
+        explain(report, console)
     writers = (
         (write_html, arguments.html),
         (write_json, arguments.json),
@@ -261,101 +268,3 @@ def _finish(reports, arguments, console, in_full):
             write(reports, path)
             console.print(f"written: {path}", highlight=False)
     return 0 if all(report.passed for report in reports) else 1
-
-
-def _overview(reports, jobs, console):
-    """One line per model: done, running, waiting; with fewer columns where there is little room."""
-    names = ["model", "dtype", "tensors", "error", "allowed", "where it is worst", "seconds", ""]
-    if console.width < 100:
-        names = [name for name in names if name not in ("tensors", "seconds")]
-    table = Table(box=box.SIMPLE)
-    for name in names:
-        wide = name.startswith("where")
-        table.add_column(name, no_wrap=not wide, overflow="fold" if wide else "ellipsis")
-    for i, (name, dtype, _) in enumerate(jobs):
-        cells = {"model": name or "", "dtype": dtype}
-        if i < len(reports):
-            report = reports[i]
-            worst = report.worst()
-            cells = {
-                "model": report.model,
-                "dtype": dtype,
-                "tensors": str(len(report.rows)),
-                "error": f"{worst.max_rel:.1e}",
-                "allowed": f"{worst.tolerance:.0e}",
-                "where it is worst": f"{worst.name} {worst.kind}".strip(),
-                "seconds": f"{report.seconds:.1f}",
-                "": Text("equal", "green") if report.passed else Text("DIFFERS", "bold red"),
-            }
-        elif i == len(reports):
-            cells[""] = Text("running", "yellow")
-        table.add_row(*(cells.get(name, "") for name in names))
-    return table
-
-
-def _layers(report):
-    """Every row of a report."""
-    table = Table(title=f"{report.model} {report.dtype}", title_justify="left")
-    for name, justify in (
-        ("layer", "left"),
-        ("shape", "left"),
-        ("max error", "right"),
-        ("tolerance", "right"),
-    ):
-        table.add_column(name, justify=justify, no_wrap=name != "layer", overflow="fold")
-    table.add_column("")
-    kind = report.rows[0].kind
-    for row in report.rows:
-        if row.kind != kind:
-            table.add_section()
-            kind = row.kind
-        table.add_row(
-            row.name if row.kind == "output" else f"{row.kind} {row.name}",
-            "x".join(map(str, row.shape)),
-            f"{row.max_rel:.1e}",
-            f"{row.tolerance:.0e}",
-            _verdict(row),
-        )
-    return table
-
-
-def _verdict(row):
-    if not row.passed:
-        return Text("DIFFERS", "bold red")
-    return Text("noise", "yellow") if row.noise else Text("ok", "green")
-
-
-def _explain(report, console):
-    """A line or two in words."""
-    worst = report.worst()
-    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
-    verdict = (
-        "every layer agrees" if report.passed else f"{sum(not r.passed for r in report.rows)} rows differ"
-    )
-    line = (
-        f"{report.model} {report.dtype}: {verdict}; worst error {worst.max_rel:.1e} of {worst.tolerance:.0e} "
-        f"allowed ({f'{worst.kind} {worst.name}'.strip()}); {versions}"
-    )
-    console.print(line, style="green" if report.passed else "bold red", highlight=False)
-    further = report.further_from_truth()
-    if further:
-        console.print(
-            f"  from the float64 truth PyTorch is further on {further[0]} tensors, Paddle on {further[1]}",
-            highlight=False,
-        )
-    if report.noise:
-        console.print(f"  {noise_in_words(report)}", highlight=False)
-    found = report.divergence
-    if found:
-        console.print(
-            f"  first divergence: {found.name} ({found.layer}), {found.kind}, shape {list(found.shape)}, "
-            f"at {list(found.index)}",
-            f"    PyTorch {_values(found.reference)}",
-            f"    Paddle  {_values(found.candidate)}",
-            sep="\n",
-            highlight=False,
-        )
-
-
-def _values(values):
-    return " ".join(f"{value:.9g}" for value in values)

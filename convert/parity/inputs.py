@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 
-def rule_tensor(name, shape, seed=0):
-    """The float64 values of the tensor with this PyTorch name and shape."""
+def rule_tensor(name: str, shape: Sequence[int], seed: int = 0) -> np.ndarray:
+    """Return the float64 values of the tensor with this PyTorch name and shape."""
     random = np.random.RandomState((zlib.crc32(name.encode()) + seed) % 2**32)
     z = random.standard_normal(math.prod(shape)).reshape(shape)
     own_name = name.rsplit(".", 1)[-1]
@@ -26,8 +28,8 @@ def rule_tensor(name, shape, seed=0):
     return z / math.sqrt(math.prod(shape[1:])) if own_name == "weight" else 0.1 * z
 
 
-def rule_weights(template, seed=0):
-    """{PyTorch name: array} for a {PyTorch name: array} template.
+def rule_weights(template: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, np.ndarray]:
+    """Return {PyTorch name: array} for a {PyTorch name: array} template.
 
     Integer tensors and `attn_mask`, which follow from the model's sizes, keep the template's values.
     """
@@ -39,18 +41,18 @@ def rule_weights(template, seed=0):
     }
 
 
-def draw_images(shape, seed=0):
-    """Standard normal images of this shape, float64."""
+def draw_images(shape: Sequence[int], seed: int = 0) -> np.ndarray:
+    """Return standard normal images of this shape, float64."""
     return np.random.RandomState(1000 + seed).standard_normal(tuple(shape))
 
 
-def draw_labels(batch, num_classes):
-    """Labels [batch], int64, spread over the classes."""
+def draw_labels(batch: int, num_classes: int) -> np.ndarray:
+    """Return labels [batch], int64, spread over the classes."""
     return (7 * np.arange(batch) + 3) % max(num_classes, 1)
 
 
-def rule_batch(spec, batch=None, seed=0):
-    """Images [batch, in_chans, H, W] and labels [batch] for a model's spec, of its own img_size.
+def rule_batch(spec: Any, batch: int | None = None, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return images [batch, in_chans, H, W] and labels [batch] for a model's spec, of its own img_size.
 
     By default two images of 224 pixels and more; of smaller ones as many as have as many pixels, but 32 at
     most: how far rounding carries a result is a matter of luck, which many pixels even out.

@@ -9,13 +9,18 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from paddle_inline.utils.errors import MissingFileError, UserError
 
+from .listener import KeyedArray, Listener
+
+AnyListener = TypeVar("AnyListener", bound=Listener)
 MODEL = "(model)"  # the name of the whole model among its sublayers
 FORMAT = 1
 _INDEX, _ARRAYS = "recording.json", "arrays"
@@ -23,7 +28,7 @@ _INDEX, _ARRAYS = "recording.json", "arrays"
 
 @dataclass(eq=False)
 class Value:
-    """A tensor that went into or came out of sublayers, and the loss's gradient by it."""
+    """A tensor that went into or came out of sublayers, and the gradient of the loss with respect to it."""
 
     array: np.ndarray
     gradient: np.ndarray | None = None
@@ -41,7 +46,7 @@ class Call:
 
 @dataclass
 class Recording:
-    """One batch's way through one model in one framework.
+    """A Listener that keeps all of one batch's pass through one model in one framework.
 
     `calls` are in the order in which calls end: the innermost first. Names and layouts are PyTorch's.
     """
@@ -51,42 +56,46 @@ class Recording:
     model: str
     dtype: str
     # What was run, as far as it has to be equal on both sides: input shape, labels, seed, overrides.
-    subject: dict = field(default_factory=dict)
+    subject: dict[str, Any] = field(default_factory=dict)
+    wants_gradients: ClassVar[bool] = True
     weights: dict[str, int] = field(default_factory=dict)  # a checksum of each tensor, where it was taken
     calls: list[Call] = field(default_factory=list)
     loss: np.ndarray | None = None
     input_gradient: np.ndarray | None = None
-    parameter_gradients: dict[str, np.ndarray] = field(default_factory=dict)
+    parameter_gradients: Mapping[str, np.ndarray] = field(default_factory=dict)
     step_losses: np.ndarray | None = None  # [steps]; of a training run, see steps.py
     step_weights: dict[str, np.ndarray] = field(default_factory=dict)  # after it
     machine: str = field(default_factory=lambda: describe_machine())
 
-    def __post_init__(self):
-        self._values = {}
+    def __post_init__(self) -> None:
+        self._values: dict[Hashable, Value] = {}
 
-    # What capture.py reports, as it happens; comparison.py listens to the same three.
-
-    def called(self, name, kind, inputs, output):
-        """A sublayer returned. A tensor is a pair: a key that is its own, and its array."""
+    def called(self, name: str, kind: str, inputs: Sequence[KeyedArray], output: KeyedArray) -> None:
+        """Keep a call."""
         for key, array in (*inputs, output):
             if key not in self._values:
                 self._values[key] = Value(array)
         found = [self._values[key] for key, _ in inputs]
         self.calls.append(Call(name, kind, found, self._values[output[0]]))
 
-    def gradient(self, key, array):
-        """The loss's gradient by the tensor with this key."""
+    def gradient(self, key: Hashable, array: np.ndarray) -> None:
+        """Keep the gradient of the loss with respect to a tensor."""
         self._values[key].gradient = array
 
-    def finished(self, loss, input_gradient=None, parameter_gradients=None):
-        """The pass is over."""
+    def finished(
+        self,
+        loss: np.ndarray,
+        input_gradient: np.ndarray | None = None,
+        parameter_gradients: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Keep the loss, and its gradients with respect to parameters and images."""
         self._values = {}
         self.loss, self.input_gradient = loss, input_gradient
         self.parameter_gradients = parameter_gradients or {}
 
-    def replay(self, listener):
-        """Tell another listener all of it, in the same order; returns the listener."""
-        values = {}
+    def replay(self, listener: AnyListener) -> AnyListener:
+        """Tell another listener all of it, in the same order; return the listener."""
+        values: dict[Hashable, Value] = {}
         for call in self.calls:
             pairs = [(id(value), value.array) for value in (*call.inputs, call.output)]
             listener.called(call.name, call.kind, pairs[:-1], pairs[-1])
@@ -94,29 +103,30 @@ class Recording:
         for key, value in values.items():
             if value.gradient is not None:
                 listener.gradient(key, value.gradient)
-        listener.finished(self.loss, self.input_gradient, self.parameter_gradients)
+        loss = np.array(np.nan) if self.loss is None else self.loss  # every whole recording has one
+        listener.finished(loss, self.input_gradient, self.parameter_gradients)
         return listener
 
     @property
-    def by_name(self):
-        """{name: Call}"""
+    def by_name(self) -> dict[str, Call]:
+        """The calls by their names."""
         return {call.name: call for call in self.calls}
 
     @property
-    def logits(self):
+    def logits(self) -> np.ndarray:
         """The model's own output."""
         return self.calls[-1].output.array
 
 
-def describe_machine():
-    """Processor, cores, system and the versions of Python and numpy, in one line."""
+def describe_machine() -> str:
+    """Return processor, cores, system and the versions of Python and numpy, in one line."""
     return (
         f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
         f"Python {platform.python_version()}, numpy {np.__version__}"
     )
 
 
-def _processor():
+def _processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -124,12 +134,12 @@ def _processor():
         return platform.processor() or "unknown processor"
 
 
-def save_recording(recording, folder):
-    """Write a folder: an index in JSON and one `.npy` per array. A whole folder or none; an older recording
-    there is replaced.
+def save_recording(recording: Recording, folder: str | os.PathLike[str]) -> None:
+    """Write a folder: an index in JSON and one `.npy` per array. A whole folder or none; an older recording there is
+    replaced.
 
     Raises:
-        ValueError: `folder` holds something else than a recording.
+        UserError: `folder` holds something else than a recording.
     """
     folder = Path(folder)
     if folder.exists() and (
@@ -151,12 +161,12 @@ def save_recording(recording, folder):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def load_recording(folder):
-    """The Recording in `folder`; its arrays are read when they are used.
+def load_recording(folder: str | os.PathLike[str]) -> Recording:
+    """Return the Recording in `folder`; its arrays are read when they are used.
 
     Raises:
-        FileNotFoundError: no recording there.
-        ValueError: it is damaged or of another format.
+        MissingFileError: no recording there.
+        UserError: it is damaged or of another format.
     """
     folder = Path(folder)
     if not (folder / _INDEX).is_file():
@@ -184,10 +194,11 @@ def load_recording(folder):
 class _Writer:
     """Arrays become files, and in the index their numbers; a Value is written once."""
 
-    def __init__(self, folder):
-        self.folder, self.count, self.values = folder, 0, {}
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, 0
+        self.values: dict[int, list[Any]] = {}
 
-    def plain(self, item):
+    def plain(self, item: Any) -> Any:
         if isinstance(item, np.ndarray):
             np.save(self.folder / _ARRAYS / f"{self.count}.npy", item, allow_pickle=False)
             self.count += 1
@@ -206,16 +217,17 @@ class _Writer:
 
 
 class _Reader:
-    def __init__(self, folder):
-        self.folder, self.values = folder, {}
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.values: dict[tuple[Any, ...], Value] = {}
 
-    def array(self, number):
+    def array(self, number: Any) -> Any:
         if number is None:
             return None
         path = self.folder / _ARRAYS / f"{int(number)}.npy"
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
-    def value(self, pair):
+    def value(self, pair: Sequence[Any]) -> Value:
         key = tuple(pair)
         if key not in self.values:
             self.values[key] = Value(*map(self.array, pair))

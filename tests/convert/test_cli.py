@@ -12,6 +12,7 @@ import torch
 
 import paddle_inline
 import torch_ref
+from convert import conversion
 from convert.__main__ import main
 from convert.errors import EXIT_CODES, exit_code
 
@@ -54,7 +55,7 @@ def test_to_paddle_and_back(tmp_path, capsys):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_wishes(tmp_path):
+def test_options(tmp_path):
     path = save(tmp_path / "a.pth")
     options = ["--img-size", 48, 32, "--num-classes", 3, "--no-verify", "--opts", "kernel_function", "relu"]
     assert run("to-paddle", path, tmp_path / "m.pdparams", *options) == 0
@@ -114,8 +115,47 @@ def test_an_output_that_cannot_be_written(tmp_path, capsys, monkeypatch):
 
 
 def test_an_error_of_ours_is_not_dressed_up_as_the_user_s():
-    with pytest.raises(ZeroDivisionError):
-        exit_code(ZeroDivisionError())
+    assert exit_code(ZeroDivisionError()) is None
+    assert exit_code(ValueError("Paddle's own")) is None
+    assert exit_code(OSError("CUDA error")) is None
+
+
+@pytest.mark.parametrize("error", ["ValueError('a shape')", "OSError('(External) CUDA error(700)')"])
+def test_a_bug_shows_its_stack(tmp_path, error):
+    """A bug planted in the middle of a conversion: the program ends with 1 and says where."""
+    code = "import convert.identify as m, sys; from convert.__main__ import main\n"
+    code += f"def planted(*_): raise {error}\n"
+    code += "m.recognise = planted\nsys.exit(main(sys.argv[1:]))"
+    arguments = [save(tmp_path / "a.pth"), tmp_path / "m.pdparams", "--no-verify"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "to-paddle", *map(str, arguments)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "in planted" in done.stderr and "in open_checkpoint" in done.stderr
+    assert not (tmp_path / "m.pdparams").exists()
+
+
+def test_one_file_s_bug_does_not_end_the_others(tmp_path, capsys, monkeypatch):
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in ("a.pth", "b.pth"):
+        save(source / name)
+    open_checkpoint = conversion.open_checkpoint
+
+    def planted(path, options):
+        if path.name == "a.pth":
+            raise KeyError("planted")
+        return open_checkpoint(path, options)
+
+    monkeypatch.setattr(conversion, "open_checkpoint", planted)
+    assert run("to-paddle", source, tmp_path / "out", "--no-verify") == 1
+    said = capsys.readouterr()
+    assert "1 of 2 converted" in said.out and "error 1: 'planted'" in said.out
+    assert "Traceback" in said.err and "in planted" in said.err
+    assert [path.name for path in (tmp_path / "out").glob("*.pdparams")] == ["b.pdparams"]
 
 
 def test_a_folder_in_one_call(tmp_path, capsys):

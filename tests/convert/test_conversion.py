@@ -12,12 +12,12 @@ import torch
 import paddle_inline
 import torch_ref
 from convert import conversion
-from convert.conversion import ConversionOptions, convert, open_checkpoint, training_hints
+from convert.checkpoint import ConversionOptions, open_checkpoint, training_hints
+from convert.conversion import convert
 from convert.errors import CheckFailedError, UnfitWeightsError
 from convert.formats.source import open_source
-from convert.mapping import KEEP
+from convert.mapping import KEEP, names_of
 from convert.parity.inputs import rule_weights
-from convert.skeleton import names_of
 from paddle_inline.weights.safe_pickle import Inert
 
 SMALL = {
@@ -72,7 +72,7 @@ def same(first, second):
 @pytest.mark.parametrize("name", SMALL)
 def test_a_stranger_s_file_becomes_a_verified_one_in_one_call(tmp_path, name):
     said = []
-    outcome = convert(saved(tmp_path, name), tmp_path / "m.pdparams", "paddle", say=said.append)
+    outcome = convert(saved(tmp_path, name), tmp_path / "m.pdparams", "paddle", log=said.append)
     assert outcome.verification["passed"]
     assert outcome.verification["logits"] <= 1e-9
     assert outcome.verification["bits"] == "equal to the source's"
@@ -203,7 +203,7 @@ def wrong_layout(model, source, target):
 
 def test_a_wrong_conversion_is_caught_by_name_and_writes_nothing(tmp_path, monkeypatch):
     path = saved(tmp_path, "inline_deit_digits")
-    monkeypatch.setattr("convert.skeleton.names_of", wrong_layout)
+    monkeypatch.setattr("convert.mapping.names_of", wrong_layout)
     (tmp_path / "m.pdparams").write_bytes(b"old")
     with pytest.raises(CheckFailedError, match=r"first at blocks\.0\.attn\.proj, "):
         convert(path, tmp_path / "m.pdparams", "paddle")

@@ -4,7 +4,7 @@ import pytest
 
 from convert.errors import UnknownModelError
 from convert.identify import identify
-from convert.skeleton import shapes_of, skeleton
+from convert.mapping import shapes_of, skeleton
 from paddle_inline import list_models
 from paddle_inline.models.factory import model_spec
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from convert.mapping import torch_shapes
 from convert.parity.capture import record_paddle
 from convert.parity.golden import Digest, compare_digest, read_goldens
 from convert.parity.run import create_paddle
-from convert.translate import torch_shapes
 from paddle_inline.layers.basic import GELU, LayerNorm
 
 FOLDER = Path(__file__).parents[1] / "golden"

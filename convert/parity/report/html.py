@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from paddle_inline.utils.html import render_page
 
 from .. import tolerance
-from ..comparison import Report, Row
+from ..result import Report, Row
 from . import write_file
 
 TEMPLATE = Path(__file__).with_name("templates") / "parity.html"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..comparison import Report, Row
+from ..result import Report, Row
 from . import write_file
 
 

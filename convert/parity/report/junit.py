@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from ..comparison import Report
+from ..result import Report
 from . import write_file
 
 

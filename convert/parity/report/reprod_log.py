@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..comparison import Report
+from ..result import Report
 
 
 def write_reprod_log(reports: Sequence[Report], folder: str | Path) -> None:

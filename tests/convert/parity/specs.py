@@ -1,22 +1,9 @@
 """Small specs of every family: seconds become hundredths, and nothing else changes."""
 
-PYRAMID = {"depths": (1, 2, 1, 1), "img_size": 64, "num_classes": 5}
+from convert.families import small_models
 
 # family -> (model, overrides)
-SMALL = {
-    "deit": ("inline_deit_digits", {"embed_dim": 24, "num_heads": 3, "depth": 2, "img_size": 16}),
-    "pvt": (
-        "inline_pvt_tiny",
-        {**PYRAMID, "embed_dims": (8, 12, 16, 24), "num_heads": (1, 2, 2, 3), "mlp_ratios": (2, 2, 2, 2)},
-    ),
-    "swin": (
-        "inline_swin_tiny",
-        {**PYRAMID, "depths": (2, 2, 2, 1), "embed_dim": 8, "num_heads": (1, 2, 2, 4), "window_size": 64},
-    ),
-    "cswin": ("inline_cswin_tiny", {**PYRAMID, "embed_dim": 8, "num_heads": (2, 2, 4, 4)}),
-    "soft": ("soft_digits", {"embed_dims": (8, 12, 16, 24), "num_heads": (1, 2, 2, 3)}),
-    "soft_norm": ("soft_digits", {"embed_dims": (8, 12, 16, 24), "num_heads": (1, 2, 2, 3), "normed": True}),
-}
+SMALL = {label: (model.name, dict(model.overrides)) for label, model in small_models().items()}
 
 
 def small(family, **overrides):

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from convert.parity import tolerance
-from convert.parity.comparison import Arbiter, compare_recordings
+from convert.parity.arbiter import Arbiter
+from convert.parity.comparison import compare_recordings
 from convert.parity.recording import MODEL, Call, Recording, Value
 from convert.parity.run import compare_models, create_pair, rounded
 from tests.convert.parity.specs import SMALL, small

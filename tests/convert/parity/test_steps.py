@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch  # noqa: F401  (without it this file is left out)
 
+from convert.families import FAMILIES
 from convert.parity import compare, steps
 from paddle_inline.config.load import load_config
+from paddle_inline.models import factory
 from paddle_inline.training import optim
 from tests.convert.parity.specs import SMALL, small
 
@@ -71,7 +73,7 @@ def test_decay_of_what_must_not_decay_shows(family, name, monkeypatch):
     assert name in failed
 
 
-def test_a_schedule_that_is_one_update_late_shows(monkeypatch):
+def test_a_schedule_that_is_one_step_late_shows(monkeypatch):
     from paddle_inline.training import schedule
 
     make = schedule.make_schedule
@@ -85,15 +87,15 @@ def test_a_schedule_that_is_one_update_late_shows(monkeypatch):
 
 
 def test_every_part_of_the_schedule_occurs():
-    assert steps.parts(20) == (5, 16)
-    assert steps.parts(1) == (0, 1)
+    assert steps.phases(20) == (5, 16)
+    assert steps.phases(1) == (0, 1)
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("inline_*.yaml")), ids=lambda path: path.stem)
 def test_recipes_are_those_of_the_configurations(path):
-    recipe = steps.recipe_of(path.stem)
-    assert recipe in [steps.Recipe(), *steps.RECIPES.values()]
-    config = load_config(str(path)).train
+    config = load_config(str(path))
+    family = next(f for f, variants in factory.FAMILIES.items() if config.model.name in variants)
+    recipe, config = FAMILIES[family.__name__].recipe, config.train
     if "384" in path.stem or path.stem == "inline_cswin_b":
         return  # fine-tuning, and the one with a decay of its own
     ours = (recipe.base, recipe.warmup, recipe.floor, recipe.decay)
@@ -101,7 +103,7 @@ def test_recipes_are_those_of_the_configurations(path):
     assert recipe.clip == config.clip_grad or path.stem in ("inline_pvt_t", "inline_pvt_s")
 
 
-def test_one_update_is_enough_for_a_report():
+def test_one_step_is_enough_for_a_report():
     report = run("deit", 1)
     assert report.passed and len(report.of_kind("step loss")) == 1
     assert np.isfinite([row.max_rel for row in report.rows]).all()

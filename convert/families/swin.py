@@ -1,0 +1,114 @@
+"""The adapter of InLine-Swin."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from paddle_inline.weights.resize import REBUILT
+
+from .adapter import (
+    Family,
+    InferredSpec,
+    NoSuchSpecError,
+    Recipe,
+    SmallModel,
+    TensorShapes,
+    attention_code,
+    ratio,
+    square,
+)
+
+LARGEST_IMAGE = 2048
+
+
+def infer_spec(shapes: TensorShapes, known: Mapping[str, Any]) -> InferredSpec:
+    """Read the spec from shapes; the alternatives are image and window sizes."""
+    depths = tuple(shapes.count(f"layers.{s}.blocks") for s in range(4))
+    blocks = [[f"layers.{s}.blocks.{i}" for i in range(depth)] for s, depth in enumerate(depths)]
+    mark = "attn.residual.0.weight"
+    letters = [shapes.letters(stage, mark) for stage in blocks]
+    dim = shapes.width("patch_embed.norm.weight")
+    heads = [
+        shapes.heads(f"{stage[0]}.{mark}", dim << s)
+        if kinds[0] == "I"
+        else shapes.of(f"{stage[0]}.attn.relative_position_bias_table", 2)[1]
+        for s, (stage, kinds) in enumerate(zip(blocks, letters))
+    ]
+    fields = {
+        "embed_dim": dim,
+        "depths": depths,
+        "num_heads": tuple(heads),
+        "mlp_ratio": ratio(shapes.width("layers.0.blocks.0.mlp.fc1.bias"), dim),
+        "qkv_bias": "layers.0.blocks.0.attn.qkv.bias" in shapes,
+        "attn_type": attention_code(letters),
+        **shapes.ends("patch_embed.proj.weight"),
+    }
+    return InferredSpec(fields, _sizes(shapes, letters, known))
+
+
+def _sizes(
+    shapes: TensorShapes, letters: Sequence[str], known: Mapping[str, Any]
+) -> tuple[dict[str, Any], ...]:
+    """Return the image and window sizes that give exactly the masks and indices of a file: what is known, square
+    images and default windows first.
+
+    Where a file has none, every size does, and there is nothing to choose from.
+    """
+    from paddle_inline.models.inline_swin import buffer_shapes
+    from paddle_inline.models.spec import forms_of
+
+    found_in_file = {
+        name: shape for name, shape in shapes.shapes.items() if name.rsplit(".", 1)[-1] in REBUILT
+    }
+    if not found_in_file and not {"img_size", "window_size"} & set(known):
+        return ({},)
+    forms, sides = forms_of(letters), range(32, LARGEST_IMAGE + 1, 32)
+    squares: list[tuple[int, int]] = [(side, side) for side in sides]
+    every: Iterable[tuple[int, int]] = itertools.product(sides, sides)
+    if "img_size" in known:
+        size = known["img_size"]
+        squares, every = [size if isinstance(size, tuple) else (size, size)], []
+    default: list[Any] = [None]
+    windows: Iterable[Any] = range(1, LARGEST_IMAGE // 4)
+    if "window_size" in known:
+        default, windows = [known["window_size"]], []
+    for sizes, choices in ((squares, default), (squares, windows), (every, default)):
+        found: dict[tuple[int, int], dict[str, Any]] = {}
+        for size, window in itertools.product(sizes, choices):
+            if buffer_shapes(size, window, forms) == found_in_file:
+                # other windows that cut the same grids into the same parts are the same model
+                found.setdefault(size, {"img_size": square(size), "window_size": window})
+        if found:
+            return tuple(found.values())
+    raise NoSuchSpecError("no image and window sizes give its masks and indices")
+
+
+FAMILY = Family(
+    landmark=r"layers\.0\.blocks\.0\.",
+    infer_spec=infer_spec,
+    recipe=Recipe(),
+    small={
+        "swin": SmallModel(
+            "inline_swin_tiny",
+            {
+                "embed_dim": 8,
+                "depths": (2, 2, 2, 1),
+                "num_heads": (1, 2, 2, 4),
+                "window_size": 64,
+                "img_size": 64,
+                "num_classes": 5,
+            },
+            controls={
+                "weight": "layers.1.downsample.reduction",
+                "square": "layers.2.blocks.1.attn.proj",
+                "keys and values": "layers.3.blocks.0.attn.qkv",  # of softmax
+                "bias": "layers.0.blocks.1.mlp.fc2",
+                "norm": "norm",
+                "gelu": "layers.1.blocks.1.attn.residual.1",
+                "context": "layers.0.blocks.0.attn",
+            },
+        )
+    },
+)
