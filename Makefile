@@ -17,8 +17,13 @@ WORKERS ?= auto
 
 BIN = $(VENV)/bin
 BIN26 = $(VENV26)/bin
-# A file's tests stay together, and so share what their fixtures make. One worker is no worker: plain pytest.
-PYTEST = -m pytest -n $(patsubst 1,0,$(WORKERS)) --dist loadscope
+# A file's tests stay together, and so share what their fixtures make; the recorded numbers have no fixtures.
+DIST = loadscope
+test-golden: DIST = worksteal
+# One worker is no worker: plain pytest.
+PYTEST = -m pytest -n $(patsubst 1,0,$(WORKERS)) --dist $(DIST)
+# Python compiles what it imports; pip would compile every file, a minute long.
+INSTALL = -m pip install --no-compile
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -62,14 +67,14 @@ clean:  ## remove the virtual environments and caches; output/ stays
 
 $(VENV)/installed: pyproject.toml
 	$(call make_venv,$(VENV))
-	$(BIN)/python -c 'import paddle' 2>/dev/null || $(BIN)/python -m pip install $(PADDLE)
-	$(BIN)/python -m pip install $(TORCH) -e '.[parity,demo,logs,notebooks,docs,onnx,dev]'
+	$(BIN)/python -c 'import paddle' 2>/dev/null || $(BIN)/python $(INSTALL) $(PADDLE)
+	$(BIN)/python $(INSTALL) $(TORCH) -e '.[parity,demo,logs,notebooks,docs,onnx,dev]'
 	@touch $@
 
 # Paddle 2.6 asks for setuptools at import, which Python 3.12 no longer brings.
 $(VENV26)/installed: pyproject.toml
 	$(call make_venv,$(VENV26))
-	$(BIN26)/python -m pip install paddlepaddle==2.6.2 'numpy<2' setuptools -e '.[demo,dev]'
+	$(BIN26)/python $(INSTALL) paddlepaddle==2.6.2 'numpy<2' setuptools -e '.[demo,dev]'
 	@touch $@
 
 define make_venv

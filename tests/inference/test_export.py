@@ -1,6 +1,8 @@
 """Exported files compute what the model does, for any batch, or are not written."""
 
+import functools
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -49,17 +51,27 @@ def digits(tmp_path_factory):
     return model, folder, card, lines
 
 
+NO_ONNX = "paddle2onnx needs Paddle 3" if paddle.__version__.startswith("2.") else ""
+for module in ("paddle2onnx", "onnxruntime", "openvino"):
+    NO_ONNX = NO_ONNX or ("" if find_spec(module) else f"{module} is not installed")
+needs_onnx = pytest.mark.skipif(bool(NO_ONNX), reason=NO_ONNX)
+
+
 @pytest.fixture(scope="module")
-def digits_onnx(tmp_path_factory):
-    """(model in eval mode, ONNX file) of an export for any batch."""
-    if paddle.__version__.startswith("2."):
-        pytest.skip("paddle2onnx needs Paddle 3")
-    for module in ("paddle2onnx", "onnxruntime", "openvino"):
-        pytest.importorskip(module)
-    folder, model = tmp_path_factory.mktemp("digits_onnx"), small("inline_deit_digits")
-    export_model(model, folder, onnx=True, log=lambda line: None)
-    model.eval()
-    return model, folder / "model.onnx"
+def exported(tmp_path_factory):
+    """By a family's name, once: (small model in eval mode, folder of its export for any batch, ONNX if possible)."""
+
+    @functools.cache
+    def export(name):
+        folder, model = tmp_path_factory.mktemp(name), small(name)
+        if NO_ONNX:
+            trace(model, folder / "model", None)
+        else:
+            export_model(model, folder, onnx=True, log=lambda line: None)
+        model.eval()
+        return model, folder
+
+    return export
 
 
 def test_the_card_says_what_was_written(digits):
@@ -75,12 +87,10 @@ def test_the_card_says_what_was_written(digits):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_one_file_serves_batches_of_1_3_and_8(name, tmp_path):
-    model = small(name)
-    model.eval()
-    trace(model, tmp_path / "model", None)
-    program = next(path for path in tmp_path.iterdir() if path.suffix in (".json", ".pdmodel"))
-    engine = PaddleEngine(program, tmp_path / "model.pdiparams", threads=1, onednn=True)
+def test_one_file_serves_batches_of_1_3_and_8(name, exported):
+    model, folder = exported(name)
+    program = next(path for path in folder.glob("model.*") if path.suffix in (".json", ".pdmodel"))
+    engine = PaddleEngine(program, folder / "model.pdiparams", threads=1, onednn=True)
     for batch in (1, 3, 8):
         images = np.random.RandomState(batch).standard_normal((batch, 3, *model.img_size)).astype("float32")
         with paddle.no_grad():
@@ -198,16 +208,12 @@ def test_a_pad_that_fills_with_garbage_is_found(tmp_path):
         check_pads(tmp_path / "bad.onnx")
 
 
-@pytest.mark.skipif(paddle.__version__.startswith("2."), reason="paddle2onnx needs Paddle 3")
+@needs_onnx
 @pytest.mark.parametrize("name", SMALL)
-def test_onnx_agrees_at_any_batch(name, tmp_path):
-    for module in ("paddle2onnx", "onnxruntime", "openvino"):
-        pytest.importorskip(module)
-    model = small(name)
-    card = export_model(model, tmp_path, onnx=True, log=lambda line: None)
-    assert [row["engine"] for row in card["checks"]][-2:] == ["ONNX Runtime", "OpenVINO"]
-    engines = OnnxEngine(tmp_path / "model.onnx", threads=1), OpenVinoEngine(tmp_path / "model.onnx", 1)
-    model.eval()
+def test_onnx_agrees_at_any_batch(name, exported):
+    model, folder = exported(name)
+    assert [row["engine"] for row in read_card(folder)["checks"]][-2:] == ["ONNX Runtime", "OpenVINO"]
+    engines = OnnxEngine(folder / "model.onnx", threads=1), OpenVinoEngine(folder / "model.onnx", 1)
     images = np.random.RandomState(8).standard_normal((8, 3, *model.img_size)).astype("float32")
     with paddle.no_grad():
         expected = model(paddle.to_tensor(images)).numpy()
@@ -215,8 +221,10 @@ def test_onnx_agrees_at_any_batch(name, tmp_path):
         compare([engine(images)], [expected], name)
 
 
-def test_openvino_compiles_for_the_first_batch_sizes(digits_onnx, tmp_path):
-    model, path = digits_onnx
+@needs_onnx
+def test_openvino_compiles_for_the_first_batch_sizes(exported, tmp_path):
+    model, folder = exported("inline_deit_digits")
+    path = folder / "model.onnx"
     engine = OpenVinoEngine(path, 1, batches=2)
     images = np.random.RandomState(0).standard_normal((5, 3, 32, 32)).astype("float32")
     with paddle.no_grad():
@@ -233,8 +241,9 @@ def test_openvino_compiles_for_the_first_batch_sizes(digits_onnx, tmp_path):
         engine(images[:3])
 
 
-def test_openvino_in_bfloat16_is_near(digits_onnx):
-    _, path = digits_onnx
+@needs_onnx
+def test_openvino_in_bfloat16_is_near(exported):
+    path = exported("inline_deit_digits")[1] / "model.onnx"
     images = np.random.RandomState(0).standard_normal((3, 3, 32, 32)).astype("float32")
     full, half = (OpenVinoEngine(path, 1, precision)(images) for precision in PRECISIONS)
     np.testing.assert_allclose(half, full, rtol=0, atol=0.05 * np.abs(full).max())
@@ -265,10 +274,8 @@ def test_export_agrees_on_a_gpu(digits):
     np.testing.assert_allclose(engine(images), expected, rtol=0, atol=1e-3)  # TF32 is on there
 
 
-@pytest.mark.skipif(paddle.__version__.startswith("2."), reason="paddle2onnx needs Paddle 3")
+@needs_onnx
 def test_onnx_keeps_the_approximate_gelu(tmp_path):
-    for module in ("paddle2onnx", "onnxruntime"):
-        pytest.importorskip(module)
     layer = TanhGELU()
     paddle.jit.save(layer, str(tmp_path / "m"), input_spec=[paddle.static.InputSpec([-1, 5], "float32")])
     write_onnx(tmp_path / "m.json", tmp_path / "m.pdiparams", tmp_path / "m.onnx")
