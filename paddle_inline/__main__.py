@@ -1,4 +1,4 @@
-"""python -m paddle_inline: see cli.py."""
+"""python -m paddle_inline: see cli/main.py."""
 
 import sys
 

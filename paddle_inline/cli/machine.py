@@ -18,7 +18,7 @@ from typing import Any, Union
 from ..utils.child import run_python
 from ..utils.environment import available_cores, cpu_vendor
 
-NEEDED = ("numpy", "omegaconf", "PIL", "rich", "safetensors", "yaml")
+NEEDED = ("jinja2", "numpy", "omegaconf", "PIL", "rich", "safetensors", "yaml")
 PADDLE_PROBE = """
 import json, paddle
 x = paddle.ones([2, 2])

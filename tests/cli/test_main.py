@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import paddle
 import pytest
+from PIL import Image
 
-from paddle_inline import list_models
+from paddle_inline import create_model, list_models
 from paddle_inline.cli import main as cli
 from paddle_inline.cli.list import disagreements
 from paddle_inline.models.spec import Published
@@ -132,10 +134,14 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_in_a_model_keeps_its_stack(fault):
+def test_a_fault_in_a_model_keeps_its_stack(fault, tmp_path):
     kind, code = FAULTS[fault]
+    weights, image = tmp_path / "digits.pdparams", tmp_path / "a.png"
+    paddle.save(create_model("inline_deit_digits").state_dict(), str(weights))
+    Image.new("RGB", (32, 32)).save(image)
+    words = ["predict", str(image), "--weights", str(weights), "--model", "inline_deit_digits"]
     done = subprocess.run(
-        [sys.executable, "-c", PLANTED.format(code=code), "info", "inline_deit_digits"],
+        [sys.executable, "-c", PLANTED.format(code=code), *words],
         cwd=ROOT,
         capture_output=True,
         text=True,

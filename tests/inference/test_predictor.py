@@ -49,10 +49,10 @@ def test_an_export_and_its_model_answer_alike(exported, photos):
     images = [read_image(path) for path in find_images([photos])]
     from_files, from_model = Predictor(folder / "any")(images), Predictor(model, classes=NAMES)(images)
     assert [[g.name for g in row] for row in from_files] == [[g.name for g in row] for row in from_model]
-    for ours, theirs in zip(from_files, from_model):
-        assert len(ours) == 5
-        assert [g.probability for g in ours] == pytest.approx([g.probability for g in theirs], abs=1e-5)
-        assert ours == sorted(ours, key=lambda g: -g.probability)
+    for found, expected in zip(from_files, from_model):
+        assert len(found) == 5
+        assert [g.probability for g in found] == pytest.approx([g.probability for g in expected], abs=1e-5)
+        assert found == sorted(found, key=lambda g: -g.probability)
 
 
 def test_the_transform_is_the_training_one(exported, photos):
