@@ -76,11 +76,11 @@ class Attention(Module):
         self.proj_drop = Dropout(drop_rate)
 
     def context(self, x: Tensor) -> Tensor | None:
-        """What `attend` needs to know of the input [B, N, C] beside q, k and v; None: nothing."""
+        """Return what `attend` needs to know of the input [B, N, C] beside q, k and v; None: nothing."""
         return None
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Tensor | None, size: Size) -> Tensor:
-        """The form itself: q [B, N, C], k and v [B, M, C], the input's `context` and (H, W) -> [B, N, C]."""
+        """Compute the form itself: q [B, N, C], k and v [B, M, C], the input's `context` and (H, W) -> [B, N, C]."""
         raise NotImplementedError(f"{type(self).__name__} has no attend")
 
     def forward(self, x: Tensor, size: Size) -> Tensor:
@@ -110,7 +110,7 @@ class InLineAttention(Attention):
         self.residual = LocalFilter(dim, num_heads)
 
     def context(self, x: Tensor) -> Tensor:
-        """The mean token [B, C], of which the residual's filter is made."""
+        """Return the mean token [B, C], of which the residual's filter is made."""
         return mean_tokens(x)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Tensor, size: Size) -> Tensor:

@@ -125,7 +125,7 @@ class Block(Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop_rate)
 
     def attend(self, x: Tensor) -> Tensor:
-        """The normed tokens through the windows' attention, [B, N, C] -> [B, N, C]."""
+        """Take the normed tokens through the windows' attention, [B, N, C] -> [B, N, C]."""
         x = cut_windows(roll_tokens(x, self.grid, -self.shift), self.grid, self.window)
         x = self.attn(x, self.window, self.attn_mask) if self.masked else self.attn(x, self.window)
         return roll_tokens(join_windows(x, self.grid, self.window), self.grid, self.shift)

@@ -49,7 +49,7 @@ def inline_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 
 def inline_attention_weights(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """The same attention's weights [B, h, N, N], each row summing to 1: the definition, O(N^2)."""
+    """Return the same attention's weights [B, h, N, N], each row summing to 1: the definition, O(N^2)."""
     num_tokens = k.shape[2]
     k_centred = k - k.mean(axis=2, keepdim=True)
     # 1 is exact in float32, to which Paddle 2.6 rounds a number that is added; 1 / num_tokens is not

@@ -13,7 +13,7 @@ from .tokens import Size, map_to_tokens, tokens_to_map
 
 @cache
 def bilinear_matrix(source: int, target: int) -> np.ndarray:
-    """The float64 matrix [target, source] that resamples a line of `source` points to `target` points.
+    """Return the float64 matrix [target, source] that resamples a line of `source` points to `target` points.
 
     Linear interpolation between pixel centres (align_corners=False), the border repeated outside.
     """

@@ -57,7 +57,7 @@ def gaussian_kernel(a: Tensor, b: Tensor) -> Tensor:
 
 
 def newton_inverse(kernel: Tensor) -> Tensor:
-    """SOFT's inverse of P = kernel + 0.01 I: [B, h, m, m] -> [B, h, m, m].
+    """Return SOFT's inverse of P = kernel + 0.01 I: [B, h, m, m] -> [B, h, m, m].
 
     The iteration starts at V = alpha P, alpha = 1.8 / (the kernel's largest row sum)^2 for each matrix.
     Its gradient is the true inverse's, -V^T G V^T, taken at the V that was reached.
@@ -88,7 +88,7 @@ class _NewtonInverse(PyLayer):
 
 
 def normalised_newton_inverse(kernel: Tensor, per_matrix_alpha: bool = False) -> Tensor:
-    """SOFT-Norm's inverse of the kernel, symmetrically normalised: [B, h, m, m] -> [B, h, m, m].
+    """Return SOFT-Norm's inverse of the kernel, symmetrically normalised: [B, h, m, m] -> [B, h, m, m].
 
     The iteration starts at V = alpha kernel, alpha = 2 / (largest row sum)^2, halved while the largest column
     sum of |I - kernel V| exceeds 1.01, at most ten times. Both maxima are taken over the whole tensor, so
@@ -109,7 +109,7 @@ def normalised_newton_inverse(kernel: Tensor, per_matrix_alpha: bool = False) ->
 
 
 def _halvings(kernel: Tensor, alpha: Tensor, over: list[int]) -> Tensor:
-    """The power of 1/2 that `alpha` needs, as a tensor of alpha's shape.
+    """Return the power of 1/2 that `alpha` needs, as a tensor of alpha's shape.
 
     A loop of fixed length that stops changing: it can be traced and waits for no number from the device.
     Halving is exact, so the product is taken once.
@@ -125,7 +125,7 @@ def _halvings(kernel: Tensor, alpha: Tensor, over: list[int]) -> Tensor:
 
 
 def _largest(x: Tensor, axis: list[int]) -> Tensor:
-    """The maximum over some axes, which stay. Eagerly by `amax`, whose gradient is shared by equal elements
+    """Return the maximum over some axes, which stay. Eagerly by `amax`, whose gradient is shared by equal elements
     as PyTorch's is; for programs by `max`, the same number, which paddle2onnx can translate."""
     largest = paddle.amax if paddle.in_dynamic_mode() else paddle.max
     return largest(x, axis=axis, keepdim=True)
@@ -138,7 +138,7 @@ def _newton(matrix: Tensor, inverse: Tensor) -> Tensor:
 
 
 def inverse_residual(kernel: Tensor, inverse: Tensor, normed: bool = False) -> Tensor:
-    """How far from inverted each matrix is: the largest column sum of |I - P V|, [B, h].
+    """Measure how far from inverted each matrix is: the largest column sum of |I - P V|, [B, h].
 
     Near 0 where Newton's iteration has converged, about 1 and more where a direction of P is still to be
     inverted, not a number where a number of the kernel is not.

@@ -24,7 +24,7 @@ def cut_windows(x: Tensor, size: Size, window: Size) -> Tensor:
 
 
 def join_windows(x: Tensor, size: Size, window: Size) -> Tensor:
-    """The inverse of `cut_windows`: [B * windows, h * w, C] -> [B, H * W, C]."""
+    """Undo `cut_windows`: [B * windows, h * w, C] -> [B, H * W, C]."""
     if tuple(window) == tuple(size):
         return x
     rows, columns = size[0] // window[0], size[1] // window[1]
@@ -50,7 +50,7 @@ def gather_neighbours(x: Tensor, size: Size) -> Tensor:
 
 
 def shift_mask(size: Size, window: Size, shift: int) -> Tensor:
-    """What a shifted window adds to its logits, [windows, h * w, h * w].
+    """Return what a shifted window adds to its logits, [windows, h * w, h * w].
 
     After the roll by -shift, the last window of each axis holds tokens from both edges of the image: each
     axis of length g falls into [0, g - w), [g - w, g - shift) and [g - shift, g), and pairs of tokens
@@ -79,6 +79,6 @@ def relative_position_index(window: int) -> Tensor:
 
 
 def relative_position_bias(table: Tensor, index: Tensor) -> Tensor:
-    """The table [(2 w - 1)^2, h] spread over a window's pairs, index [w * w, w * w] -> [h, w * w, w * w]."""
+    """Spread the table [(2 w - 1)^2, h] over a window's pairs, index [w * w, w * w] -> [h, w * w, w * w]."""
     bias = paddle.gather(table, index.flatten(), axis=0)
     return bias.reshape([*index.shape, table.shape[1]]).transpose([2, 0, 1])

@@ -8,7 +8,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FLOORS = ("ops", "layers", "models")
+FOLDERS = ("ops", "layers", "models")
 
 # What stands on one side only ("-" paddle_inline, "+" torch_ref), and why. An entry that is untrue fails.
 ALLOWED = {
@@ -32,8 +32,8 @@ def shape_of(package):
     """Every statement that the two packages must share, as a set of lines."""
     return {
         f"{path.relative_to(package).as_posix()}: {line}"
-        for floor in FLOORS
-        for path in sorted((package / floor).rglob("*.py"))
+        for folder in FOLDERS
+        for path in sorted((package / folder).rglob("*.py"))
         for line in file_shape(path)
     }
 
@@ -72,8 +72,10 @@ def attributes_set(function):
 REGISTER = {"self.register_buffer", "self.register_parameter", "self.add_parameter", "self.add_sublayer"}
 
 
-def difference(ours, theirs):
-    return {f"- {line}" for line in ours - theirs} | {f"+ {line}" for line in theirs - ours}
+def difference(paddle_side, torch_side):
+    return {f"- {line}" for line in paddle_side - torch_side} | {
+        f"+ {line}" for line in torch_side - paddle_side
+    }
 
 
 def test_the_packages_are_twins():
@@ -91,8 +93,8 @@ def test_models_are_the_same_text():
 
 def write_twins(folder, source):
     for package in ("a", "b"):
-        for floor in FLOORS:
-            (folder / package / floor).mkdir(parents=True)
+        for name in FOLDERS:
+            (folder / package / name).mkdir(parents=True)
         (folder / package / "layers" / "mlp.py").write_text(source)
     return folder / "a", folder / "b"
 
@@ -121,13 +123,13 @@ CHANGES = {
 
 def test_the_checker_sees_every_kind_of_difference(tmp_path):
     for i, (old, (new, line)) in enumerate(CHANGES.items()):
-        ours, theirs = write_twins(tmp_path / str(i), SOURCE)
-        assert not difference(shape_of(ours), shape_of(theirs))
-        (theirs / "layers" / "mlp.py").write_text(SOURCE.replace(old, new))
-        assert f"+ layers/mlp.py: {line}" in difference(shape_of(ours), shape_of(theirs))
+        paddle_side, torch_side = write_twins(tmp_path / str(i), SOURCE)
+        assert not difference(shape_of(paddle_side), shape_of(torch_side))
+        (torch_side / "layers" / "mlp.py").write_text(SOURCE.replace(old, new))
+        assert f"+ layers/mlp.py: {line}" in difference(shape_of(paddle_side), shape_of(torch_side))
 
 
 def test_the_checker_sees_a_file_of_one_side(tmp_path):
-    ours, theirs = write_twins(tmp_path, SOURCE)
-    (ours / "ops" / "extra.py").write_text("")
-    assert difference(shape_of(ours), shape_of(theirs)) == {"- ops/extra.py: file"}
+    paddle_side, torch_side = write_twins(tmp_path, SOURCE)
+    (paddle_side / "ops" / "extra.py").write_text("")
+    assert difference(shape_of(paddle_side), shape_of(torch_side)) == {"- ops/extra.py: file"}

@@ -22,7 +22,7 @@ class SeparateProjections(Attention):
         self.proj_drop = Dropout(drop_rate)
 
     def reduce(self, x: Tensor, size: Size) -> Tensor:
-        """The tokens [B, M, C] that keys and values are made of: all [B, N, C]."""
+        """Return the tokens [B, M, C] that keys and values are made of: all [B, N, C]."""
         return x
 
     def forward(self, x: Tensor, size: Size) -> Tensor:
@@ -55,7 +55,7 @@ class PVTSoftmaxAttention(SeparateProjections, SoftmaxAttention):
             self.norm = LayerNorm(dim, eps=1e-5)
 
     def reduce(self, x: Tensor, size: Size) -> Tensor:
-        """The tokens [B, M, C] that keys and values are made of, M = N / sr_ratio^2."""
+        """Return the tokens [B, M, C] that keys and values are made of, M = N / sr_ratio^2."""
         if self.sr_ratio == 1:
             return x
         return self.norm(map_to_tokens(self.sr(tokens_to_map(x, size))))

@@ -82,7 +82,7 @@ class SoftmaxBranch(Branch, SoftmaxAttention):
 
 
 def in_branch(layer: type[Attention]) -> type[Attention]:
-    """The layer of a form inside a branch."""
+    """Return the layer of a form inside a branch."""
     return type(f"{layer.__name__}Branch", (Branch, layer), {"__doc__": layer.__doc__})
 
 

@@ -46,7 +46,7 @@ def inline_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 
 def inline_attention_weights(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """The same attention's weights [B, h, N, N], each row summing to 1: the definition, O(N^2)."""
+    """Return the same attention's weights [B, h, N, N], each row summing to 1: the definition, O(N^2)."""
     num_tokens = k.shape[2]
     k_centred = k - k.mean(dim=2, keepdim=True)
     return (torch.matmul(q, k_centred.transpose(2, 3)) * scale + 1) / num_tokens

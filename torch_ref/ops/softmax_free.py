@@ -57,7 +57,7 @@ def gaussian_kernel(a: Tensor, b: Tensor) -> Tensor:
 
 
 def newton_inverse(kernel: Tensor) -> Tensor:
-    """SOFT's inverse of P = kernel + 0.01 I: [B, h, m, m] -> [B, h, m, m].
+    """Return SOFT's inverse of P = kernel + 0.01 I: [B, h, m, m] -> [B, h, m, m].
 
     The iteration starts at V = alpha P, alpha = 1.8 / (the kernel's largest row sum)^2 for each matrix.
     Its gradient is the true inverse's, -V^T G V^T, taken at the V that was reached.
@@ -86,7 +86,7 @@ class _NewtonInverse(Function):
 
 
 def normalised_newton_inverse(kernel: Tensor, per_matrix_alpha: bool = False) -> Tensor:
-    """SOFT-Norm's inverse of the kernel, symmetrically normalised: [B, h, m, m] -> [B, h, m, m].
+    """Return SOFT-Norm's inverse of the kernel, symmetrically normalised: [B, h, m, m] -> [B, h, m, m].
 
     The iteration starts at V = alpha kernel, alpha = 2 / (largest row sum)^2, halved while the largest column
     sum of |I - kernel V| exceeds 1.01, at most ten times. Both maxima are taken over the whole tensor, so
@@ -107,7 +107,7 @@ def normalised_newton_inverse(kernel: Tensor, per_matrix_alpha: bool = False) ->
 
 
 def _halvings(kernel: Tensor, alpha: Tensor, over: list[int]) -> Tensor:
-    """The power of 1/2 that `alpha` needs, as a tensor of alpha's shape.
+    """Return the power of 1/2 that `alpha` needs, as a tensor of alpha's shape.
 
     A loop of fixed length that stops changing: it waits for no number from the device.
     Halving is exact, so the product is taken once.
@@ -129,7 +129,7 @@ def _newton(matrix: Tensor, inverse: Tensor) -> Tensor:
 
 
 def inverse_residual(kernel: Tensor, inverse: Tensor, normed: bool = False) -> Tensor:
-    """How far from inverted each matrix is: the largest column sum of |I - P V|, [B, h].
+    """Measure how far from inverted each matrix is: the largest column sum of |I - P V|, [B, h].
 
     Near 0 where Newton's iteration has converged, about 1 and more where a direction of P is still to be
     inverted, not a number where a number of the kernel is not.
