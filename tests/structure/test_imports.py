@@ -1,4 +1,4 @@
-"""Who may import whom: between the packages in a fresh interpreter, between a package's floors by `ast`."""
+"""Who may import whom: between the packages in a fresh interpreter, between a package's layers by `ast`."""
 
 import ast
 import pkgutil
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 # From the ground up: a module imports only from its own row and those above it here. A new one needs a row.
-FLOORS = {
+IMPORT_LAYERS = {
     "paddle_inline": (
         "utils",
         "weights",
@@ -96,21 +96,21 @@ def test_a_fresh_interpreter_sees_a_banned_import():
         run_python("import sys, json; assert not (found := {'json'} & set(sys.modules)), found")
 
 
-def floor_violations(package, floors):
-    """`file imports floor` for each import of a higher floor, wherever in a file it stands."""
+def layer_violations(package, layers):
+    """`file imports layer` for each import of a higher layer, wherever in a file it stands."""
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package).with_suffix("").parts
         if parts == ("__init__",):
             continue  # the package's own face hands out names lazily
-        if parts[0] not in floors:
-            yield f"{path.name} has no place in FLOORS"
+        if parts[0] not in layers:
+            yield f"{path.name} has no place in IMPORT_LAYERS"
             continue
-        for target in sorted(imported_floors(path, package)):
-            if target in floors and floors.index(target) > floors.index(parts[0]):
+        for target in sorted(imported_layers(path, package)):
+            if target in layers and layers.index(target) > layers.index(parts[0]):
                 yield f"{'/'.join(parts)} imports {target}"
 
 
-def imported_floors(path, package):
+def imported_layers(path, package):
     """The modules and folders right inside the package that a file imports."""
     here = (package.name, *path.relative_to(package).parent.parts)
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -125,9 +125,9 @@ def imported_floors(path, package):
         yield from {name[1] for name in names if name[0] == package.name and len(name) > 1}
 
 
-@pytest.mark.parametrize("package", FLOORS)
-def test_floors_import_downwards_only(package):
-    assert not list(floor_violations(ROOT / package, FLOORS[package]))
+@pytest.mark.parametrize("package", IMPORT_LAYERS)
+def test_layers_import_downwards_only(package):
+    assert not list(layer_violations(ROOT / package, IMPORT_LAYERS[package]))
 
 
 @pytest.mark.parametrize(
@@ -144,6 +144,6 @@ def test_a_wrong_import_is_seen(tmp_path, file, source):
     path = tmp_path / "package" / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(source)
-    assert list(floor_violations(tmp_path / "package", ("errors", "ops", "layers")))
+    assert list(layer_violations(tmp_path / "package", ("errors", "ops", "layers")))
     path.write_text("from ..errors import d\nfrom . import e" if "ops" in file else "import os")
-    assert file == "new.py" or not list(floor_violations(tmp_path / "package", ("errors", "ops", "layers")))
+    assert file == "new.py" or not list(layer_violations(tmp_path / "package", ("errors", "ops", "layers")))
