@@ -1,4 +1,4 @@
-"""Trains, evaluates or times a model.
+"""Train, evaluate or time a model.
 
     python train_paddle.py --cfg configs/quickstart.yaml
     python -m paddle.distributed.launch train_paddle.py --cfg configs/inline_swin_t.yaml --data-path IMAGENET
@@ -14,6 +14,7 @@ import argparse
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from paddle_inline.utils.environment import import_paddle, tune_cpu
@@ -24,23 +25,18 @@ paddle = import_paddle()
 from paddle_inline import load_weights  # noqa: E402
 from paddle_inline.config import load as settings  # noqa: E402
 from paddle_inline.data.loaders import BadImage  # noqa: E402
-from paddle_inline.data.sampler import batches_per_epoch  # noqa: E402
 from paddle_inline.training import build, checkpoint, distributed, failure, report  # noqa: E402
+from paddle_inline.training.callbacks import LogProgress, StopOnRequest  # noqa: E402
 from paddle_inline.training.diagnose import NotFinite  # noqa: E402
 from paddle_inline.training.evaluate import evaluate, forward_speed  # noqa: E402
 from paddle_inline.training.log import RunLog, make_folder  # noqa: E402
 from paddle_inline.training.loop import fit  # noqa: E402
-from paddle_inline.training.losses import make_loss  # noqa: E402
-from paddle_inline.training.optim import decay_groups  # noqa: E402
 from paddle_inline.training.resume import CheckpointManager, archive_previous_run  # noqa: E402
-from paddle_inline.training.stop import Stop  # noqa: E402
-from paddle_inline.training.sync_bn import synchronise  # noqa: E402
 from paddle_inline.utils.errors import UserError  # noqa: E402
-from paddle_inline.weights.resize import load_adapted  # noqa: E402
 
 
 def parse(argv=None):
-    """The command line: the flags that users of the authors' code know, and Paddle's spellings."""
+    """Parse the command line: the flags that users of the authors' code know, and Paddle's spellings."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -56,12 +52,12 @@ def parse(argv=None):
     add("--eval", action="store_true", help="only evaluate")
     add("--throughput", action="store_true", help="only measure images/s, forward")
     add("--amp", action="store_true", help="mixed precision (amp.level=O1)")
-    add("--accumulation-steps", metavar="N", help="batches per update")
+    add("--accumulation-steps", metavar="N", help="batches per optimizer step")
     add("--use-checkpoint", action="store_true", help="save memory by recomputing activations")
     add("--model-ema-decay", metavar="D", help="keep an average of the weights")
-    add("--save-steps", metavar="N", help="updates between checkpoints within an epoch")
+    add("--save-steps", metavar="N", help="steps between checkpoints within an epoch")
     add("--stop-after", type=int, metavar="N", help="end after N epochs, to be resumed later")
-    add("--on-bad-image", choices=("skip", "fail"), help="what a broken image file does")
+    add("--on-bad-image", choices=("skip", "fail"), help="what to do about a broken image file")
     add("--zip", action="store_true", help="the data set is in zip files")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="any settings")
     add("-o", action="append", default=[], metavar="KEY=VALUE", help="any setting")
@@ -70,7 +66,7 @@ def parse(argv=None):
 
 
 def configure(args):
-    """The settings of the file, the options and the flags, the flags last."""
+    """Read the settings of the file, the options and the flags, the flags last; notes go to `args.notes`."""
     flags = {
         "data.data_path": args.data_path,
         "data.batch_size": args.batch_size,
@@ -87,124 +83,81 @@ def configure(args):
         "save_steps": args.save_steps,
     }
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    return settings.load_config(args.cfg, args.opts, [*args.o, *given])
+    args.notes = []
+    return settings.load_config(args.cfg, args.opts, [*args.o, *given], notes=args.notes)
 
 
 def train(config, args) -> int:
-    """A training run, from its beginning or a checkpoint to its end."""
+    """Train from the beginning or a checkpoint to the end."""
     rank, world = distributed.start()
     with failure.reported(build.run_folder(config), rank, world):
         return train_rank(config, args, rank, world)
 
 
 def train_rank(config, args, rank, world) -> int:
-    """One rank's part of `train`."""
-    paddle.seed(config.seed)
-    source, load = build.build_train(config, rank, world)
-    held_out, eval_loader = build.build_eval(config, rank, world)
-    model = build.build_model(config, len(source.classes))
-    mixup = build.build_mixup(config, model.overrides["num_classes"])
-    opts, data = config.train, config.data
-    batches = batches_per_epoch(len(source), data.batch_size, world, opts.accumulation_steps)
-    updates_per_epoch = batches // opts.accumulation_steps
-    images = data.batch_size * world * opts.accumulation_steps
-    groups = decay_groups(model, opts.weight_decay)
-    amp = build.amp_arguments(config)
-    model, optimizer, scaler = build.build_optimizer(config, model, groups, amp)
-    schedule = build.build_schedule(config, images, updates_per_epoch)
-    notes = load_adapted(model, config.model.pretrained) if config.model.pretrained else []
-    ema = build.build_ema(config, model, images)
-    if opts.sync_bn:
-        synchronise(model, world)
-
+    """Do one rank's part of `train`."""
+    run = build.build_run(config, rank, world)
     folder = build.run_folder(config)
-    wanted = config.model.resume or ("auto" if opts.auto_resume else "")
-    if wanted not in ("", "auto"):
-        wanted = str(checkpoint.find_checkpoint(wanted))  # refused before anything is written
-    earlier = archive_previous_run(folder) if rank == 0 and not wanted else None
+    requested = config.model.resume or ("auto" if config.train.auto_resume else "")
+    if requested not in ("", "auto"):
+        requested = str(checkpoint.find_checkpoint(requested))  # refused before anything is written
+    archived = archive_previous_run(folder) if rank == 0 and not requested else None
     if rank == 0:
         make_folder(folder)
     log = RunLog(folder, rank=rank, visualdl=config.visualdl)
-    if earlier:
-        log.say(f"an earlier run was here: it is in {earlier} now (--resume auto would have gone on with it)")
-    facts = {
-        "config": settings.to_dict(config),
-        "world": world,
-        "updates_per_epoch": updates_per_epoch,
-        "classes": list(source.classes),
-    }
-    keeper = CheckpointManager(
-        *(folder, model, optimizer),
-        ema=ema,
-        scaler=scaler,
-        schedule=schedule,
-        facts=facts,
-        keep_last=config.keep_last,
-        with_optimizer=config.save_optimizer,
+    if archived:
+        log.info(f"an earlier run was here: it is now in {archived} (--resume auto would have continued it)")
+    for note in args.notes:
+        log.info(note)
+
+    model = run.components.model
+    manager = CheckpointManager(
+        folder, run.components, run.state, keep_last=config.keep_last, with_optimizer=config.save_optimizer
     )
     own = build.rank_dependent_features(config, model)
-    progress = keeper.resume(wanted, log, by_rank=own, force=args.force)
+    progress = manager.resume(requested, log, rank_dependent=own, force=args.force)
     if rank == 0:
         (folder / "config.yaml").write_text(settings.to_yaml(config), encoding="utf-8")
-    for note in notes:
-        log.say(f"{config.model.pretrained}: {note}")
+    for note in run.notes:
+        log.info(f"{config.model.pretrained}: {note}")
     report.describe(
-        *(log, model, groups),
-        dataset=data.dataset,
-        source=source,
-        held_out=held_out,
+        *(log, model, run.groups),
+        dataset=config.data.dataset,
+        source=run.train_source,
+        held_out=run.eval_source,
         world=world,
-        images=images,
+        images=run.images_per_step,
         amp_level=config.amp.level,
         tuned=TUNED,
     )
 
-    shown = {"mean": data.mean, "std": data.std}
-    if rank == 0 and progress.update == 0:
-        report.show_samples(log, load(0, 0), source.classes, **shown)
-    started = time.perf_counter()
-    done = fit(
-        model,
-        distributed.parallel(model, world),
-        optimizer,
-        progress=progress,
-        epochs=opts.epochs + opts.cooldown_epochs,
-        updates_per_epoch=updates_per_epoch,
-        load=load,
-        loss_fn=make_loss(mixup is not None, config.model.label_smoothing),
-        schedule=schedule,
-        validate=lambda: evaluate(model, eval_loader, world=world),
-        save=keeper.save,
-        save_best=keeper.save_best,
-        log=log,
-        mixup=mixup,
-        ema=ema,
-        scaler=scaler,
-        amp=amp,
-        clip=opts.clip_grad,
-        accumulation=opts.accumulation_steps,
-        seed=config.seed,
-        rank=rank,
-        world=world,
+    shown = {"mean": config.data.mean, "std": config.data.std}
+    if rank == 0 and progress.step == 0:
+        report.show_samples(log, run.components.load(0, 0), run.train_source.classes, **shown)
+    lines = LogProgress(
+        log,
+        epochs=run.options.epochs,
+        steps_per_epoch=run.options.steps_per_epoch,
         print_freq=config.print_freq,
-        save_freq=config.save_freq,
-        save_steps=config.save_steps,
+        model=model,
         histogram_freq=config.histogram_freq,
-        max_bad_losses=opts.max_bad_losses,
-        should_stop=Stop(progress, args.stop_after),
-        run_folder=folder,
     )
+    callbacks = [*([manager] if rank == 0 else []), lines, StopOnRequest(progress, args.stop_after)]
+    started = time.perf_counter()
+    finished = fit(run.components, progress, run.options, callbacks)
     if rank == 0:
-        if done:
-            keeper.save_final()
+        if finished:
+            manager.save_final()
         seconds = time.perf_counter() - started
-        report.finish(log, model, progress, eval_loader, held_out.classes, seconds=seconds, **shown)
+        report.finish(
+            *(log, model, progress, run.eval_loader, run.eval_source.classes), seconds=seconds, **shown
+        )
     log.close()
     return 0
 
 
 def only_evaluate(config) -> int:
-    """Accuracy of given weights over the held-out images."""
+    """Print the accuracy of given weights over the held-out images."""
     rank, world = distributed.start()
     source, loader = build.build_eval(config, rank, world)
     model = build.build_model(config, len(source.classes))
@@ -221,7 +174,7 @@ def only_evaluate(config) -> int:
 
 
 def throughput(config) -> int:
-    """Images per second of the forward pass, on random images."""
+    """Print the images per second of the forward pass, on random images."""
     model = build.build_model(config, config.model.num_classes or 1000)
     side, batch = config.data.img_size, config.data.batch_size
     images = paddle.randn([batch, config.model.in_chans, side, side])
@@ -231,7 +184,12 @@ def throughput(config) -> int:
 
 
 def main(argv=None) -> int:
-    """Runs the program. Returns the exit code: 0 done, 1 failed, 2 not understood."""
+    """Run the program.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 something the user gave cannot be used. Any other failure is raised
+        with its traceback.
+    """
     args = parse(argv)
     try:
         config = configure(args)
@@ -246,6 +204,12 @@ def main(argv=None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if not failure.is_out_of_memory(error):
+            raise
+        traceback.print_exc()
+        print(failure.OUT_OF_MEMORY, file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def steps(monkeypatch, tmp_path):
         state["commands"].append(command)
         demo.RUN.mkdir(parents=True, exist_ok=True)
         if command.startswith("train_paddle.py"):
-            lines = [{"update": 1, "loss": 2.3}, {"top1": 12.5}, {"top1": state["accuracy"]}, {"top1": 50.0}]
+            lines = [{"step": 1, "loss": 2.3}, {"top1": 12.5}, {"top1": state["accuracy"]}, {"top1": 50.0}]
             (demo.RUN / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
         elif command.startswith("-m convert verify"):
             demo.FIGURES.write_text(json.dumps({"reports": reports(state["error"])}))

@@ -20,8 +20,7 @@ from safetensors.numpy import load_file
 
 import train_paddle
 from paddle_inline import create_model, load_weights
-from paddle_inline.training import checkpoint, resume
-from paddle_inline.training import loop as fit
+from paddle_inline.training import checkpoint, loop, resume
 from paddle_inline.training.checkpoint import newest_checkpoint
 from paddle_inline.training.log import read_metrics
 from paddle_inline.training.optim import decay_groups, make_optimizer
@@ -79,7 +78,7 @@ def test_what_a_run_leaves(finished):
     for name in ("curves.png", "predictions.png", "train.log", "config.yaml", "metrics.jsonl"):
         assert (folder / name).stat().st_size > 100, name
     rows = read_metrics(folder)
-    assert rows[-1]["update"] == 44 and rows[-1]["epoch"] == 4
+    assert rows[-1]["step"] == 44 and rows[-1]["epoch"] == 4
     state = json.loads((folder / "checkpoints" / "last" / "state.json").read_text())
     assert state["model"] == "inline_deit_digits" and state["progress"]["epoch"] == 4
     assert state["config"]["train"]["base_lr"] == 4e-3 and state["classes"] == list("0123456789")
@@ -96,10 +95,19 @@ def test_two_and_two_epochs_equal_four_bit_for_bit(finished, cfg, tmp_path, stop
     assert run(cfg, tmp_path, "--resume", "auto") == 0
     assert digest(tmp_path) == digest(finished)
     ours, theirs = (
-        [(r["update"], r.get("loss"), r.get("top1")) for r in read_metrics(folder_of(f))]
+        [(r["step"], r.get("loss"), r.get("top1")) for r in read_metrics(folder_of(f))]
         for f in (tmp_path, finished)
     )
     assert ours == theirs
+
+
+def test_keys_of_the_authors_files_that_are_not_used_are_in_the_log(tmp_path):
+    (tmp_path / "upper.yaml").write_text(TINY + "DATA: {PIN_MEMORY: True}\nTEST: {SHUFFLE: False}\n")
+    assert run(str(tmp_path / "upper.yaml"), tmp_path, "--stop-after", "0") == 0
+    expected = (
+        "settings not used: DATA.PIN_MEMORY (the loader decides), TEST.SHUFFLE (evaluation is always sequ"
+    )
+    assert expected in (folder_of(tmp_path) / "train.log").read_text()
 
 
 def test_evaluation_of_a_run(finished, cfg, tmp_path, capsys):
@@ -176,7 +184,7 @@ def test_weights_of_another_model(finished, cfg, tmp_path, capsys):
 def test_a_truncated_checkpoint(finished, cfg, tmp_path, capsys):
     run_folder = tmp_path / "copy" / "inline_deit_digits" / "default"
     subprocess.run(["cp", "-r", str(finished), str(tmp_path / "copy")], check=True)
-    checkpoints = sorted((run_folder / "checkpoints").glob("update_*"))
+    checkpoints = sorted((run_folder / "checkpoints").glob("step_*"))
     model = checkpoints[-1] / "model.pdparams"
     model.write_bytes(model.read_bytes()[:1000])
     assert run(cfg, tmp_path / "other", "--resume", str(checkpoints[-1])) == 2
@@ -218,6 +226,60 @@ def test_the_weights_are_those_of_the_averages(finished):
     assert 1e-5 < np.abs(kinds[0] - kinds[1]).max() < 1
 
 
+def matmul_of_wrong_shapes():
+    return paddle.ones([2, 3]) @ paddle.ones([2, 3])
+
+
+def fault_of_the_device():
+    raise OSError("(External) CUDA error(719), unspecified launch failure.")
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "message"),
+    [(matmul_of_wrong_shapes, ValueError, "InvalidArgument"), (fault_of_the_device, OSError, "CUDA error")],
+)
+def test_a_fault_of_the_code_or_the_machine_keeps_its_traceback(
+    cfg, tmp_path, monkeypatch, fault, error, message
+):
+    """Paddle raises ValueError for wrong shapes and OSError for a device's faults: no mistakes of a user's."""
+    monkeypatch.setattr(loop, "train_step", lambda *args, **kwargs: fault())
+    with pytest.raises(error, match=message):
+        run(cfg, tmp_path)
+    text = (folder_of(tmp_path) / "errors" / "rank0.txt").read_text()
+    assert f"in {fault.__name__}" in text and "in train_rank" in text and message in text
+
+
+def test_out_of_memory_shows_its_traceback_and_a_hint(cfg, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "train_step", lambda *args, **kwargs: paddle.zeros([1 << 46]))
+    assert run(cfg, tmp_path) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err and "ResourceExhausted" in err and "in train_rank" in err
+    assert err.splitlines()[-1].startswith("hint: out of memory. Try a smaller data.batch_size")
+    assert "hint: out of memory" in (folder_of(tmp_path) / "errors" / "rank0.txt").read_text()
+
+
+def test_a_shape_bug_in_a_model_as_a_user_meets_it(cfg, tmp_path):
+    """In a process of its own: the stack down to the layer, and exit code 1."""
+    code = (
+        "import sys, train_paddle\n"
+        "from paddle_inline.models import inline_deit\n"
+        "forward = inline_deit.Block.forward\n"
+        "def planted_bug(self, x, *more): return forward(self, x[:, :, 1:], *more)\n"
+        "inline_deit.Block.forward = planted_bug\n"
+        f"sys.exit(train_paddle.main(['--cfg', {cfg!r}, '--output', {str(tmp_path)!r}]))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1
+    report = (folder_of(tmp_path) / "errors" / "rank0.txt").read_text()
+    for text in (done.stderr, report):
+        assert (
+            "Traceback" in text and "in planted_bug" in text and "in train_step" in text and "Error" in text
+        )
+
+
 def test_a_full_disk_ends_the_run_and_loses_nothing(finished, cfg, tmp_path, capsys, monkeypatch):
     save, count = checkpoint.save_file, []
 
@@ -230,9 +292,9 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(finished, cfg, tmp_path, cap
     monkeypatch.setattr(checkpoint, "save_file", full)
     assert run(cfg, tmp_path) == 2
     err = capsys.readouterr().err
-    assert "update_00000033 cannot be written: No space left on device; earlier checkpoints are" in err
+    assert "step_00000033 cannot be written: No space left on device; earlier checkpoints are" in err
     found, skipped = newest_checkpoint(folder_of(tmp_path) / "checkpoints")
-    assert found.name == "update_00000022" and not skipped
+    assert found.name == "step_00000022" and not skipped
     assert run(cfg, tmp_path, "--resume", "auto") == 0
     assert digest(tmp_path) == digest(finished)
 
@@ -258,10 +320,10 @@ def test_a_new_run_sets_an_earlier_one_aside(finished, cfg, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "copy", symlinks=True)
     before = digest(tmp_path / "copy")
     assert run(cfg, tmp_path / "copy", "--stop-after", "1") == 0
-    assert "an earlier run was here: it is in " in capsys.readouterr().out
+    assert "an earlier run was here: it is now in " in capsys.readouterr().out
     assert digest(tmp_path / "copy", "default.1") == before
     ours = newest_checkpoint(folder_of(tmp_path / "copy") / "checkpoints")[0]
-    assert ours.name == "update_00000011"
+    assert ours.name == "step_00000011"
     assert {row["epoch"] for row in read_metrics(folder_of(tmp_path / "copy"))} == {1}
 
 
@@ -271,11 +333,12 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(cfg, tmp_path, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(resume, "save_checkpoint", dies)
-        assert run(cfg, tmp_path) == 2
-    assert read_metrics(folder_of(tmp_path))[-1]["update"] == 11
+        with pytest.raises(OSError, match="the machine is gone"):
+            run(cfg, tmp_path)
+    assert read_metrics(folder_of(tmp_path))[-1]["step"] == 11
     assert run(cfg, tmp_path, "--resume", "auto", "--stop-after", "1") == 0
-    assert "starting afresh" in capsys.readouterr().out
-    assert [row["update"] for row in read_metrics(folder_of(tmp_path))] == [5, 10, 11, 11]
+    assert "training from the beginning" in capsys.readouterr().out
+    assert [row["step"] for row in read_metrics(folder_of(tmp_path))] == [5, 10, 11, 11]
 
 
 def jpegs(root, broken):
@@ -320,7 +383,7 @@ def test_a_stop_within_an_epoch_forgets_no_broken_image(cfg, tmp_path, monkeypat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     small = [*jpegs(tmp_path / "data", {"train/cat/3", "train/dog/0"}), "--on-bad-image", "skip"]
     small += ["-o", "train.epochs=2", "--save-steps", "1"]
-    step, count = fit.train_step, []
+    step, count = loop.train_step, []
 
     def dies(*args, **kwargs):
         count.append(1)
@@ -328,8 +391,9 @@ def test_a_stop_within_an_epoch_forgets_no_broken_image(cfg, tmp_path, monkeypat
             raise OSError("the machine is gone")
         return step(*args, **kwargs)
 
-    monkeypatch.setattr(fit, "train_step", dies)
-    assert run(cfg, tmp_path, *small) == 2
+    monkeypatch.setattr(loop, "train_step", dies)
+    with pytest.raises(OSError, match="the machine is gone"):
+        run(cfg, tmp_path, *small)
     assert run(cfg, tmp_path, *small, "--resume", "auto") == 0
     rows = [row for row in read_metrics(folder_of(tmp_path)) if "top1" in row]
     assert [row["bad_images"] for row in rows] == [2, 2]
@@ -383,7 +447,7 @@ def test_the_cifar_recipe_leaves_the_notebook_s_files(tmp_path, capsys):
     )
     optimizer.set_state_dict(stored)
     log = (folder / "train.log").read_text()
-    assert "weight decay 1e-05" in log and "10 classes, 50 images an update" in log
+    assert "weight decay 1e-05" in log and "10 classes, 50 images per step" in log
 
 
 def test_visualdl_shows_images_scalars_and_histograms(cfg, tmp_path):
@@ -410,7 +474,7 @@ def test_a_run_without_a_working_visualdl(cfg, tmp_path, capsys, monkeypatch, fa
     monkeypatch.setitem(sys.modules, "visualdl", module)
     shown = ["-o", "visualdl=true", "-o", "histogram_freq=1", "-o", "train.epochs=2", "--stop-after", "1"]
     assert run(cfg, tmp_path, *shown) == 0
-    said = "VisualDL is not used" if fault == "missing" else "VisualDL failed and is left out from here on"
+    said = "VisualDL is not used" if fault == "missing" else "VisualDL failed and is not used from here on"
     assert capsys.readouterr().out.count(said) == 1
     assert read_metrics(folder_of(tmp_path))[-1]["top1"] > 0
 
@@ -428,10 +492,10 @@ def test_a_run_that_explodes_says_where_and_keeps_its_checkpoint(cfg, tmp_path, 
     wild = ["--resume", "auto", "--force", "-o", "train.base_lr=1e36", "-o", "train.clip_grad=null"]
     assert run(cfg, tmp_path, *wild) == 1
     out, err = capsys.readouterr()
-    assert out.count("its gradients are not used") == 3
-    assert "at update" in err and "rank 0" in err and "first layer whose output is not finite: " in err
+    assert out.count("not finite; the step is skipped") == 3
+    assert "at step" in err and "rank 0" in err and "first layer whose output is not finite: " in err
     assert "first layer whose output is not finite: none" not in err and "train.base_lr" in err
     batch = np.load(folder_of(tmp_path) / "bad_batch_rank0.npz")
     assert batch["images"].shape == (128, 3, 8, 8) and np.isfinite(batch["images"]).all()
     found, skipped = newest_checkpoint(folder_of(tmp_path) / "checkpoints")
-    assert found.name == "update_00000011" and not skipped
+    assert found.name == "step_00000011" and not skipped

@@ -53,7 +53,7 @@ def train_paddle(model: paddle.nn.Layer, batches: Sequence[Batch], recipe: Recip
         floor=recipe.floor,
         epochs=total,
         warmup_epochs=warmup,
-        updates_per_epoch=1,
+        steps_per_epoch=1,
     )
     model.to(dtype="float64")
     model.train()

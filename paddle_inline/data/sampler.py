@@ -8,35 +8,44 @@ from ..utils.errors import UserError
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of an epoch: a permutation of range(length) that `seed` and `epoch` decide."""
+    """Return the order of an epoch: a permutation of range(length) that `seed` and `epoch` decide."""
     return np.random.RandomState(np.random.SeedSequence((seed, epoch)).generate_state(4)).permutation(length)
 
 
 def batches_per_epoch(length: int, batch_size: int, world: int = 1, accumulation: int = 1) -> int:
-    """How many batches a rank takes from `length` images: whole updates only, the rest is left out.
+    """Return how many batches a rank takes from `length` images: whole steps only, the rest is left out.
 
     Raises:
-        ValueError: if there are fewer images than one update takes.
+        UserError: if there are fewer images than one step takes.
     """
-    update = batch_size * world * accumulation
-    if length < update:
+    step = batch_size * world * accumulation
+    if length < step:
         raise UserError(
-            f"{length} training images are fewer than one update takes: batch_size {batch_size} "
-            f"x {world} ranks x {accumulation} accumulation steps = {update}; lower one of them"
+            f"{length} training images are fewer than one step takes: batch_size {batch_size} "
+            f"x {world} ranks x {accumulation} accumulation steps = {step}; lower one of them"
         )
-    return length // update * accumulation
+    return length // step * accumulation
 
 
 def train_batches(
-    length, batch_size, *, seed, epoch, rank=0, world=1, accumulation=1, skip=0, order=None
+    length: int,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world: int = 1,
+    accumulation: int = 1,
+    skip: int = 0,
+    order: np.ndarray | None = None,
 ) -> list[list[tuple[int, int]]]:
-    """A rank's training batches of an epoch, each a list of (epoch, image) pairs.
+    """Return a rank's training batches of an epoch, each a list of (epoch, image) pairs.
 
     Batch k of all ranks together is the next batch_size * world images of the epoch's order, so
     that n ranks of batch b see in one step what one rank of batch n * b sees.
 
     Args:
-        skip: batches already done, when an epoch is taken up in its middle.
+        skip: batches already done, when an epoch is resumed in its middle.
         order: of the epoch's images, in place of `epoch_order`'s.
     """
     count = batches_per_epoch(length, batch_size, world, accumulation)
@@ -45,8 +54,10 @@ def train_batches(
     return [[(epoch, int(index)) for index in batch] for batch in mine]
 
 
-def eval_batches(length, batch_size, *, rank=0, world=1) -> list[list[tuple[int, int]]]:
-    """A rank's evaluation batches, each a list of (0, image) pairs; the last one may be short.
+def eval_batches(
+    length: int, batch_size: int, *, rank: int = 0, world: int = 1
+) -> list[list[tuple[int, int]]]:
+    """Return a rank's evaluation batches, each a list of (0, image) pairs; the last one may be short.
 
     Over all ranks every image occurs exactly once: nothing is repeated to make ranks equal, and
     so nothing has to be taken out again.

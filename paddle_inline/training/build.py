@@ -1,16 +1,17 @@
-"""The parts of a run, made from its settings: the one place in engine/ and data/ that sees them.
+"""Everything that a run is made of, built from its settings: the one module here that sees them.
 
-Everything made here takes values; its own description says what they mean.
+What is built takes values; its own description says what they mean.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any, Callable, NamedTuple
 
 import paddle
 
-from ..config.load import Config, model_name
+from ..config.load import Config, model_name, to_dict
 from ..data import sampler
 from ..data.loaders import Loader, Samples
 from ..data.mixup import Mixup
@@ -18,21 +19,101 @@ from ..data.sources import open_source
 from ..data.transforms import eval_transform, train_transform
 from ..models.factory import create_model, model_spec
 from ..utils.errors import UserError
+from ..weights.resize import load_adapted
+from . import distributed
 from .ema import Ema, total_decay
-from .optim import make_optimizer
+from .evaluate import evaluate
+from .loop import Components, FitOptions
+from .losses import make_loss
+from .optim import Group, decay_groups, make_optimizer
 from .schedule import make_schedule, scaled
+from .state import TrainingState
+from .sync_bn import synchronise
+
+
+class Run(NamedTuple):
+    """A run that is ready to begin, or to be resumed."""
+
+    components: Components
+    options: FitOptions
+    state: TrainingState
+    groups: list[Group]  # of the optimizer
+    train_source: Any
+    eval_source: Any
+    eval_loader: Loader
+    images_per_step: int
+    notes: list[str]  # how pretrained weights were fitted to the model
+
+
+def build_run(config: Config, rank: int, world: int) -> Run:
+    """Build a run's data, model, optimizer and schedule.
+
+    Raises:
+        UserError: for settings that do not fit the data, the model or each other.
+    """
+    paddle.seed(config.seed)
+    train, data = config.train, config.data
+    source, load = build_train(config, rank, world)
+    eval_source, eval_loader = build_eval(config, rank, world)
+    model = build_model(config, len(source.classes))
+    mixup = build_mixup(config, model.overrides["num_classes"])
+    batches = sampler.batches_per_epoch(len(source), data.batch_size, world, train.accumulation_steps)
+    steps_per_epoch = batches // train.accumulation_steps
+    images = data.batch_size * world * train.accumulation_steps
+    groups = decay_groups(model, train.weight_decay)
+    amp = amp_arguments(config)
+    model, optimizer, scaler = build_optimizer(config, model, groups, amp)
+    notes = load_adapted(model, config.model.pretrained) if config.model.pretrained else []
+    ema = build_ema(config, model, images)
+    if train.sync_bn:
+        synchronise(model, world)
+    components = Components(
+        model=model,
+        net=distributed.parallel(model, world),
+        optimizer=optimizer,
+        load=load,
+        loss_fn=make_loss(mixup is not None, config.model.label_smoothing),
+        schedule=build_schedule(config, images, steps_per_epoch),
+        validate=lambda: evaluate(model, eval_loader, world=world),
+        mixup=mixup,
+        ema=ema,
+        scaler=scaler,
+    )
+    options = FitOptions(
+        epochs=train.epochs + train.cooldown_epochs,
+        steps_per_epoch=steps_per_epoch,
+        accumulation=train.accumulation_steps,
+        clip=train.clip_grad,
+        amp=amp,
+        seed=config.seed,
+        rank=rank,
+        world=world,
+        save_freq=config.save_freq,
+        save_steps=config.save_steps,
+        max_bad_losses=train.max_bad_losses,
+        run_folder=run_folder(config),
+    )
+    state = TrainingState(
+        model=model.name,
+        overrides=model.overrides,
+        steps_per_epoch=steps_per_epoch,
+        world=world,
+        config=to_dict(config),
+        classes=list(source.classes),
+    )
+    return Run(components, options, state, groups, source, eval_source, eval_loader, images, notes)
 
 
 def run_folder(config: Config) -> Path:
-    """OUTPUT/MODEL/TAG: where everything goes that a run makes."""
+    """Return OUTPUT/MODEL/TAG, where a run writes everything."""
     return Path(config.output) / model_name(config.model.name) / config.tag
 
 
-def build_model(config: Config, classes: int):
-    """The model for a data set of so many classes; `.name` and `.overrides` build it again.
+def build_model(config: Config, classes: int) -> paddle.nn.Layer:
+    """Build the model for a data set of so many classes; `.name` and `.overrides` build it again.
 
     Raises:
-        ValueError: if the settings give it fewer classes, or do not fit its family.
+        UserError: if the settings give it fewer classes, or do not fit its family.
     """
     model = config.model
     name = model_name(model.name)
@@ -53,8 +134,8 @@ def build_model(config: Config, classes: int):
     return built
 
 
-def build_eval(config: Config, rank: int, world: int):
-    """(source, loader) of this rank's share of the held-out images."""
+def build_eval(config: Config, rank: int, world: int) -> tuple[Any, Loader]:
+    """Build (source, loader) of this rank's share of the held-out images."""
     data = config.data
     source = open_source(data.dataset, data.data_path, train=False, zip_mode=data.zip_mode)
     transform = eval_transform(
@@ -69,8 +150,8 @@ def build_eval(config: Config, rank: int, world: int):
     return source, Loader(samples, batches, num_workers=data.num_workers)
 
 
-def build_train(config: Config, rank: int, world: int):
-    """(source, (epoch, batches to skip) -> loader) of this rank's share of the training images."""
+def build_train(config: Config, rank: int, world: int) -> tuple[Any, Callable[[int, int], Loader]]:
+    """Build (source, (epoch, batches to skip) -> loader) of this rank's share of the training images."""
     data, aug = config.data, config.aug
     source = open_source(data.dataset, data.data_path, train=True, zip_mode=data.zip_mode)
     transform = train_transform(
@@ -107,11 +188,11 @@ def build_train(config: Config, rank: int, world: int):
     return source, load
 
 
-def build_mixup(config: Config, classes: int):
-    """The recipe's mixup, or None where the settings turn it off.
+def build_mixup(config: Config, classes: int) -> Mixup | None:
+    """Build the recipe's mixup, or None where the settings turn it off.
 
     Raises:
-        ValueError: for a batch that cannot be paired.
+        UserError: for a batch that cannot be paired.
     """
     aug = config.aug
     if not (aug.mixup > 0 or aug.cutmix > 0 or aug.cutmix_minmax):
@@ -133,15 +214,17 @@ def build_mixup(config: Config, classes: int):
     )
 
 
-def amp_arguments(config: Config):
-    """Arguments of `auto_cast`, or None in full precision, which is all that Paddle has on a CPU."""
+def amp_arguments(config: Config) -> dict[str, Any] | None:
+    """Return the arguments of `auto_cast`, or None in full precision, which is all that Paddle has on a CPU."""
     if config.amp.level == "O0" or paddle.device.get_device() == "cpu":
         return None
     return {"enable": True, "level": config.amp.level, "dtype": config.amp.dtype}
 
 
-def build_optimizer(config: Config, model, groups, amp):
-    """(model, optimizer, loss scaler or None); under O2 the model's weights become 16-bit ones."""
+def build_optimizer(
+    config: Config, model: paddle.nn.Layer, groups: list[Group], amp: dict[str, Any] | None
+) -> tuple[paddle.nn.Layer, paddle.optimizer.Optimizer, paddle.amp.GradScaler | None]:
+    """Build (model, optimizer, loss scaler or None); under O2 the model's weights become 16-bit ones."""
     chosen, half = config.train.optimizer, bool(amp) and amp["level"] == "O2"
     if half:
         model = paddle.amp.decorate(models=model, level="O2", dtype=amp["dtype"])
@@ -158,8 +241,8 @@ def build_optimizer(config: Config, model, groups, amp):
     return model, optimizer, paddle.amp.GradScaler(init_loss_scaling=2.0**16) if scaled_loss else None
 
 
-def build_schedule(config: Config, images: int, updates_per_epoch: int):
-    """update -> learning rate, for so many images an update."""
+def build_schedule(config: Config, images: int, steps_per_epoch: int) -> Callable[[int], float]:
+    """Return the function step -> learning rate, for so many images per step."""
     train = config.train
     base, warmup, floor = (
         scaled(rate, images, train.lr_batch) for rate in (train.base_lr, train.warmup_lr, train.min_lr)
@@ -171,21 +254,21 @@ def build_schedule(config: Config, images: int, updates_per_epoch: int):
         floor=floor,
         epochs=train.epochs,
         warmup_epochs=train.warmup_epochs,
-        updates_per_epoch=updates_per_epoch,
+        steps_per_epoch=steps_per_epoch,
         decay_epochs=train.lr_scheduler.decay_epochs,
         decay_rate=train.lr_scheduler.decay_rate,
     )
 
 
-def build_ema(config: Config, model, images: int):
-    """The average of the model's weights, or None where the settings ask for none."""
+def build_ema(config: Config, model: paddle.nn.Layer, images: int) -> Ema | None:
+    """Build the average of the model's weights, or None where the settings ask for none."""
     if config.ema.decay is None:
         return None
     return Ema(model, total_decay(config.ema.decay, images, config.ema.lr_batch))
 
 
-def rank_dependent_features(config: Config, model) -> list[str]:
-    """What makes an update depend on how its images are shared among ranks; empty: nothing does."""
+def rank_dependent_features(config: Config, model: paddle.nn.Layer) -> list[str]:
+    """Return what makes a step depend on how its images are shared among ranks; empty: nothing does."""
     aug, reasons = config.aug, []
     if config.model.drop_path_rate or config.model.drop_rate:
         reasons.append("dropout and stochastic depth")

@@ -1,24 +1,25 @@
-"""Checkpoints: folders that are whole or not there, say what they are, and load in any process.
+"""Checkpoints: folders that are whole or not there, describe themselves, and load in any process.
 
-    update_00000350/
+    step_00000350/
       model.pdparams          weights by name; loads alone, with `load_weights` or `paddle.load`
       ema.pdparams            the averaged weights, where an average is kept
       optimizer.safetensors   `parameter's name in the model/slot` -> array
-      state.json              model, epoch, update, best results, schedule, scaler, seeds, settings
+      state.json              model, progress, best results, schedule, loss scaler, settings (state.py)
       SHA256SUMS              of the files above, in the form that `sha256sum -c` checks
 
-A folder is written under another name, to disk, and then renamed: a run that is killed at any
-moment leaves its last checkpoint or the new one, never half of one.
+A folder is written under another name, flushed to disk and then renamed: a run that is killed at any moment
+leaves its last checkpoint or the new one, never a part of one. Version 0.1 named the folders `update_N`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
@@ -26,98 +27,145 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..utils.errors import UserError
+from ..weights.atomic import atomic_write, flush_to_disk, sha256, sync_folder
 from ..weights.load import DESCRIPTION, load_weights
 from .optim import load_optimizer_state, optimizer_state
+from .state import TrainingState
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from .ema import Ema
+
 SUMS = "SHA256SUMS"
-PREFIX = "update_"
-NOT_WRITTEN = (OSError, SafetensorError)  # a full disk is the latter where safetensors meets it
+PREFIX, OLD_PREFIX = "step_", "update_"
 
 
 class CheckpointError(UserError):
     """A checkpoint that cannot be used or written: the message says which, why, and what to do."""
 
 
-def save_weights(path, weights, description) -> None:
-    """Writes {name: tensor} as a `.pdparams` file, whole or not at all.
+def save_weights(path: str | os.PathLike[str], weights: dict[str, Any], description: dict) -> None:
+    """Write {name: tensor} as a `.pdparams` file, whole or not at all.
+
+    Args:
+        path: of the file; its folder is made if needed.
+        weights: a state dict. Stored as arrays by name, so the same weights give the same bytes.
+        description: see `write_weights`.
+
+    Raises:
+        CheckpointError: if it cannot be written.
+    """
+    arrays = _arrays(weights)
+    with _writing(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            write_weights(temporary, arrays, description)
+
+
+def save_optimizer(path: str | os.PathLike[str], optimizer: paddle.optimizer.Optimizer) -> None:
+    """Write an optimizer's own state, as `optimizer.set_state_dict` takes it, whole or not at all.
+
+    Raises:
+        CheckpointError: if it cannot be written.
+    """
+    with _writing(path), atomic_write(path) as temporary:
+        paddle.save(optimizer.state_dict(), str(temporary))
+
+
+def write_weights(path: Path, arrays: dict[str, np.ndarray], description: dict) -> None:
+    """Write arrays by name as a `.pdparams` file that says which model they are of.
 
     Args:
         path: of the file.
-        weights: a state dict. Stored as arrays by name, so the same weights give the same bytes.
-        description: {"model": name, "overrides": {...}}, put behind the pickle in a line of JSON.
+        arrays: by the names of the model's state dict.
+        description: {"model": name, "overrides": {...}}, a line of JSON behind the pickle, which
+            `paddle.load` does not see.
     """
-    save_whole(path, lambda partial: _write_weights(partial, weights, description))
+    paddle.save(arrays, str(path))
+    with open(path, "ab") as file:
+        file.write(b"\n" + json.dumps({DESCRIPTION: description}, sort_keys=True).encode() + b"\n")
 
 
-def save_whole(path, write) -> None:
-    """Lets `write(another path)` make a file and then gives it its name: it is there whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        _sync(partial)
-        os.replace(partial, path)
-    except NOT_WRITTEN as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise CheckpointError(_not_written(path, error)) from error
-    _sync(path.parent)
+def description_of(state: TrainingState) -> dict[str, Any]:
+    """Return what a weights file of a run says of itself."""
+    return {"model": state.model, "overrides": state.overrides}
 
 
-def save_checkpoint(folder, *, model, optimizer, state, ema=None, keep_last=2) -> Path:
-    """Writes `folder`/update_N, drops all but the newest `keep_last`, and returns its path.
+def save_checkpoint(
+    folder: str | os.PathLike[str],
+    *,
+    model: paddle.nn.Layer,
+    optimizer: paddle.optimizer.Optimizer,
+    state: TrainingState,
+    ema: Ema | None = None,
+    keep_last: int = 2,
+) -> Path:
+    """Write `folder`/step_N and delete all but the newest `keep_last`.
 
-    Checkpoints of later updates are dropped as well: the run has gone back behind them.
+    Checkpoints of later steps are deleted as well: the run has gone back behind them.
 
     Args:
         folder: of all checkpoints of a run.
-        state: what `state.json` shall hold besides the format; has at least `update`, `model` (the
-            model's name) and `overrides`.
-        ema: an `Ema`, or None.
+
+    Returns:
+        The checkpoint's path.
 
     Raises:
         CheckpointError: if it cannot be written; the checkpoints that were there still are.
     """
     folder = Path(folder)
-    final = folder / f"{PREFIX}{state['update']:08d}"
+    final = folder / f"{PREFIX}{state.progress.step:08d}"
     partial = folder / f".{final.name}.{os.getpid()}"
-    description = {"model": state["model"], "overrides": state["overrides"]}
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        _write_weights(partial / "model.pdparams", model.state_dict(), description)
-        if ema is not None:
-            _write_weights(partial / "ema.pdparams", ema.average, description)
-        slots = optimizer_state(model, optimizer)
-        flat = {f"{name}/{slot}": value for name, of in slots.items() for slot, value in of.items()}
-        save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, partial / "optimizer.safetensors")
-        text = json.dumps({"format": FORMAT, **state}, indent=1, sort_keys=True)
-        (partial / "state.json").write_text(text + "\n", encoding="utf-8")
-        sums = [f"{_digest(file)}  {file.name}\n" for file in sorted(partial.iterdir())]
-        (partial / SUMS).write_text("".join(sums), encoding="utf-8")
-        for file in partial.iterdir():
-            _sync(file)
-        if final.exists():  # of an earlier try at the same update
-            final.rename(folder / f".old.{final.name}.{os.getpid()}")
-        partial.rename(final)
-    except NOT_WRITTEN as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise CheckpointError(_not_written(final, error)) from error
-    _sync(folder)
-    _point(folder / "last", final.name)
-    kept = sorted(path for path in folder.glob(f"{PREFIX}*") if path.name <= final.name)[-keep_last:]
-    for old in folder.glob(f"{PREFIX}*"):
+    files = {"model.pdparams": _arrays(model.state_dict())}
+    if ema is not None:
+        files["ema.pdparams"] = _arrays(ema.average)
+    slots = optimizer_state(model, optimizer)
+    flat = {f"{name}/{slot}": value for name, of in slots.items() for slot, value in of.items()}
+    with _writing(final):
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            for name, arrays in files.items():
+                write_weights(partial / name, arrays, description_of(state))
+            save_file(
+                {k: np.ascontiguousarray(v) for k, v in flat.items()}, partial / "optimizer.safetensors"
+            )
+            text = json.dumps(state.to_json(), indent=1, sort_keys=True)
+            (partial / "state.json").write_text(text + "\n", encoding="utf-8")
+            sums = [f"{sha256(file)}  {file.name}\n" for file in sorted(partial.iterdir())]
+            (partial / SUMS).write_text("".join(sums), encoding="utf-8")
+            for file in partial.iterdir():
+                flush_to_disk(file)
+            if final.exists():  # of an earlier try at the same step
+                final.rename(folder / f".old.{final.name}.{os.getpid()}")
+            partial.rename(final)
+        except Exception:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    sync_folder(folder)
+    _link(folder / "last", final.name)
+    kept = [path for path in checkpoints_in(folder) if step_of(path) <= state.progress.step][-keep_last:]
+    for old in checkpoints_in(folder):
         if old not in kept:
             shutil.rmtree(old, ignore_errors=True)
-    for leftover in folder.glob(f".*{PREFIX}*"):
+    for leftover in (*folder.glob(f".*{PREFIX}*"), *folder.glob(f".*{OLD_PREFIX}*")):
         shutil.rmtree(leftover, ignore_errors=True)
     return final
 
 
-def check_checkpoint(folder) -> dict:
-    """The state of a checkpoint whose files all have the sums written down.
+def checkpoints_in(folder: str | os.PathLike[str]) -> list[Path]:
+    """Return the checkpoints of a folder by their steps, whole ones and damaged ones; it need not exist."""
+    found = (path for prefix in (OLD_PREFIX, PREFIX) for path in Path(folder).glob(f"{prefix}*"))
+    return sorted((path for path in found if step_of(path) >= 0), key=lambda path: (step_of(path), path.name))
+
+
+def step_of(path: Path) -> int:
+    """Return the step in a checkpoint's name; -1 for another name."""
+    number = path.name.partition("_")[2] if path.name.startswith((PREFIX, OLD_PREFIX)) else ""
+    return int(number) if number.isdecimal() else -1
+
+
+def check_checkpoint(folder: str | os.PathLike[str]) -> TrainingState:
+    """Check every file of a checkpoint against its recorded SHA-256 and return the state.
 
     Raises:
         CheckpointError: naming the file that is missing, cut short or changed.
@@ -132,24 +180,27 @@ def check_checkpoint(folder) -> dict:
         file = folder / os.path.basename(name)
         if not file.is_file():
             raise CheckpointError(f"{folder} is damaged: {name} is missing; take another checkpoint")
-        if _digest(file) != digest:
+        if sha256(file) != digest:
             raise CheckpointError(
                 f"{folder} is damaged: {name} is cut short or changed (its SHA-256 differs); "
                 "take another checkpoint"
             )
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        contents = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise CheckpointError(f"{folder} is damaged: state.json cannot be read") from None
-    if state.get("format") != FORMAT:
+    try:
+        return TrainingState.from_json(contents)
+    except ValueError as error:
+        raise CheckpointError(f"{folder} {error}") from None
+    except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{folder} has format {state.get('format')}; this version reads format {FORMAT}"
-        )
-    return state
+            f"{folder} is no checkpoint of train_paddle.py: its state.json lacks what one has ({error})"
+        ) from None
 
 
-def newest_checkpoint(folder) -> tuple[Path | None, list[str]]:
-    """The newest valid checkpoint of a run, and why each newer one was passed over.
+def newest_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path | None, list[str]]:
+    """Find the newest valid checkpoint of a run, and why each newer one was passed over.
 
     Args:
         folder: of a run's checkpoints; need not exist.
@@ -158,7 +209,7 @@ def newest_checkpoint(folder) -> tuple[Path | None, list[str]]:
         (path or None, messages).
     """
     skipped = []
-    for candidate in sorted(Path(folder).glob(f"{PREFIX}*"), reverse=True):
+    for candidate in reversed(checkpoints_in(folder)):
         try:
             check_checkpoint(candidate)
             return candidate, skipped
@@ -167,8 +218,8 @@ def newest_checkpoint(folder) -> tuple[Path | None, list[str]]:
     return None, skipped
 
 
-def find_checkpoint(path) -> Path:
-    """The checkpoint that `path` names: one itself, or the newest valid one of a run's folder.
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """Find the checkpoint that `path` names: one itself, or the newest valid one of a run's folder.
 
     Raises:
         CheckpointError: if there is none.
@@ -181,7 +232,7 @@ def find_checkpoint(path) -> Path:
             f"{path} is a file; a run is resumed from its folder or one of its checkpoints' (such as "
             "OUTPUT/MODEL/TAG/checkpoints/last), weights alone are loaded with --pretrained"
         )
-    if (path / SUMS).exists() or path.name.startswith(PREFIX):
+    if (path / SUMS).exists() or step_of(path) >= 0:
         return path.resolve()
     for folder in (path / "checkpoints", path):
         found, skipped = newest_checkpoint(folder)
@@ -192,25 +243,34 @@ def find_checkpoint(path) -> Path:
     raise CheckpointError(f"{path} holds no checkpoint")
 
 
-def load_checkpoint(folder, *, model, optimizer, ema=None) -> dict:
-    """Puts a checkpoint back and returns its state; everything is checked before anything changes.
+def load_checkpoint(
+    folder: str | os.PathLike[str],
+    *,
+    model: paddle.nn.Layer,
+    optimizer: paddle.optimizer.Optimizer,
+    ema: Ema | None = None,
+) -> TrainingState:
+    """Load weights, average and optimizer; everything is checked before anything changes.
+
+    Returns:
+        The checkpoint's state.
 
     Raises:
         CheckpointError: for a damaged checkpoint, another model's, or one without the average asked for.
-        ValueError: if weights or optimizer state differ from the model's, with the difference.
+        UserError: if weights or optimizer state differ from the model's, with the difference.
     """
     folder = Path(folder)
     state = check_checkpoint(folder)
-    name = getattr(model, "name", state["model"])
-    if state["model"] != name:
-        raise CheckpointError(f"{folder} is a checkpoint of {state['model']}, not of {name}")
+    name = getattr(model, "name", state.model)
+    if state.model != name:
+        raise CheckpointError(f"{folder} is a checkpoint of {state.model}, not of {name}")
     if ema is not None and not (folder / "ema.pdparams").exists():
         raise CheckpointError(f"{folder} holds no averaged weights; resume without ema.decay")
     if ema is not None:
         load_weights(model, folder / "ema.pdparams")
         ema.copy_from(model)
     load_weights(model, folder / "model.pdparams")
-    slots: dict = {}
+    slots: dict[str, dict[str, np.ndarray]] = {}
     for key, value in load_file(folder / "optimizer.safetensors").items():
         parameter, slot = key.rsplit("/", 1)
         slots.setdefault(parameter, {})[slot] = value
@@ -218,33 +278,13 @@ def load_checkpoint(folder, *, model, optimizer, ema=None) -> dict:
     return state
 
 
-def _write_weights(path, weights, description):
-    paddle.save({name: value.numpy() for name, value in weights.items()}, str(path))
-    with open(path, "ab") as file:
-        file.write(b"\n" + json.dumps({DESCRIPTION: description}, sort_keys=True).encode() + b"\n")
-    _sync(path)
+def _arrays(tensors):
+    """Copy {name: tensor} to the host, apart from writing: a fault of the device is no full disk."""
+    return {name: value.numpy() for name, value in tensors.items()}
 
 
-def _digest(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _sync(path):
-    """Lets a file or folder reach the disk before anything that follows does."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # not every file system syncs folders
-            os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _point(link, target):
-    """Makes `link` lead to `target`; a convenience, so systems without links do without."""
+def _link(link, target):
+    """Make `link` lead to `target`; a convenience, so systems without links do without."""
     partial = link.with_name(f".{link.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         partial.unlink(missing_ok=True)
@@ -252,6 +292,15 @@ def _point(link, target):
         os.replace(partial, link)
 
 
-def _not_written(path, error):
-    why = getattr(error, "strerror", None) or error
-    return f"{path} cannot be written: {why}; earlier checkpoints are untouched"
+@contextlib.contextmanager
+def _writing(path) -> Iterator[None]:
+    """Turn what a full disk or a wrong folder raises inside into a CheckpointError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # a full disk is the latter where safetensors meets it
+        if isinstance(error, OSError) and error.errno is None:
+            raise  # Paddle's own OSError
+        why = getattr(error, "strerror", None) or error
+        raise CheckpointError(
+            f"{path} cannot be written: {why}; earlier checkpoints are untouched"
+        ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -13,16 +14,25 @@ class NotFinite(FloatingPointError):
     """Training cannot go on: losses are no longer finite."""
 
 
-def explain(model, batch, loss, update, rank, folder=None, amp=None) -> str:
-    """A message: update, rank, first bad layer, and where the batch was written for a closer look.
+def explain(
+    model: paddle.nn.Layer,
+    batch: tuple[paddle.Tensor, paddle.Tensor],
+    loss: float,
+    step: int,
+    rank: int = 0,
+    folder: Path | None = None,
+    amp: dict[str, Any] | None = None,
+) -> str:
+    """Return a message: step, rank, first bad layer, and where the batch was written for a closer look.
 
     Args:
-        batch: (images, labels or targets) of the loss.
-        amp: arguments of `paddle.amp.auto_cast` in which it was computed, or None.
+        batch: (images [B, C, H, W], labels or targets) of the loss.
+        folder: of the run, for the batch; None: it is not written.
+        amp: arguments of `paddle.amp.auto_cast` in which the loss was computed, or None.
     """
     images, targets = batch
     model.eval()  # what is shown does not depend on draws, and changes no running statistics
-    lines = [f"loss {loss} at update {update}, rank {rank}; the last checkpoint is kept"]
+    lines = [f"loss {loss} at step {step}, rank {rank}; the last checkpoint is kept"]
     if math.isfinite(loss):
         lines.append("this rank's loss is finite: its gradients are not, or another rank's (see errors/)")
     if not bool(np.isfinite(images.astype("float32").numpy()).all()):
@@ -45,7 +55,9 @@ def explain(model, batch, loss, update, rank, folder=None, amp=None) -> str:
 
 
 @paddle.no_grad()
-def first_bad_layer(model, images, amp=None) -> str | None:
+def first_bad_layer(
+    model: paddle.nn.Layer, images: paddle.Tensor, amp: dict[str, Any] | None = None
+) -> str | None:
     """The name of the sublayer, in order of completion, whose output is the first not finite."""
     found, handles = [], []
 

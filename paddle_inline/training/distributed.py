@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import paddle
@@ -10,39 +11,39 @@ import paddle.distributed as dist
 
 
 def start() -> tuple[int, int]:
-    """Joins the other ranks, if there are any, and returns (rank, number of ranks)."""
+    """Join the other ranks, if there are any, and return (rank, number of ranks)."""
     if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1 and not dist.is_initialized():
         dist.init_parallel_env()
     return dist.get_rank(), max(dist.get_world_size(), 1)
 
 
-def all_reduce_sum(values, world: int) -> np.ndarray:
-    """The sum over all ranks of whole numbers [n], exact."""
+def all_reduce_sum(values: Sequence[int], world: int) -> np.ndarray:
+    """Return the exact sum over all ranks of whole numbers [n]."""
     tensor = paddle.to_tensor(np.asarray(values, np.int64))
     if world > 1:
         dist.all_reduce(tensor)
     return tensor.numpy()
 
 
-def any_rank(wish: bool, world: int) -> bool:
-    """Whether any rank options it: all ranks do, or none."""
-    return bool(all_reduce_sum([wish], world)[0]) if world > 1 else wish
+def any_rank(flag: bool, world: int) -> bool:
+    """Whether any rank's flag is set; the same answer on all ranks."""
+    return bool(all_reduce_sum([flag], world)[0]) if world > 1 else flag
 
 
-def share_statistics(model, world: int) -> None:
-    """Gives all ranks the running statistics of rank 0, which are the ones that are saved."""
+def share_statistics(model: paddle.nn.Layer, world: int) -> None:
+    """Give all ranks the running statistics of rank 0, which are the ones that are saved."""
     for layer in model.sublayers() if world > 1 else ():
         if isinstance(layer, paddle.nn.BatchNorm2D):
             dist.broadcast(layer._mean, src=0)
             dist.broadcast(layer._variance, src=0)
 
 
-def parallel(model, world: int):
-    """A layer whose backward pass averages gradients over the ranks; the model itself for one."""
+def parallel(model: paddle.nn.Layer, world: int) -> paddle.nn.Layer:
+    """Return a layer whose backward pass averages gradients over the ranks; the model itself for one."""
     return paddle.DataParallel(model) if world > 1 else model
 
 
 def barrier(world: int) -> None:
-    """Waits for all ranks."""
+    """Wait for all ranks."""
     if world > 1:
         dist.barrier()

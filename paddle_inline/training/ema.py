@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import paddle
 
 
 class Ema:
-    """average <- decay * average + (1 - decay) * model, after every update.
+    """average <- decay * average + (1 - decay) * model, after every step.
 
     Floating buffers (BatchNorm statistics) are averaged like weights, whole numbers are copied.
 
@@ -17,13 +18,13 @@ class Ema:
         decay: at least 0 and below 1.
     """
 
-    def __init__(self, model, decay: float):
+    def __init__(self, model: paddle.nn.Layer, decay: float) -> None:
         self.decay = decay
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     @paddle.no_grad()
-    def update(self, model) -> None:
-        """Takes the model's present weights into the average."""
+    def update(self, model: paddle.nn.Layer) -> None:
+        """Take the model's present weights into the average."""
         for name, value in model.state_dict().items():
             average = self.average[name]
             if average.dtype in (paddle.float32, paddle.float64, paddle.float16, paddle.bfloat16):
@@ -31,14 +32,14 @@ class Ema:
             paddle.assign(value, output=average)
 
     @paddle.no_grad()
-    def copy_from(self, model) -> None:
-        """Makes the average equal to the model."""
+    def copy_from(self, model: paddle.nn.Layer) -> None:
+        """Make the average equal to the model."""
         for name, value in model.state_dict().items():
             paddle.assign(value.detach(), output=self.average[name])
 
     @contextmanager
-    def applied_to(self, model):
-        """Inside this context the model has the average's weights; afterwards its own again."""
+    def applied_to(self, model: paddle.nn.Layer) -> Iterator[paddle.nn.Layer]:
+        """Give the model the average's weights inside this context, and its own again afterwards."""
         own = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self._write(self.average, model)
         try:
@@ -53,6 +54,6 @@ class Ema:
             paddle.assign(weights[name], output=value)
 
 
-def total_decay(decay: float, images_per_update: int, reference: int | None) -> float:
-    """The decay of one update: `decay`, or, given for `reference` images, to the power of their share."""
-    return decay if reference is None else decay ** (images_per_update / reference)
+def total_decay(decay: float, images_per_step: int, reference: int | None) -> float:
+    """Return the decay of one step: `decay`, or, given for `reference` images, to the power of their share."""
+    return decay if reference is None else decay ** (images_per_step / reference)

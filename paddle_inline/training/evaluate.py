@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, Callable, NamedTuple
 
 import paddle
 
@@ -13,21 +14,28 @@ from .distributed import all_reduce_sum, share_statistics
 
 
 class Accuracy(NamedTuple):
-    """Shares of images whose label is among the model's first 1 and first 5 guesses, in percent."""
+    """Percentages of images whose label is among the model's 1 and 5 best predictions."""
 
     top1: float
     top5: float
     images: int  # counted
     bad: int = 0  # that could not be read, and are not counted
 
-    def __str__(self):
+    def __str__(self) -> str:
         text = f"top-1 {self.top1:.2f}%, top-5 {self.top5:.2f}% of {self.images} images"
         return text + (f" ({self.bad} more cannot be read)" if self.bad else "")
 
 
 @paddle.no_grad()
-def evaluate(model, loader, *, world: int = 1, amp=None, on_batch=None) -> Accuracy:
-    """Runs a model over this rank's batches and adds up the counts of all ranks.
+def evaluate(
+    model: paddle.nn.Layer,
+    loader: Iterable[tuple[paddle.Tensor, paddle.Tensor]],
+    *,
+    world: int = 1,
+    amp: dict[str, Any] | None = None,
+    on_batch: Callable[[int], None] | None = None,
+) -> Accuracy:
+    """Run a model over this rank's batches and add up the counts of all ranks.
 
     The running statistics of batch normalisation are rank 0's from here on.
 
@@ -38,7 +46,7 @@ def evaluate(model, loader, *, world: int = 1, amp=None, on_batch=None) -> Accur
         on_batch: called with the number of images after each batch.
 
     Raises:
-        ValueError: if no rank had an image to count.
+        UserError: if no rank had an image to count.
     """
     training = model.training
     dtype = next(iter(model.parameters())).dtype
@@ -65,8 +73,8 @@ def evaluate(model, loader, *, world: int = 1, amp=None, on_batch=None) -> Accur
     return Accuracy(100 * top1 / images, 100 * top5 / images, images, bad)
 
 
-def correct(logits, labels) -> tuple[int, int]:
-    """How many labels [B] are the first, and among the first five, of logits [B, classes]."""
+def correct(logits: paddle.Tensor, labels: paddle.Tensor) -> tuple[int, int]:
+    """Count how many labels [B] are the first, and among the first five, of logits [B, classes]."""
     k = min(5, logits.shape[1])
     best = logits.astype("float32").topk(k, axis=1)[1]
     hits = (best == labels.unsqueeze(1)).astype("int64")
@@ -74,8 +82,8 @@ def correct(logits, labels) -> tuple[int, int]:
 
 
 @paddle.no_grad()
-def forward_speed(model, images, amp=None) -> float:
-    """Images per second of the forward pass over one batch [B, C, H, W], in eval mode."""
+def forward_speed(model: paddle.nn.Layer, images: paddle.Tensor, amp: dict[str, Any] | None = None) -> float:
+    """Measure the images per second of the forward pass over one batch [B, C, H, W], in eval mode."""
     model.eval()
     on_gpu = paddle.device.get_device() != "cpu"
     warm, timed = (50, 30) if on_gpu else (2, 5)

@@ -1,7 +1,7 @@
-"""When one of several ranks fails: its cause on disk and on the terminal, and no rank left waiting.
+"""When a rank fails: its traceback on disk and on the terminal, and no rank left waiting.
 
-The launcher shows rank 0 alone; a rank that dies while the others wait for it in a collective
-operation would otherwise end a job long after, or never, with its reason in a file of its own.
+The launcher shows rank 0 alone; a rank that dies while the others wait for it in a collective operation would
+otherwise end a job long after, or never, with its reason in a file of its own.
 """
 
 from __future__ import annotations
@@ -11,41 +11,52 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..utils.errors import UserError
+
 POLL_SECONDS = 0.5
+OUT_OF_MEMORY = (
+    "hint: out of memory. Try a smaller data.batch_size with more train.accumulation_steps (the same images "
+    "per step), --use-checkpoint (recompute activations), or --amp on a GPU"
+)
 
 
 @contextmanager
-def reported(folder, rank: int, world: int):
-    """Inside, a failure is written to `folder`/errors/rankN.txt, and rank 0 watches for others'.
+def reported(folder: str | os.PathLike[str], rank: int, world: int) -> Iterator[None]:
+    """Write a failure inside to `folder`/errors/rankN.txt and raise it again.
 
-    Within about a second of another rank's report, rank 0 prints it and ends with exit code 1.
+    Of several ranks, rank 0 watches for the others' files: within about a second of one it prints it and ends
+    with exit code 1. On one device, what the user got wrong (`UserError`) and an interruption write no file.
     """
     errors = Path(folder) / "errors"
-    if world == 1:
-        yield
-        return
-    started = time.time()
-    done = threading.Event()
-    if rank == 0:
+    started, done = time.time(), threading.Event()
+    if rank == 0 and world > 1:
         threading.Thread(target=_watch, args=(errors, started, done), daemon=True).start()
     try:
         yield
     except BaseException as error:
-        _write(errors / f"rank{rank}.txt", rank, error)
+        if world > 1 or (isinstance(error, Exception) and not isinstance(error, UserError)):
+            _write(errors / f"rank{rank}.txt", rank, error)
         raise
     finally:
         done.set()
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that a device or the host has no memory left."""
+    return isinstance(error, MemoryError) or "ResourceExhausted" in str(error)
+
+
 def _write(path, rank, error):
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    hint = f"{OUT_OF_MEMORY}\n" if is_out_of_memory(error) else ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(f"rank {rank} failed: {error}\n\n{text}", encoding="utf-8")
+        partial.write_text(f"rank {rank} failed: {error}\n\n{text}{hint}", encoding="utf-8")
         partial.replace(path)
     except OSError:
         pass  # the launcher still has the process's own output

@@ -1,4 +1,4 @@
-"""What a run says: a progress bar or plain lines, train.log, metrics.jsonl and VisualDL."""
+"""The log of a run: a progress bar or plain lines, train.log, metrics.jsonl and VisualDL."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 from rich.console import Console
@@ -16,9 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..utils.errors import FileAccessError
 
+if TYPE_CHECKING:
+    import paddle
+
 
 class RunLog:
-    """The log of a run; on ranks other than 0 it says nothing and writes nothing.
+    """The log of a run; on ranks other than 0 it prints nothing and writes nothing.
 
     Args:
         folder: of the run; gets `train.log`, `metrics.jsonl` and `visualdl/`.
@@ -27,10 +32,18 @@ class RunLog:
         console: a rich Console; by default standard output.
     """
 
-    def __init__(self, folder, *, rank=0, visualdl=True, console=None):
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        rank: int = 0,
+        visualdl: bool = True,
+        console: Console | None = None,
+    ) -> None:
         self.folder, self.active = Path(folder), rank == 0
         self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
-        self.board, self.lost = None, set()
+        self.board: Any = None
+        self.unwritable: set[str] = set()
         if self.active:
             self.folder.mkdir(parents=True, exist_ok=True)
             if visualdl:
@@ -42,71 +55,71 @@ class RunLog:
 
             self.board = LogWriter(logdir=str(self.folder / "visualdl"))
         except Exception as error:  # optional: whatever is wrong with it, training goes on
-            self.say(f"VisualDL is not used ({error}); the same numbers go to metrics.jsonl")
+            self.info(f"VisualDL is not used ({error}); the same numbers go to metrics.jsonl")
         else:
-            self.say(f"curves: visualdl --language en --logdir {self.folder / 'visualdl'}")
+            self.info(f"curves: visualdl --language en --logdir {self.folder / 'visualdl'}")
 
-    def say(self, text: str) -> None:
-        """One line on the terminal and in train.log."""
+    def info(self, text: str) -> None:
+        """Write one line to the terminal and train.log."""
         if self.active:
             self.console.print(text, markup=False)
             self._append("train.log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def _append(self, name, line):
-        """A log that cannot be written is no reason to end a run: that is said once."""
+        """Append to a file; a log that cannot be written does not end a run and is reported once."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)  # it may have vanished
             with open(self.folder / name, "a", encoding="utf-8") as file:
                 file.write(line)
         except OSError as error:
-            if name not in self.lost:
-                self.lost.add(name)
+            if name not in self.unwritable:
+                self.unwritable.add(name)
                 why = error.strerror or error
                 self.console.print(f"warning: {self.folder / name} is not written: {why}", markup=False)
 
-    def scalars(self, update: int, **values) -> None:
-        """Numbers after `update` updates, to metrics.jsonl and VisualDL; None and text pass as they are."""
+    def scalars(self, step: int, **values: Any) -> None:
+        """Write numbers after `step` steps to metrics.jsonl and VisualDL; None and text pass as they are."""
         if not self.active:
             return
-        self._append("metrics.jsonl", json.dumps({"update": update, **_plain(values)}) + "\n")
+        self._append("metrics.jsonl", json.dumps({"step": step, **_plain(values)}) + "\n")
         for name, value in values.items():
             if isinstance(value, (int, float)) and math.isfinite(value):
-                self._show("add_scalar", tag=name, step=update, value=value)
+                self._show("add_scalar", tag=name, step=step, value=value)
 
-    def picture(self, tag: str, array, update: int) -> None:
-        """An image [H, W, 3] uint8 for VisualDL."""
-        self._show("add_image", tag=tag, img=array, step=update)
+    def image(self, tag: str, array: np.ndarray, step: int) -> None:
+        """Show an image [H, W, 3] uint8 in VisualDL."""
+        self._show("add_image", tag=tag, img=array, step=step)
 
-    def histograms(self, update: int, model) -> None:
-        """The values of every weight, for VisualDL."""
+    def histograms(self, step: int, model: paddle.nn.Layer) -> None:
+        """Show the distribution of every weight in VisualDL."""
         for name, parameter in model.named_parameters() if self.board is not None else ():
             values = parameter.astype("float32").numpy().ravel()
             if np.isfinite(values).all():
-                self._show("add_histogram", tag=name, values=values, step=update)
+                self._show("add_histogram", tag=name, values=values, step=step)
 
     def _show(self, method, **what):
-        """Gives VisualDL something to show: nothing that is wrong with it ends a run."""
+        """Call a VisualDL method; a failure of VisualDL never ends a run."""
         if self.board is not None:
             try:
                 getattr(self.board, method)(**what)
             except Exception as error:
                 self.board = None
-                self.say(f"VisualDL failed and is left out from here on: {error}")
+                self.info(f"VisualDL failed and is not used from here on: {error}")
 
-    def rewind(self, update: int, epoch: int) -> None:
-        """Drops from metrics.jsonl what comes after a checkpoint, when a run goes on from it."""
+    def rewind(self, step: int, epoch: int) -> None:
+        """Drop from metrics.jsonl the rows after a checkpoint, when a run goes on from it."""
         path = self.folder / "metrics.jsonl"
         if not self.active or not path.exists():
             return
-        rows = [row for row in read_metrics(self.folder) if row["update"] <= update]
+        rows = [row for row in read_metrics(self.folder) if row["step"] <= step]
         rows = [row for row in rows if row.get("top1") is None or row["epoch"] <= epoch]
         partial = path.with_name(".metrics.jsonl")
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         partial.replace(path)
 
     @contextmanager
-    def bar(self, title: str, total: int):
-        """A progress bar: yields advance(n, **numbers to show). Plain terminals get no bar."""
+    def bar(self, title: str, total: int) -> Iterator[Callable]:
+        """Show a progress bar; yields advance(n, **numbers to show). Plain terminals get no bar."""
         if not (self.active and self.console.is_terminal):
             yield lambda n=1, **numbers: None
             return
@@ -127,16 +140,16 @@ class RunLog:
             yield advance
 
     def close(self) -> None:
-        """Flushes what is open."""
+        """Flush what is open."""
         self._show("close")
         self.board = None
 
 
-def make_folder(folder) -> Path:
-    """Makes a run's folder, where it is not there yet.
+def make_folder(folder: str | os.PathLike[str]) -> Path:
+    """Make a run's folder, where it is not there yet.
 
     Raises:
-        OSError: if it cannot be written, with the way out.
+        FileAccessError: if it cannot be written, with the way out.
     """
     folder = Path(folder)
     try:
@@ -151,26 +164,31 @@ def make_folder(folder) -> Path:
     return folder
 
 
-def read_metrics(folder) -> list[dict]:
-    """The rows of a run's metrics.jsonl; a last line cut short by a kill is left out."""
+def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Return the rows of a run's metrics.jsonl; a last line cut short by a kill is left out.
+
+    Version 0.1 wrote `update` for `step`; its rows get the new name.
+    """
     rows = []
     path = Path(folder) / "metrics.jsonl"
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             break
+        step = row.pop("update", None)
+        rows.append(row if step is None else {"step": step, **row})
     return rows
 
 
 def duration(seconds: float) -> str:
-    """4000 -> 1:06:40."""
+    """Format seconds as hours, minutes and seconds: 4000 -> 1:06:40."""
     seconds = int(seconds)
     return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 def _plain(values):
-    """JSON knows no NaN and no infinity: they become text."""
+    """Turn NaN and infinity, which JSON does not know, into text."""
     return {
         name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in values.items()

@@ -7,6 +7,7 @@ silently. Here state is read and written as {parameter's name in the model: {slo
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,8 +24,8 @@ class Group(NamedTuple):
     weight_decay: float
 
 
-def decay_groups(model, weight_decay: float) -> list[Group]:
-    """Sorts every trainable parameter into a group; the first rule that matches wins.
+def decay_groups(model: paddle.nn.Layer, weight_decay: float) -> list[Group]:
+    """Sort every trainable parameter into a group; the first rule that matches wins.
 
     Named tokens and tables (the model's `NO_DECAY`, parts of names) and vectors (one dimension:
     biases, norms) do not decay; matrices and convolutions do.
@@ -48,15 +49,15 @@ def decay_groups(model, weight_decay: float) -> list[Group]:
 
 def make_optimizer(
     name: str,
-    model,
+    model: paddle.nn.Layer,
     groups: list[Group],
     *,
-    betas=(0.9, 0.999),
+    betas: Sequence[float] = (0.9, 0.999),
     eps: float = 1e-8,
     momentum: float = 0.9,
     multi_precision: bool = False,
-):
-    """The optimizer of a model; its rate is set before every update with `set_lr`.
+) -> paddle.optimizer.Optimizer:
+    """Build the optimizer of a model; its rate is set before every step with `set_lr`.
 
     Args:
         name: `adamw`; `sgd` with nesterov momentum; `adam`, whose decay is an L2 penalty.
@@ -71,7 +72,7 @@ def make_optimizer(
     trainable = [name for name, p in parameters.items() if not p.stop_gradient]
     if sorted(grouped) != sorted(trainable):
         odd = sorted(set(grouped) ^ set(trainable)) or "repeated names"
-        raise UserError(f"the optimizer's groups do not match the model's parameters: {odd}")
+        raise ValueError(f"the optimizer's groups do not match the model's parameters: {odd}")
     settings = [
         {"params": [parameters[n] for n in group.names], "weight_decay": group.weight_decay}
         for group in groups
@@ -87,8 +88,8 @@ def make_optimizer(
 
 
 @paddle.no_grad()
-def clip_gradients(parameters, largest: float | None) -> float:
-    """Scales the gradients down to a global norm of at most `largest`; None leaves them as they are.
+def clip_gradients(parameters: Iterable[paddle.Tensor], largest: float | None) -> float:
+    """Scale the gradients down to a global norm of at most `largest`; None leaves them as they are.
 
     As `paddle.nn.utils.clip_grad_norm_`, whose norm takes seven times as long.
 
@@ -107,8 +108,10 @@ def clip_gradients(parameters, largest: float | None) -> float:
 MASTER = "master_weight"
 
 
-def optimizer_state(model, optimizer) -> dict[str, dict[str, np.ndarray]]:
-    """{parameter's name in the model: {slot: array}}; empty before the first update."""
+def optimizer_state(
+    model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return {parameter's name in the model: {slot: array}}; empty before the first step."""
     state: dict[str, dict[str, np.ndarray]] = {}
     for name, parameter in model.named_parameters():
         slots = {
@@ -124,11 +127,13 @@ def optimizer_state(model, optimizer) -> dict[str, dict[str, np.ndarray]]:
     return state
 
 
-def load_optimizer_state(model, optimizer, state: dict[str, dict[str, np.ndarray]]) -> None:
-    """Puts back what `optimizer_state` gave, whatever this process calls the parameters.
+def load_optimizer_state(
+    model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, state: dict[str, dict[str, np.ndarray]]
+) -> None:
+    """Load what `optimizer_state` returned, whatever this process calls the parameters.
 
     Raises:
-        ValueError: if names, slots or shapes differ; nothing has been changed then.
+        UserError: if names, slots or shapes differ; nothing has been changed then.
     """
     own = optimizer_state(model, optimizer)
     fresh = [p for n, p in model.named_parameters() if n in state and n not in own]
@@ -153,7 +158,7 @@ def load_optimizer_state(model, optimizer, state: dict[str, dict[str, np.ndarray
 
 
 def _create_slots(optimizer, parameters) -> None:
-    """Makes an optimizer create its state: one update of zero gradients at rate zero."""
+    """Make an optimizer create its state: one step of zero gradients at rate zero."""
     rate = optimizer.get_lr()
     for parameter in parameters:
         parameter.clear_gradient()

@@ -1,6 +1,10 @@
-"""Pictures of a run: learning curves, and images with what the model says of them."""
+"""Figures of a run: learning curves, and images with their labels or predictions."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import paddle
@@ -15,26 +19,26 @@ def _pyplot():
     try:
         import matplotlib
     except ImportError:
-        raise MissingPackageError("pictures need matplotlib: pip install matplotlib") from None
+        raise MissingPackageError("figures need matplotlib: pip install matplotlib") from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     return plt
 
 
-def learning_curves(folder, path) -> None:
-    """Loss, accuracy and learning rate of a run's metrics.jsonl, as one picture.
+def learning_curves(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Plot loss, accuracy and learning rate of a run's metrics.jsonl as one figure.
 
     Raises:
-        ImportError: without matplotlib.
+        MissingPackageError: without matplotlib.
     """
     plt = _pyplot()
     rows = read_metrics(folder)
     train = [row for row in rows if isinstance(row.get("loss"), float)]
     tests = [row for row in rows if "top1" in row]
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.6), constrained_layout=True)
-    left.plot([r["update"] for r in train], [r["loss"] for r in train], color=INK, lw=1)
-    left.set(title="training loss", xlabel="update", yscale="log")
+    left.plot([r["step"] for r in train], [r["loss"] for r in train], color=INK, lw=1)
+    left.set(title="training loss", xlabel="step", yscale="log")
     for key, label, style in (("top1", "weights", "-"), ("ema_top1", "averaged weights", "--")):
         with_key = [r for r in tests if r.get(key) is not None]
         if with_key:
@@ -44,8 +48,8 @@ def learning_curves(folder, path) -> None:
     middle.set(title="held-out accuracy, %", xlabel="epoch")
     if middle.lines:
         middle.legend(frameon=False, loc="lower right")
-    right.plot([r["update"] for r in train], [r["lr"] for r in train], color=INK, lw=1)
-    right.set(title="learning rate", xlabel="update")
+    right.plot([r["step"] for r in train], [r["lr"] for r in train], color=INK, lw=1)
+    right.set(title="learning rate", xlabel="step")
     for axis in (left, middle, right):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
@@ -53,16 +57,23 @@ def learning_curves(folder, path) -> None:
     plt.close(figure)
 
 
-def image_grid(images, titles, path, *, correct=None, columns=8) -> None:
-    """Images with a title over each, as one picture.
+def image_grid(
+    images: np.ndarray,
+    titles: Sequence[str],
+    path: str | os.PathLike[str],
+    *,
+    correct: Sequence[bool] | None = None,
+    columns: int = 8,
+) -> None:
+    """Plot images with a title over each as one figure.
 
     Args:
         images: [n, 3, H, W] in 0..1.
-        titles: n texts.
+        titles: n strings.
         correct: n booleans that colour the titles, or None.
 
     Raises:
-        ImportError: without matplotlib.
+        MissingPackageError: without matplotlib.
     """
     plt = _pyplot()
     rows = -(-len(images) // columns)
@@ -79,8 +90,17 @@ def image_grid(images, titles, path, *, correct=None, columns=8) -> None:
 
 
 @paddle.no_grad()
-def predictions(model, images, labels, classes, path, *, mean, std) -> None:
-    """Images with the model's guesses over them, wrong ones in red with the truth beside.
+def predictions(
+    model: paddle.nn.Layer,
+    images: paddle.Tensor,
+    labels: paddle.Tensor,
+    classes: Sequence[str],
+    path: str | os.PathLike[str],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> None:
+    """Plot images with the model's predictions over them, wrong ones in red with the label beside.
 
     Args:
         images: [n, 3, H, W], normalised with `mean` and `std` of the channels.
@@ -88,20 +108,20 @@ def predictions(model, images, labels, classes, path, *, mean, std) -> None:
         classes: their names.
 
     Raises:
-        ImportError: without matplotlib.
+        MissingPackageError: without matplotlib.
     """
     model.eval()
     logits = model(images.astype(model.parameters()[0].dtype)).astype("float32")
-    shares = paddle.nn.functional.softmax(logits, -1).numpy()
-    best, labels = shares.argmax(1), labels.numpy()
+    probabilities = paddle.nn.functional.softmax(logits, -1).numpy()
+    best, labels = probabilities.argmax(1), labels.numpy()
     titles = [
-        f"{classes[b]} {100 * s[b]:.0f}%" + ("" if b == t else f" ({classes[t]})")
-        for b, s, t in zip(best, shares, labels)
+        f"{classes[b]} {100 * p[b]:.0f}%" + ("" if b == t else f" ({classes[t]})")
+        for b, p, t in zip(best, probabilities, labels)
     ]
-    image_grid(in_colour(images, mean, std), titles, path, correct=best == labels)
+    image_grid(denormalise(images, mean, std), titles, path, correct=best == labels)
 
 
-def in_colour(images, mean, std):
-    """Normalised images [n, 3, H, W] as an array of 0..1."""
+def denormalise(images: Any, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Return normalised images [n, 3, H, W] as an array of 0..1."""
     mean, std = (np.reshape(values, (1, 3, 1, 1)) for values in (mean, std))
     return np.asarray(images) * std + mean

@@ -1,23 +1,32 @@
-"""A run's state: kept while it goes on, found and put back when it is taken up again."""
+"""A run's checkpoints: written while it goes on, found and loaded when it is resumed."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Callable
 
 import paddle
 
 from ..config.load import differences
+from .callbacks import Callback
 from .checkpoint import (
     CheckpointError,
     check_checkpoint,
+    checkpoints_in,
+    description_of,
     find_checkpoint,
     load_checkpoint,
     newest_checkpoint,
     save_checkpoint,
+    save_optimizer,
     save_weights,
-    save_whole,
 )
-from .loop import Progress
+from .log import RunLog
+from .loop import Components
+from .state import Progress, TrainingState, load_scaler_state, scaler_state
 
 # Settings that may change between a run and its resumption: none of them changes the weights.
 FREE = (
@@ -28,15 +37,13 @@ FREE = (
 )
 
 
-class CheckpointManager:
-    """Writes a run's checkpoints and its files for users, and puts a checkpoint back.
+class CheckpointManager(Callback):
+    """Writes a run's checkpoints and its files for users, and resumes from a checkpoint.
 
     Args:
-        folder: of the run; gets `checkpoints/` and `best_model.pdparams`.
-        model: has `.name` and `.overrides`, which build it again.
-        ema, scaler: or None.
-        schedule: update -> learning rate.
-        facts: what a checkpoint says besides: `config`, `world`, `updates_per_epoch`, `classes`.
+        folder: of the run; gets `checkpoints/`, `best_model.pdparams` and `best_model_ema.pdparams`.
+        run: the model, optimizer, average, loss scaler and schedule.
+        state: of the run; its progress is the one that `fit` counts forward.
         keep_last: checkpoints kept.
         with_optimizer: also write the optimizer's state in Paddle's own form, `optimizer.set_state_dict`'s,
             beside the best weights, and both once more at the end.
@@ -44,173 +51,164 @@ class CheckpointManager:
 
     def __init__(
         self,
-        folder,
-        model,
-        optimizer,
+        folder: str | os.PathLike[str],
+        run: Components,
+        state: TrainingState,
         *,
-        ema,
-        scaler,
-        schedule,
-        facts,
-        keep_last=2,
-        with_optimizer=False,
-    ):
-        self.folder, self.model, self.optimizer = Path(folder), model, optimizer
-        self.ema, self.scaler, self.schedule = ema, scaler, schedule
-        self.facts, self.keep_last, self.with_optimizer = facts, keep_last, with_optimizer
+        keep_last: int = 2,
+        with_optimizer: bool = False,
+    ) -> None:
+        self.folder, self.run, self.state = Path(folder), run, state
+        self.keep_last, self.with_optimizer = keep_last, with_optimizer
 
-    def save(self, progress: Progress) -> None:
-        """A checkpoint of this moment."""
-        scaler = self.scaler.state_dict() if self.scaler is not None else None
+    def on_checkpoint(self, progress: Progress) -> None:
+        """Write a checkpoint of this moment.
+
+        Raises:
+            CheckpointError: if it cannot be written; so do the other writers.
+        """
+        # (A run without a loss scaler hands on the state of an earlier one.)
+        self.state = replace(
+            self.state,
+            progress=progress,
+            rate=self.run.schedule(progress.step),
+            scaler=scaler_state(self.run.scaler) or self.state.scaler,
+            paddle=paddle.__version__,
+        )
         save_checkpoint(
             self.folder / "checkpoints",
-            model=self.model,
-            optimizer=self.optimizer,
-            ema=self.ema,
+            model=self.run.model,
+            optimizer=self.run.optimizer,
+            ema=self.run.ema,
+            state=self.state,
             keep_last=self.keep_last,
-            state={
-                "model": self.model.name,
-                "overrides": self.model.overrides,
-                "update": progress.update,
-                "progress": progress.as_dict(),
-                "rate": self.schedule(progress.update),
-                "scaler": scaler and {k: v.item() if hasattr(v, "item") else v for k, v in scaler.items()},
-                "random": {"seed": self.facts["config"]["seed"], "update": progress.update},
-                "paddle": paddle.__version__,
-                **self.facts,
-            },
         )
 
-    def save_best(self, which: str) -> None:
-        """best_model.pdparams of the present weights, or best_model_ema.pdparams of their average."""
-        if which == "ema":
-            self._save_weights("best_model_ema", self.ema.average)
-        else:
-            self._save_pair("best")
+    def on_evaluation(self, progress, accuracy, averaged, improved) -> None:
+        """Write the weights that are the best so far."""
+        if "model" in improved:
+            self._save("best")
+        if "ema" in improved:
+            self._save_weights("best_model_ema", self.run.ema.average)
 
     def save_final(self) -> None:
-        """final_model.pdparams and final_optimizer.pdopt, where they are wanted."""
+        """Write final_model.pdparams and final_optimizer.pdopt, where they are wanted."""
         if self.with_optimizer:
-            self._save_pair("final")
+            self._save("final")
 
-    def _save_pair(self, which):
-        self._save_weights(f"{which}_model", self.model.state_dict())
+    def _save(self, which):
+        self._save_weights(f"{which}_model", self.run.model.state_dict())
         if self.with_optimizer:
-            save_whole(
-                self.folder / f"{which}_optimizer.pdopt",
-                lambda partial: paddle.save(self.optimizer.state_dict(), str(partial)),
-            )
+            save_optimizer(self.folder / f"{which}_optimizer.pdopt", self.run.optimizer)
 
     def _save_weights(self, name, weights):
-        description = {"model": self.model.name, "overrides": self.model.overrides}
-        save_weights(self.folder / f"{name}.pdparams", weights, description)
+        save_weights(self.folder / f"{name}.pdparams", weights, description_of(self.state))
 
-    def restore(self, found) -> Progress:
-        """Puts a checkpoint back, and says how far it is."""
-        state = load_checkpoint(found, model=self.model, optimizer=self.optimizer, ema=self.ema)
-        if self.scaler is not None and state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        return Progress(**state["progress"])
-
-    def resume(self, wanted: str, log, *, by_rank=(), force=False) -> Progress:
-        """Goes on from the wanted checkpoint, if there is one, and says how far the run is.
+    def resume(
+        self, requested: str, log: RunLog, *, rank_dependent: Sequence[str] = (), force: bool = False
+    ) -> Progress:
+        """Load the requested checkpoint, if there is one.
 
         Args:
-            wanted: see `wanted_checkpoint`.
-            log: a `RunLog`; what it holds of later updates is dropped.
-            by_rank, force: see `check_same_run`.
+            requested: see `requested_checkpoint`.
+            log: of the run; what it holds of later steps is dropped.
+            rank_dependent, force: see `check_same_run`.
+
+        Returns:
+            The run's progress, which `fit` counts forward.
 
         Raises:
             CheckpointError: for a checkpoint that is not there, damaged, or of another run.
         """
-        found = wanted_checkpoint(wanted, self.folder, log.say)
+        found = requested_checkpoint(requested, self.folder, log.info)
         if found is None:
             log.rewind(0, 0)  # of a run that was killed before its first checkpoint
-            return Progress()
-        check_same_run(
-            found,
-            self.facts["config"],
-            world=self.facts["world"],
-            updates_per_epoch=self.facts["updates_per_epoch"],
-            by_rank=by_rank,
-            force=force,
-        )
-        progress = self.restore(found)
-        if check_checkpoint(found)["config"] is None:
-            progress.update = progress.epoch * self.facts["updates_per_epoch"]
-        log.rewind(progress.update, progress.epoch)
-        log.say(f"resumed from {found}: epoch {progress.epoch}, update {progress.update}")
+            return self.state.progress
+        earlier = check_checkpoint(found)
+        check_same_run(earlier, self.state, rank_dependent=rank_dependent, force=force)
+        load_checkpoint(found, model=self.run.model, optimizer=self.run.optimizer, ema=self.run.ema)
+        load_scaler_state(self.run.scaler, earlier.scaler)
+        progress, origin = earlier.progress, earlier.origin
+        if earlier.config is None:
+            progress.step = progress.epoch * self.state.steps_per_epoch
+            origin = origin and replace(origin, source_step=progress.step, step_is_exact=True)
+        self.state = replace(self.state, progress=progress, origin=origin, scaler=earlier.scaler)
+        log.rewind(progress.step, progress.epoch)
+        log.info(f"resumed from {found}: epoch {progress.epoch}, step {progress.step}")
         return progress
 
 
-def archive_previous_run(folder) -> Path | None:
-    """Renames a run's folder that holds checkpoints, TAG to TAG.1, .2, ...: a new run begins in its place.
+def archive_previous_run(folder: str | os.PathLike[str]) -> Path | None:
+    """Rename a run's folder that holds checkpoints, TAG to TAG.1, .2, ...: a new run begins in its place.
 
     Returns:
-        The folder's new name, or None where there was nothing to set aside.
+        The folder's new name, or None where there was nothing to archive.
     """
     folder = Path(folder)
-    if not any((folder / "checkpoints").glob("update_*")):
+    if not checkpoints_in(folder / "checkpoints"):
         return None
     number = 1
-    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+    while (archive := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
-    return folder.rename(aside)
+    return folder.rename(archive)
 
 
-def wanted_checkpoint(wanted: str, folder, say):
-    """The checkpoint to go on from, or None.
+def requested_checkpoint(
+    requested: str, folder: str | os.PathLike[str], log: Callable[[str], None]
+) -> Path | None:
+    """Find the checkpoint to go on from.
 
     Args:
-        wanted: a checkpoint, a run's folder; `auto` for this run's newest valid one, if there is any;
+        requested: a checkpoint or a run's folder; `auto` for this run's newest valid one, if there is any;
             empty for none.
         folder: of this run.
-        say: called with each line for the log.
+        log: called with each line for the log.
 
     Raises:
         CheckpointError: for a checkpoint that is not there.
     """
-    if wanted != "auto":
-        return find_checkpoint(wanted) if wanted else None
+    if requested != "auto":
+        return find_checkpoint(requested) if requested else None
     found, skipped = newest_checkpoint(Path(folder) / "checkpoints")
     for message in skipped:
-        say(f"skipped: {message}")
+        log(f"skipped: {message}")
     if found is None:
-        say(f"nothing to resume in {folder}: starting afresh")
+        log(f"no checkpoint in {folder}: training from the beginning")
     return found
 
 
-def check_same_run(found, settings, *, world, updates_per_epoch, by_rank=(), force=False) -> None:
-    """Refuses to go on from a checkpoint of other settings, unless forced.
+def check_same_run(
+    earlier: TrainingState, now: TrainingState, *, rank_dependent: Sequence[str] = (), force: bool = False
+) -> None:
+    """Refuse to go on from a checkpoint of other settings, unless forced.
 
-    Another number of ranks is the same run where an update sees the same images and nothing in it
-    is drawn by each rank for itself; it then differs by the order of sums alone.
+    Another number of ranks is the same run where a step sees the same images and nothing in it is drawn by each
+    rank for itself; it then differs by the order of sums alone.
 
     Args:
-        found: the checkpoint.
-        settings: of this run, as nested dicts.
-        by_rank: what is drawn or computed by each rank for itself.
+        earlier: the checkpoint's state.
+        now: this run's.
+        rank_dependent: what is drawn or computed by each rank for itself.
 
     Raises:
         CheckpointError: with the differences and the way out.
     """
-    old = check_checkpoint(found)
-    if old["config"] is None:  # converted from PyTorch, which tells none: the epochs must be as long
-        check_position(old, updates_per_epoch)
+    if earlier.config is None:  # converted from PyTorch, without settings: the epochs must be as long
+        check_position(earlier, now.steps_per_epoch)
         return
-    changed = [d for d in differences(old["config"], settings) if d.split(":")[0] not in FREE]
-    if old["world"] != world:
-        before = _images_per_update(old["config"], old["world"])
-        now = _images_per_update(settings, world)
+    changed = [d for d in differences(earlier.config, now.config) if d.split(":")[0] not in FREE]
+    if earlier.world != now.world:
+        before, after = _images_per_step(earlier), _images_per_step(now)
         share = ("data.batch_size", "train.accumulation_steps")
-        ranks = f"ranks: {old['world']} -> {world}"
-        if now != before:
+        ranks = f"ranks: {earlier.world} -> {now.world}"
+        if after != before:
             changed.append(
-                f"{ranks}, and with them the images of an update: {before} -> {now} (choose data.batch_size "
-                f"and train.accumulation_steps so that it is {before} again, or start {old['world']} ranks)"
+                f"{ranks}, and with them the images per step: {before} -> {after} (choose data.batch_size and "
+                f"train.accumulation_steps so that it is {before} again, or start {earlier.world} ranks)"
             )
-        elif by_rank:
-            changed.append(f"{ranks}, and each rank has its own {', '.join(by_rank)}: start {old['world']}")
+        elif rank_dependent:
+            own = ", ".join(rank_dependent)
+            changed.append(f"{ranks}, and each rank has its own {own}: start {earlier.world}")
         else:
             changed = [line for line in changed if line.split(":")[0] not in share]
     if changed and not force:
@@ -221,25 +219,26 @@ def check_same_run(found, settings, *, world, updates_per_epoch, by_rank=(), for
         )
 
 
-def check_position(state, updates_per_epoch) -> int:
-    """The number of updates that a run converted from PyTorch has done.
+def check_position(state: TrainingState, steps_per_epoch: int) -> int:
+    """Return the number of steps that a run converted from PyTorch has done.
 
-    Its state knows the epochs done. Of the updates it may know only those that AdamW counted, to which a
-    loss scaler has added some that were skipped: 1 % of them at most, and a hundred at the run's beginning.
+    Its state knows the epochs done. Of the steps it may know only those that AdamW counted, to which a loss
+    scaler has added some that were skipped: 1 % of them at most, and a hundred at the run's beginning.
 
     Raises:
-        CheckpointError: where epochs of `updates_per_epoch` do not give the updates done.
+        CheckpointError: where epochs of `steps_per_epoch` do not give the steps done.
     """
-    found, epoch = state["update"], state["progress"]["epoch"]
-    expected = epoch * updates_per_epoch
-    exact = (state.get("torch") or {}).get("update_is_exact", True)
+    found, epoch = state.progress.step, state.progress.epoch
+    expected = epoch * steps_per_epoch
+    exact = state.origin is None or state.origin.step_is_exact
     if found == expected or (not exact and found <= expected <= 1.01 * found + 100):
         return expected
     raise CheckpointError(
-        f"the checkpoint has done {found} updates in {epoch} epochs; with this batch and data an epoch has "
-        f"{updates_per_epoch}. Choose data.batch_size and train.accumulation_steps as it was trained with"
+        f"the checkpoint has done {found} steps in {epoch} epochs; with this batch and data an epoch has "
+        f"{steps_per_epoch}. Choose data.batch_size and train.accumulation_steps as it was trained with"
     )
 
 
-def _images_per_update(settings, world):
-    return world * settings["data"]["batch_size"] * settings["train"]["accumulation_steps"]
+def _images_per_step(state) -> Any:
+    config = state.config
+    return state.world * config["data"]["batch_size"] * config["train"]["accumulation_steps"]

@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the update."""
+"""Learning rates as pure functions of the step."""
 
 from __future__ import annotations
 
@@ -7,41 +7,43 @@ from functools import partial
 from typing import Callable
 
 
-def scaled(rate: float, images_per_update: int, reference: int | None = 512) -> float:
-    """A rate given for `reference` images an update, for another number; None: as it is."""
-    return rate if reference is None else rate * images_per_update / reference
+def scaled(rate: float, images_per_step: int, reference: int | None = 512) -> float:
+    """Scale a rate given for `reference` images per step to another number; None: as it is."""
+    return rate if reference is None else rate * images_per_step / reference
 
 
-def cosine(clock, *, base, warmup, floor, warmup_updates, updates):
+def cosine(clock: int, *, base: float, warmup: float, floor: float, warmup_steps: int, steps: int) -> float:
     """Linear from `warmup` to `base`, then half a cosine to `floor`, then `floor`.
 
     The cosine's clock includes the warm-up: timm's CosineLRScheduler with one cycle and
     warmup_prefix=False.
     """
-    if clock < warmup_updates:
-        return _warm(clock, base, warmup, warmup_updates)
-    if clock >= updates:
+    if clock < warmup_steps:
+        return _warm(clock, base, warmup, warmup_steps)
+    if clock >= steps:
         return floor
-    return floor + 0.5 * (base - floor) * (1 + math.cos(math.pi * clock / updates))
+    return floor + 0.5 * (base - floor) * (1 + math.cos(math.pi * clock / steps))
 
 
-def linear(clock, *, base, warmup, floor, warmup_updates, updates):
+def linear(clock: int, *, base: float, warmup: float, floor: float, warmup_steps: int, steps: int) -> float:
     """Linear from `warmup` to `base`, then linear to `floor`, then `floor`."""
-    if clock < warmup_updates:
-        return _warm(clock, base, warmup, warmup_updates)
-    if clock >= updates:
+    if clock < warmup_steps:
+        return _warm(clock, base, warmup, warmup_steps)
+    if clock >= steps:
         return floor
-    return base - (base - floor) * (clock - warmup_updates) / (updates - warmup_updates)
+    return base - (base - floor) * (clock - warmup_steps) / (steps - warmup_steps)
 
 
-def step(clock, *, base, warmup, warmup_updates, decay_updates, decay_rate):
-    """Linear from `warmup` to `base`, then `base` times `decay_rate` every `decay_updates`.
+def step_decay(
+    clock: int, *, base: float, warmup: float, warmup_steps: int, decay_steps: int, decay_rate: float
+) -> float:
+    """Linear from `warmup` to `base`, then `base` times `decay_rate` every `decay_steps`.
 
     timm's StepLRScheduler with warmup_prefix=False.
     """
-    if clock < warmup_updates:
-        return _warm(clock, base, warmup, warmup_updates)
-    return base * decay_rate ** (clock // decay_updates)
+    if clock < warmup_steps:
+        return _warm(clock, base, warmup, warmup_steps)
+    return base * decay_rate ** (clock // decay_steps)
 
 
 def make_schedule(
@@ -52,28 +54,30 @@ def make_schedule(
     floor: float,
     epochs: int,
     warmup_epochs: int,
-    updates_per_epoch: int,
+    steps_per_epoch: int,
     decay_epochs: int = 30,
     decay_rate: float = 0.1,
 ) -> Callable[[int], float]:
-    """The rate of update 0, 1, 2, ... as the recipe has it.
+    """Return the function from step 0, 1, 2, ... to its learning rate.
 
-    Update 0 uses the rate of clock 0 and update k + 1 that of clock k: the reference sets a rate
-    after the update it belongs to.
+    Step 0 uses the rate of clock 0 and step k + 1 that of clock k: timm's schedulers set a rate after the step
+    it belongs to.
 
     Args:
         name: `cosine`, `linear` or `step`.
         base, warmup, floor: rates, already scaled to the batch.
         epochs: length of the schedule, warm-up included; afterwards the rate stays at `floor`.
     """
-    shared = dict(base=base, warmup=warmup, warmup_updates=warmup_epochs * updates_per_epoch)
+    shared = dict(base=base, warmup=warmup, warmup_steps=warmup_epochs * steps_per_epoch)
     if name == "step":
-        rate = partial(step, **shared, decay_updates=decay_epochs * updates_per_epoch, decay_rate=decay_rate)
+        rate = partial(
+            step_decay, **shared, decay_steps=decay_epochs * steps_per_epoch, decay_rate=decay_rate
+        )
     else:
         shape = {"cosine": cosine, "linear": linear}[name]
-        rate = partial(shape, **shared, floor=floor, updates=epochs * updates_per_epoch)
-    return lambda update: rate(max(update - 1, 0))
+        rate = partial(shape, **shared, floor=floor, steps=epochs * steps_per_epoch)
+    return lambda step: rate(max(step - 1, 0))
 
 
-def _warm(clock, base, warmup, warmup_updates):
-    return warmup + clock * ((base - warmup) / warmup_updates)
+def _warm(clock, base, warmup, warmup_steps):
+    return warmup + clock * ((base - warmup) / warmup_steps)

@@ -19,10 +19,10 @@ DIMS = (0, 2, 3)
 class SyncBatchNorm2d(BatchNorm2d):
     """`BatchNorm2d` whose statistics in train mode are those of all ranks' batches together.
 
-    Raises ValueError in train mode where all ranks together have one number per channel.
+    Raises UserError in train mode where all ranks together have one number per channel.
     """
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         if not self.training:
             return super().forward(x)
         with paddle.amp.auto_cast(enable=False):
@@ -41,8 +41,8 @@ class SyncBatchNorm2d(BatchNorm2d):
 
 
 @paddle.no_grad()
-def all_ranks(x):
-    """(numbers per channel, mean [C], biased variance [C]) of x [B, C, H, W] of all ranks.
+def all_ranks(x: paddle.Tensor) -> tuple[int, paddle.Tensor, paddle.Tensor]:
+    """Return (numbers per channel, mean [C], biased variance [C]) of x [B, C, H, W] of all ranks.
 
     Each rank's mean and sum of squares about it are put together (Chan et al., 1979): a difference of
     large sums would lose what float32 has of a small variance.
@@ -73,20 +73,20 @@ class _Normalise(PyLayer):
     @staticmethod
     def backward(ctx, grad):
         normal, weight, scale = ctx.saved_tensor()
-        by_bias, by_weight = grad.sum(DIMS), (grad * normal).sum(DIMS)
-        sums = paddle.concat([by_bias, by_weight])  # of this rank: DataParallel averages those
+        grad_bias, grad_weight = grad.sum(DIMS), (grad * normal).sum(DIMS)
+        sums = paddle.concat([grad_bias, grad_weight])  # of this rank: DataParallel averages those
         dist.all_reduce(sums)
         of_mean, of_scale = sums.reshape([2, -1]) / ctx.count
-        by_x = (grad - _wide(of_mean) - normal * _wide(of_scale)) * _wide(weight * scale)
-        return by_x, by_weight, by_bias, None, None
+        grad_x = (grad - _wide(of_mean) - normal * _wide(of_scale)) * _wide(weight * scale)
+        return grad_x, grad_weight, grad_bias, None, None
 
 
 def _wide(channels):
     return channels.reshape([1, -1, 1, 1])
 
 
-def synchronise(model, world: int):
-    """Lets every `BatchNorm2d` of a model see all ranks' batches; for one rank nothing changes."""
+def synchronise(model: paddle.nn.Layer, world: int) -> paddle.nn.Layer:
+    """Let every `BatchNorm2d` of a model see all ranks' batches; for one rank nothing changes."""
     if world > 1:
         for layer in model.sublayers(include_self=True):
             if type(layer) is BatchNorm2d:

@@ -6,6 +6,7 @@ import pytest
 
 from paddle_inline.config import load as module
 from paddle_inline.config.load import Config, ConfigError, load_config, model_name, to_dict, to_yaml
+from paddle_inline.config.schema import known_settings
 
 
 def write(path, text):
@@ -148,16 +149,28 @@ def test_yaml_reads_back_to_the_same_settings(tmp_path):
     assert module.differences(to_dict(config), to_dict(other)) == ["seed: 0 -> 7"]
 
 
-def test_every_rule_names_a_known_key():
-    known = module._known()
-    for key in [
-        *module.CHOICES,
-        *module.AT_LEAST,
-        *module.FRACTIONS,
-        *module.BELOW_ONE,
-        *module.PAIRS,
-    ]:
-        assert key in known, key
+LIMITED = {key: known.metadata for key, known in known_settings().items() if known.metadata}
+
+
+@pytest.mark.parametrize("key", LIMITED)
+def test_every_limit_of_a_field_is_enforced(key):
+    limits, wrong = LIMITED[key], []
+    assert set(limits) <= {"choices", "pair", "minimum", "maximum", "above", "below"}
+    if "choices" in limits:
+        wrong = ["x"]
+    if "pair" in limits:
+        wrong = ["[1]", "[2, 1]"]
+    wrong += [limits[name] - 1 for name in ("minimum",) if name in limits]
+    wrong += [limits[name] + 1 for name in ("maximum",) if name in limits]
+    wrong += [limits[name] for name in ("above", "below") if name in limits]
+    assert wrong
+    for value in wrong:
+        with pytest.raises(ConfigError, match=f"^{key} is "):
+            load_config(assignments=[f"{key}={value}"])
+
+
+def test_as_many_settings_have_limits_as_are_known():
+    assert len(LIMITED) == 52
     assert is_config(load_config())
 
 
@@ -228,6 +241,17 @@ def test_upper_case_files_are_accepted_unchanged(tmp_path):
     assert config.aug.cutmix_minmax is None
     assert config.test.crop is False
     assert config.amp.level == "O1"
+
+
+def test_keys_that_are_not_used_are_named_with_the_reason(tmp_path):
+    notes = []
+    load_config(write(tmp_path / "a.yaml", UPPER), ["EVAL_MODE", "true"], notes=notes)
+    assert notes == [
+        "settings not used: MODEL.TYPE (the model is named by MODEL.NAME), DATA.PIN_MEMORY (the loader decides), "
+        "DATA.CACHE_MODE (files are read when needed), EVAL_MODE (given by --eval)"
+    ]
+    load_config(assignments=["seed=1"], notes=notes)
+    assert len(notes) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,17 @@ import torch
 
 import paddle_inline
 import torch_ref
+import train_paddle
 from convert import paddle_to_torch
 from convert.__main__ import main
 from convert.conversion import ConversionOptions
 from convert.errors import UnfitWeightsError
-from convert.training_run import position, training_to_paddle, training_to_torch
+from convert.training_layout import position, scaler_to_paddle, scaler_to_torch
+from convert.training_run import training_to_paddle, training_to_torch
 from paddle_inline.training.checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
 from paddle_inline.training.ema import Ema
-from paddle_inline.training.loop import Progress
 from paddle_inline.training.optim import decay_groups, make_optimizer, optimizer_state
+from paddle_inline.training.state import Progress, TrainingState
 from paddle_inline.weights.lazy_array import WeightsFileError
 from tests.convert.hostile import TRAP, Trap
 
@@ -30,17 +32,17 @@ SMALL = {
     "inline_deit_digits": {"depth": 2, "embed_dim": 16, "num_heads": 2, "img_size": 16},
     "soft_digits": {"num_classes": 4, "embed_dims": (16, 16, 16, 16), "num_heads": (1, 1, 1, 1)},
 }
-UPDATES, DECAY, AVERAGE = 20, 0.05, 0.9
+STEPS, DECAY, AVERAGE = 20, 0.05, 0.9
 QUIET = ConversionOptions(verify=False)
 
 
-def rate(update):
+def rate(step):
     """Linear warm-up, then a cosine."""
-    return 1e-3 * min((update + 1) / 5, 0.5 * (1 + math.cos(math.pi * update / (3 * UPDATES))))
+    return 1e-3 * min((step + 1) / 5, 0.5 * (1 + math.cos(math.pi * step / (3 * STEPS))))
 
 
-def batch(update, spec):
-    random = np.random.RandomState(update)
+def batch(step, spec):
+    random = np.random.RandomState(step)
     size = spec.img_size if isinstance(spec.img_size, int) else spec.img_size[0]
     return random.standard_normal((4, 3, size, size)), random.randint(0, spec.num_classes, 4)
 
@@ -68,10 +70,10 @@ class TorchRun:
         self.average = deepcopy(self.model.state_dict())
 
     def train(self, first, last):
-        for update in range(first, last):
-            images, labels = (torch.from_numpy(value) for value in batch(update, self.model.spec))
+        for step in range(first, last):
+            images, labels = (torch.from_numpy(value) for value in batch(step, self.model.spec))
             for group in self.optimizer.param_groups:
-                group["lr"] = rate(update)
+                group["lr"] = rate(step)
             loss = torch.nn.functional.cross_entropy(self.model(images), labels)
             self.optimizer.zero_grad()
             loss.backward()
@@ -85,7 +87,7 @@ class TorchRun:
 
     def save(self, path, wrap=""):
         for group in self.optimizer.param_groups:
-            group["lr"] = rate(UPDATES)
+            group["lr"] = rate(STEPS)
         torch.save(
             {
                 "model": OrderedDict((wrap + name, value) for name, value in self.model.state_dict().items()),
@@ -118,9 +120,9 @@ class PaddleRun:
         self.ema = Ema(self.model, AVERAGE)
 
     def train(self, first, last):
-        for update in range(first, last):
-            images, labels = (paddle.to_tensor(value) for value in batch(update, self.model.spec))
-            self.optimizer.set_lr(rate(update))
+        for step in range(first, last):
+            images, labels = (paddle.to_tensor(value) for value in batch(step, self.model.spec))
+            self.optimizer.set_lr(rate(step))
             paddle.nn.functional.cross_entropy(self.model(images), labels).backward()
             self.optimizer.step()
             self.optimizer.clear_grad()
@@ -128,17 +130,16 @@ class PaddleRun:
         return self
 
     def save(self, folder):
-        state = {
-            "model": self.model.name,
-            "overrides": SMALL[self.model.name],
-            "update": UPDATES,
-            "progress": Progress(epoch=4, update=UPDATES, best_top1=71.5, best_ema_top1=72.5).as_dict(),
-            "rate": rate(UPDATES),
-            "updates_per_epoch": 5,
-            "config": {
+        state = TrainingState(
+            self.model.name,
+            SMALL[self.model.name],
+            Progress(epoch=4, step=STEPS, best_top1=71.5, best_ema_top1=72.5),
+            rate=rate(STEPS),
+            steps_per_epoch=5,
+            config={
                 "train": {"epochs": 12, "weight_decay": DECAY, "optimizer": {"name": "adamw", "eps": 1e-8}}
             },
-        }
+        )
         return save_checkpoint(folder, model=self.model, optimizer=self.optimizer, ema=self.ema, state=state)
 
     def load(self, folder):
@@ -159,38 +160,39 @@ def furthest(ours, theirs):
 
 @pytest.fixture(scope="module", params=[False, True], ids=["two groups", "one group"])
 def handed_over(request, tmp_path_factory):
-    """(whether all parameters decay, the run in PyTorch after 40 updates, its checkpoint of 20 in Paddle)."""
+    """(whether all parameters decay, the run in PyTorch after 40 steps, its checkpoint of 20 in Paddle)."""
     folder = tmp_path_factory.mktemp("run")
-    run = TorchRun("inline_deit_digits", request.param).train(0, UPDATES)
+    run = TorchRun("inline_deit_digits", request.param).train(0, STEPS)
     made = training_to_paddle(run.save(folder / "a.pth", "module."), folder / "checkpoints", QUIET)
-    return request.param, run.train(UPDATES, 2 * UPDATES), made
+    return request.param, run.train(STEPS, 2 * STEPS), made
 
 
 def test_from_torch_to_paddle(handed_over):
     single, run, made = handed_over
     ours = PaddleRun("inline_deit_digits")
     state = ours.load(made)
-    assert (state["update"], state["progress"]["epoch"], state["rate"]) == (UPDATES, 4, rate(UPDATES))
-    assert (state["progress"]["best_top1"], state["progress"]["best_ema_top1"]) == (71.5, 72.5)
+    progress = state.progress
+    assert (progress.step, progress.epoch, state.rate) == (STEPS, 4, rate(STEPS))
+    assert (progress.best_top1, progress.best_ema_top1) == (71.5, 72.5)
     if single:  # the one group decays as a whole, so Paddle's rule must not be used
         ours.optimizer = paddle.optimizer.AdamW(parameters=ours.model.parameters(), weight_decay=DECAY)
         ours.load(made)
-    ours.train(UPDATES, 2 * UPDATES)
+    ours.train(STEPS, 2 * STEPS)
     assert furthest(ours.as_torch(ours.model.state_dict()), run.model.state_dict()) < 1e-8
     assert furthest(ours.as_torch(ours.ema.average), run.average) < 1e-8
 
 
 def test_from_paddle_to_torch(tmp_path):
     name = "inline_deit_digits"
-    run, theirs = PaddleRun(name).train(0, UPDATES), TorchRun(name)
+    run, theirs = PaddleRun(name).train(0, STEPS), TorchRun(name)
     training_to_torch(run.save(tmp_path), tmp_path / "a.pth", QUIET)
-    run.train(UPDATES, 2 * UPDATES)
+    run.train(STEPS, 2 * STEPS)
     saved = theirs.load(tmp_path / "a.pth")
     assert (saved["epoch"], saved["max_accuracy"], saved["max_accuracy_e"]) == (4, 71.5, 72.5)
     assert saved["lr_scheduler"] == {"t_initial": 60}
     assert saved["config"] == {"TRAIN": {"EPOCHS": 12}}
-    assert theirs.optimizer.param_groups[0]["lr"] == rate(UPDATES)
-    theirs.train(UPDATES, 2 * UPDATES)
+    assert theirs.optimizer.param_groups[0]["lr"] == rate(STEPS)
+    theirs.train(STEPS, 2 * STEPS)
     assert furthest(run.as_torch(run.model.state_dict()), theirs.model.state_dict()) < 1e-8
     assert furthest(run.as_torch(run.ema.average), theirs.average) < 1e-8
 
@@ -229,8 +231,8 @@ def test_soft_s_checkpoints_are_timm_s(tmp_path):
     }
     torch.save(first, tmp_path / "a.pth")
     made = training_to_paddle(tmp_path / "a.pth", tmp_path / "checkpoints", QUIET)
-    state = check_checkpoint(made)
-    assert (state["progress"]["epoch"], state["update"], state["progress"]["best_top1"]) == (3, 12, 61.5)
+    progress = check_checkpoint(made).progress
+    assert (progress.epoch, progress.step, progress.best_top1) == (3, 12, 61.5)
     second = torch.load(training_to_torch(made, tmp_path / "b.pth", QUIET), weights_only=True)
     assert {key: second[key] for key in ("epoch", "arch", "version", "metric")} == {
         "epoch": 2,
@@ -244,25 +246,107 @@ def test_soft_s_checkpoints_are_timm_s(tmp_path):
             assert torch.equal(second["optimizer"]["state"][number][item], value), (number, item)
 
 
-def skipping(run, updates):
-    """The optimizer's state of a run whose loss scaler has skipped so many updates."""
+def skipping(run, steps):
+    """The optimizer's state of a run whose loss scaler has skipped so many steps."""
     for slot in run.optimizer.state.values():
-        slot["step"] -= updates
+        slot["step"] -= steps
     return run
 
 
-def test_updates_that_a_loss_scaler_skipped_are_in_the_position_and_not_in_the_optimizer(tmp_path):
-    run = skipping(TorchRun("inline_deit_digits").train(0, UPDATES), 3)
+def test_steps_that_a_loss_scaler_skipped_are_in_the_position_and_not_in_the_optimizer(tmp_path):
+    run = skipping(TorchRun("inline_deit_digits").train(0, STEPS), 3)
     made = training_to_paddle(run.save(tmp_path / "a.pth"), tmp_path / "checkpoints", QUIET)
     state = check_checkpoint(made)
-    assert (state["update"], state["progress"]["epoch"], state["updates_per_epoch"]) == (UPDATES, 4, 5)
+    assert (state.progress.step, state.progress.epoch, state.steps_per_epoch) == (STEPS, 4, 5)
     ours = PaddleRun("inline_deit_digits")
     ours.load(made)
     name, slot = next(iter(optimizer_state(ours.model, ours.optimizer).items()))
-    assert slot["beta1_pow_acc"].item() == pytest.approx(0.9 ** (UPDATES - 3 + 1), rel=1e-12), name
+    assert slot["beta1_pow_acc"].item() == pytest.approx(0.9 ** (STEPS - 3 + 1), rel=1e-12), name
     back = torch.load(training_to_torch(made, tmp_path / "b.pth", QUIET), weights_only=True)
-    assert {slot["step"].item() for slot in back["optimizer"]["state"].values()} == {UPDATES - 3}
+    assert {slot["step"].item() for slot in back["optimizer"]["state"].values()} == {STEPS - 3}
     assert back["epoch"] == 4
+
+
+TORCH_SCALER = {
+    "scale": 8192.0,
+    "growth_factor": 2.0,
+    "backoff_factor": 0.5,
+    "growth_interval": 2000,
+    "_growth_tracker": 17,
+}
+
+
+@pytest.mark.parametrize("name, key", [("inline_deit_digits", "scaler"), ("soft_digits", "amp_scaler")])
+def test_a_loss_scaler_crosses_and_comes_back(tmp_path, name, key):
+    contents = torch.load(TorchRun(name).train(0, 4).save(tmp_path / "a.pth"), weights_only=False)
+    contents[key] = TORCH_SCALER
+    torch.save(contents, tmp_path / "a.pth")
+    made = training_to_paddle(tmp_path / "a.pth", tmp_path / "checkpoints", QUIET)
+    state = check_checkpoint(made)
+    assert state.scaler == {
+        "scale": 8192.0,
+        "incr_ratio": 2.0,
+        "decr_ratio": 0.5,
+        "incr_every_n_steps": 2000,
+        "decr_every_n_nan_or_inf": 1,
+        "incr_count": 17,
+        "decr_count": 0,
+        "use_dynamic_loss_scaling": True,
+    }
+    back = torch.load(training_to_torch(made, tmp_path / "b.pth", QUIET), weights_only=True)
+    assert back[key] == TORCH_SCALER
+
+
+@pytest.mark.parametrize("saved", [None, {}, 7, {**TORCH_SCALER, "scale": "big"}, {"scale": 2.0}])
+def test_what_is_no_loss_scaler_is_left_out(saved):
+    assert scaler_to_paddle(saved) is None
+    assert scaler_to_torch(None) is None
+
+
+def test_a_run_trained_further_in_paddle_keeps_what_came_from_pytorch(tmp_path, monkeypatch):
+    """Groups, the entries of its scheduler, the loss scaler, the counters of skipped steps; not its old settings."""
+    pytest.importorskip("sklearn")
+    per_epoch, name = 1433 // 256, "inline_deit_digits"
+    sizes = {"depth": 1, "embed_dim": 16, "num_heads": 2, "img_size": 8}
+    monkeypatch.setitem(SMALL, name, sizes)
+    theirs = TorchRun(name)
+    theirs.model.float()
+    steps = 2 * per_epoch
+    for step in range(steps):
+        images, labels = (torch.from_numpy(value) for value in batch(step, theirs.model.spec))
+        loss = torch.nn.functional.cross_entropy(theirs.model(images.float()), labels)
+        theirs.optimizer.zero_grad()
+        loss.backward()
+        theirs.optimizer.step()
+    skipping(theirs, 2)
+    theirs.average = theirs.model.state_dict()
+    contents = torch.load(theirs.save(tmp_path / "a.pth"), weights_only=False)
+    contents.update(epoch=2, scaler=TORCH_SCALER, config={"TRAIN": {"EPOCHS": 12}})
+    contents["lr_scheduler"]["t_initial"] = 12 * per_epoch
+    torch.save(contents, tmp_path / "a.pth")
+    paddle.set_default_dtype("float32")
+    made = training_to_paddle(tmp_path / "a.pth", tmp_path / "converted", QUIET)
+
+    (tmp_path / "run.yaml").write_text(
+        "model: {name: inline_deit_digits, drop_path_rate: 0, overrides: {depth: 1, embed_dim: 16, num_heads: 2}}\n"
+        "data: {dataset: digits, img_size: 8, batch_size: 256, num_workers: 0}\n"
+        "train: {epochs: 12, warmup_epochs: 1, lr_batch: null}\n"
+        "aug: {auto_augment: none, mixup: 0, cutmix: 0}\n"
+        "ema: {decay: 0.9}\nvisualdl: false\n"
+    )
+    call = ["--cfg", str(tmp_path / "run.yaml"), "--output", str(tmp_path / "out")]
+    assert train_paddle.main([*call, "--resume", str(made), "--stop-after", "3"]) == 0
+    assert train_paddle.main([*call, "--resume", "auto", "--stop-after", "4"]) == 0  # carried on twice
+    last = tmp_path / "out" / name / "default" / "checkpoints" / "last"
+    before, after = check_checkpoint(made), check_checkpoint(last)
+    assert (after.origin, after.scaler) == (before.origin, before.scaler)
+    assert after.progress.step == 4 * per_epoch and after.config["train"]["epochs"] == 12
+    back = torch.load(training_to_torch(last, tmp_path / "b.pth", QUIET), weights_only=True)
+    assert back["scaler"] == TORCH_SCALER and back["epoch"] == 4
+    assert back["lr_scheduler"] == contents["lr_scheduler"] and back["config"] == contents["config"]
+    assert {slot["step"].item() for slot in back["optimizer"]["state"].values()} == {4 * per_epoch - 2}
+    for ours, first in zip(back["optimizer"]["param_groups"], contents["optimizer"]["param_groups"]):
+        assert {**ours, "lr": 0} == {**first, "lr": 0}
 
 
 @pytest.mark.parametrize(
@@ -287,7 +371,7 @@ def test_how_far_a_pytorch_run_is(contents, steps, expected):
 
 def test_more_steps_than_the_schedule_has_are_refused():
     contents = {"epoch": 2, "config": {"TRAIN": {"EPOCHS": 300}}, "lr_scheduler": {"t_initial": 2700}}
-    with pytest.raises(UnfitWeightsError, match="19 updates, but 2 epochs of its schedule have 18"):
+    with pytest.raises(UnfitWeightsError, match="19 steps, but 2 epochs of its schedule have 18"):
         position(contents, 19)
 
 
@@ -298,7 +382,7 @@ def test_a_run_that_forgets_its_moments_ends_elsewhere(handed_over):
     ours = PaddleRun("inline_deit_digits")
     ours.load(made)
     ours.optimizer = make_optimizer("adamw", ours.model, decay_groups(ours.model, DECAY))
-    ours.train(UPDATES, 2 * UPDATES)
+    ours.train(STEPS, 2 * STEPS)
     assert furthest(ours.as_torch(ours.model.state_dict()), run.model.state_dict()) > 1e-4
 
 
@@ -343,12 +427,12 @@ def test_both_ways_on_the_command_line_and_verified(tmp_path, checkpoint, capsys
     assert main(["to-torch", "--training", str(folder / "last"), str(back)]) == 0
     said = capsys.readouterr().out
     assert said.count("verified: forward pass in float64") == 2
-    assert f"wrote {folder / 'update_00000020'}" in said
+    assert f"wrote {folder / 'step_00000020'}" in said
     facts = json.loads((tmp_path / "back.pth.json").read_text())
     assert facts["verification"]["passed"]
     assert facts["output"]["sha256"] == hashlib.sha256(back.read_bytes()).hexdigest()
     state = json.loads((folder / "last" / "state.json").read_text())
-    assert state["torch"]["source"] == {"a.pth": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
+    assert state["origin"]["source"] == {"a.pth": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
     first, second = (torch.load(file, weights_only=False) for file in (checkpoint, back))
     assert all(torch.equal(first["model"][name], value) for name, value in second["model"].items())
 

@@ -66,7 +66,7 @@ def test_an_epoch_is_taken_up_in_its_middle():
     assert sampler.train_batches(40, 4, seed=0, epoch=1, rank=1, world=2, skip=3) == whole[3:]
 
 
-def test_only_whole_updates_are_made():
+def test_only_whole_steps_are_made():
     assert sampler.batches_per_epoch(100, 8, world=2, accumulation=3) == 6
     with pytest.raises(ValueError, match="8 x 2 ranks x 3 accumulation steps = 48"):
         sampler.batches_per_epoch(47, 8, world=2, accumulation=3)

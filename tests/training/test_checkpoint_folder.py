@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from functools import partial
 
 import numpy as np
 import paddle
@@ -24,6 +25,8 @@ from paddle_inline.training.checkpoint import (
 )
 from paddle_inline.training.ema import Ema
 from paddle_inline.training.optim import decay_groups, make_optimizer, optimizer_state
+from paddle_inline.training.state import Progress, TrainingState
+from paddle_inline.weights.atomic import sha256
 
 TINY = dict(img_size=8, depth=1, embed_dim=16, num_heads=2)
 
@@ -41,23 +44,18 @@ def step(model, optimizer, ema):
     ema.update(model)
 
 
-def state(update):
-    return {
-        "model": "inline_deit_digits",
-        "overrides": TINY,
-        "update": update,
-        "progress": {"update": update},
-    }
+def state(number):
+    return TrainingState("inline_deit_digits", TINY, Progress(step=number))
 
 
 @pytest.fixture
 def saved(tmp_path):
-    """A trained model and its optimizer and average, and checkpoints of updates 1, 2 and 3."""
+    """A trained model and its optimizer and average, and checkpoints of steps 1, 2 and 3."""
     parts = make()
-    for update in (1, 2, 3):
+    for number in (1, 2, 3):
         step(*parts)
         model, optimizer, ema = parts
-        save_checkpoint(tmp_path, model=model, optimizer=optimizer, ema=ema, state=state(update), keep_last=3)
+        save_checkpoint(tmp_path, model=model, optimizer=optimizer, ema=ema, state=state(number), keep_last=3)
     return tmp_path, parts
 
 
@@ -75,8 +73,8 @@ def test_everything_comes_back_in_another_process_s_names(saved):
     folder, (model, optimizer, ema) = saved
     paddle.nn.Linear(5, 5)  # shifts the names that Paddle gives
     again, its_optimizer, its_ema = make()
-    found = load_checkpoint(folder / "update_00000003", model=again, optimizer=its_optimizer, ema=its_ema)
-    assert found["update"] == 3 and found["model"] == "inline_deit_digits"
+    found = load_checkpoint(folder / "step_00000003", model=again, optimizer=its_optimizer, ema=its_ema)
+    assert found == state(3)
     same(arrays(model.state_dict()), arrays(again.state_dict()))
     same(arrays(ema.average), arrays(its_ema.average))
     a, b = optimizer_state(model, optimizer), optimizer_state(again, its_optimizer)
@@ -88,7 +86,7 @@ def test_everything_comes_back_in_another_process_s_names(saved):
 def test_the_files_load_alone_and_have_no_process_wide_names(saved):
     folder, (model, _, ema) = saved
     newest = folder / "last"
-    assert newest.resolve().name == "update_00000003"
+    assert newest.resolve().name == "step_00000003"
     plain = paddle.load(str(newest / "model.pdparams"))
     assert not any(key.startswith("Structured") for key in plain)
     same(arrays(plain), arrays(model.state_dict()))
@@ -102,29 +100,29 @@ def test_the_files_load_alone_and_have_no_process_wide_names(saved):
 def test_the_same_state_gives_the_same_bytes(saved, tmp_path):
     folder, _ = saved
     again = make()
-    load_checkpoint(folder / "update_00000003", model=again[0], optimizer=again[1], ema=again[2])
+    load_checkpoint(folder / "step_00000003", model=again[0], optimizer=again[1], ema=again[2])
     save_checkpoint(tmp_path / "b", model=again[0], optimizer=again[1], ema=again[2], state=state(3))
-    sums = [(f / "update_00000003" / "SHA256SUMS").read_text() for f in (folder, tmp_path / "b")]
+    sums = [(f / "step_00000003" / "SHA256SUMS").read_text() for f in (folder, tmp_path / "b")]
     assert sums[0] == sums[1]
 
 
 def test_only_the_newest_are_kept(saved):
     folder, (model, optimizer, ema) = saved
     save_checkpoint(folder, model=model, optimizer=optimizer, ema=ema, state=state(4), keep_last=2)
-    assert sorted(os.listdir(folder)) == ["last", "update_00000003", "update_00000004"]
+    assert sorted(os.listdir(folder)) == ["last", "step_00000003", "step_00000004"]
 
 
 def test_a_run_that_goes_back_drops_what_came_later(saved):
     folder, (model, optimizer, ema) = saved
     save_checkpoint(folder, model=model, optimizer=optimizer, ema=ema, state=state(2), keep_last=2)
-    assert sorted(os.listdir(folder)) == ["last", "update_00000001", "update_00000002"]
+    assert sorted(os.listdir(folder)) == ["last", "step_00000001", "step_00000002"]
 
 
 @pytest.mark.parametrize("file", ["model.pdparams", "ema.pdparams", "optimizer.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
 def test_damage_is_noticed_and_the_one_before_is_taken(saved, file, damage):
     folder, parts = saved
-    path = folder / "update_00000003" / file
+    path = folder / "step_00000003" / file
     data = path.read_bytes()
     if damage == "gone":
         path.unlink()
@@ -134,17 +132,17 @@ def test_damage_is_noticed_and_the_one_before_is_taken(saved, file, damage):
         path.write_bytes(data[:-20] + bytes([data[-20] ^ 1]) + data[-19:])
     before = arrays(parts[0].state_dict())
     with pytest.raises(CheckpointError, match=file):
-        load_checkpoint(folder / "update_00000003", model=parts[0], optimizer=parts[1], ema=parts[2])
+        load_checkpoint(folder / "step_00000003", model=parts[0], optimizer=parts[1], ema=parts[2])
     same(before, arrays(parts[0].state_dict()))
     found, skipped = newest_checkpoint(folder)
-    assert found.name == "update_00000002"
-    assert len(skipped) == 1 and "update_00000003 is damaged" in skipped[0]
+    assert found.name == "step_00000002"
+    assert len(skipped) == 1 and "step_00000003 is damaged" in skipped[0]
 
 
 def test_what_is_no_checkpoint(saved, tmp_path):
     folder, _ = saved
-    assert find_checkpoint(folder) == (folder / "update_00000003").resolve()
-    assert find_checkpoint(folder / "update_00000001").name == "update_00000001"
+    assert find_checkpoint(folder) == (folder / "step_00000003").resolve()
+    assert find_checkpoint(folder / "step_00000001").name == "step_00000001"
     with pytest.raises(CheckpointError, match="no checkpoint"):
         find_checkpoint(tmp_path / "none")
     with pytest.raises(CheckpointError, match="--pretrained"):
@@ -153,7 +151,7 @@ def test_what_is_no_checkpoint(saved, tmp_path):
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         find_checkpoint(tmp_path / "empty")
     assert newest_checkpoint(tmp_path / "empty") == (None, [])
-    for name in ("update_00000001", "update_00000002", "update_00000003"):
+    for name in ("step_00000001", "step_00000002", "step_00000003"):
         (folder / name / "SHA256SUMS").unlink()
     with pytest.raises(CheckpointError, match="no valid checkpoint"):
         find_checkpoint(folder)
@@ -164,19 +162,19 @@ def test_another_model_is_refused(saved):
     wider, its_optimizer, _ = make(embed_dim=32)
     before = arrays(wider.state_dict())
     with pytest.raises(ValueError, match=r"- pos_embed \[1, 5, 32\]"):
-        load_checkpoint(folder / "update_00000003", model=wider, optimizer=its_optimizer)
+        load_checkpoint(folder / "step_00000003", model=wider, optimizer=its_optimizer)
     same(before, arrays(wider.state_dict()))
     wider.name = "inline_deit_tiny"
     with pytest.raises(CheckpointError, match="of inline_deit_digits, not of inline_deit_tiny"):
-        load_checkpoint(folder / "update_00000003", model=wider, optimizer=its_optimizer)
+        load_checkpoint(folder / "step_00000003", model=wider, optimizer=its_optimizer)
 
 
 def test_a_format_of_the_future_is_refused(saved):
     folder, _ = saved
-    path = folder / "update_00000003"
+    path = folder / "step_00000003"
     content = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps({**content, "format": 99}))
-    line = f"{checkpoint._digest(path / 'state.json')}  state.json\n"
+    line = f"{sha256(path / 'state.json')}  state.json\n"
     (path / "SHA256SUMS").write_text(line)
     with pytest.raises(CheckpointError, match="format 99"):
         check_checkpoint(path)
@@ -194,12 +192,12 @@ def test_a_full_disk_loses_nothing(saved, monkeypatch, call):
     elif call == "save_file":
         monkeypatch.setattr(checkpoint, "save_file", full)
     elif call == "os.fsync":
-        monkeypatch.setattr(checkpoint, "_sync", full)
+        monkeypatch.setattr(checkpoint, "flush_to_disk", full)
     else:
         monkeypatch.setattr(checkpoint.Path, "rename", full)
     with pytest.raises(CheckpointError, match="No space left on device; earlier checkpoints are untouched"):
         save_checkpoint(folder, model=model, optimizer=optimizer, ema=ema, state=state(4), keep_last=1)
-    assert newest_checkpoint(folder) == (folder / "update_00000003", [])
+    assert newest_checkpoint(folder) == (folder / "step_00000003", [])
     assert not list(folder.glob(".*"))  # nothing half-written
 
 
@@ -208,7 +206,7 @@ def test_files_that_truly_cannot_grow(saved, file):
     """Every writer meets the limit itself, those that are not written in Python too."""
     resource = pytest.importorskip("resource")
     folder, (model, optimizer, ema) = saved
-    size = (folder / "update_00000003" / file).stat().st_size
+    size = (folder / "step_00000003" / file).stat().st_size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, before[1]))
     try:
@@ -216,34 +214,35 @@ def test_files_that_truly_cannot_grow(saved, file):
             save_checkpoint(folder, model=model, optimizer=optimizer, ema=ema, state=state(4), keep_last=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert newest_checkpoint(folder) == (folder / "update_00000003", [])
+    assert newest_checkpoint(folder) == (folder / "step_00000003", [])
     assert not list(folder.glob(".*"))
 
 
-@pytest.mark.parametrize("writes", range(12))
+@pytest.mark.parametrize("writes", range(10))
 def test_killed_at_any_write_of_a_save(saved, monkeypatch, writes):
-    """The process is gone after the n-th sync: no clean-up runs. What is found is whole."""
+    """The process is gone before the n-th write or sync: no clean-up runs. What is found is whole."""
     folder, (model, optimizer, ema) = saved
-    sync, count = checkpoint._sync, []
+    names = ("write_weights", "save_file", "flush_to_disk", "sync_folder")
+    real, count = {name: getattr(checkpoint, name) for name in names}, []
 
     class Killed(BaseException):
         pass
 
-    def deadly(path):
-        count.append(path)
+    def deadly(*arguments, call):
+        count.append(call)
         if len(count) > writes:
             raise Killed
-        sync(path)
+        call(*arguments)
 
-    monkeypatch.setattr(checkpoint, "_sync", deadly)
-    with contextlib.suppress(Killed):
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        for name, call in real.items():
+            patch.setattr(checkpoint, name, partial(deadly, call=call))
         save_checkpoint(folder, model=model, optimizer=optimizer, ema=ema, state=state(4), keep_last=2)
     found, skipped = newest_checkpoint(folder)
     assert skipped == []
-    assert found.name in ("update_00000003", "update_00000004")
-    monkeypatch.setattr(checkpoint, "_sync", sync)
+    assert found.name in ("step_00000003", "step_00000004")
     save_checkpoint(folder, model=model, optimizer=optimizer, ema=ema, state=state(4), keep_last=2)
-    assert sorted(os.listdir(folder)) == ["last", "update_00000003", "update_00000004"]
+    assert sorted(os.listdir(folder)) == ["last", "step_00000003", "step_00000004"]
 
 
 def test_an_unwritable_folder(saved, monkeypatch, tmp_path):
@@ -257,4 +256,4 @@ def test_an_unwritable_folder(saved, monkeypatch, tmp_path):
     gone.mkdir()
     shutil.rmtree(gone)
     save_checkpoint(gone, model=model, optimizer=optimizer, ema=ema, state=state(1))  # made again
-    assert newest_checkpoint(gone)[0].name == "update_00000001"
+    assert newest_checkpoint(gone)[0].name == "step_00000001"

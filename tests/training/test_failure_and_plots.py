@@ -3,10 +3,12 @@
 import json
 
 import numpy as np
+import paddle
 import pytest
 from PIL import Image
 
 from paddle_inline.training import failure, plots
+from paddle_inline.utils.errors import UserError
 
 
 def test_a_failure_is_written_and_raised(tmp_path):
@@ -16,10 +18,37 @@ def test_a_failure_is_written_and_raised(tmp_path):
     assert text.startswith("rank 1 failed: 'why'") and "Traceback" in text
 
 
-def test_one_rank_alone_writes_nothing(tmp_path):
+def test_one_device_writes_its_failure_too(tmp_path):
     with pytest.raises(KeyError), failure.reported(tmp_path, rank=0, world=1):
         raise KeyError("why")
+    text = (tmp_path / "errors" / "rank0.txt").read_text()
+    assert (
+        text.startswith("rank 0 failed: 'why'") and "in test_one_device_writes" in text and "hint" not in text
+    )
+
+
+@pytest.mark.parametrize("error", [UserError("a typo"), KeyboardInterrupt()])
+def test_on_one_device_what_the_user_did_writes_no_file(tmp_path, error):
+    with pytest.raises(type(error)), failure.reported(tmp_path, rank=0, world=1):
+        raise error
     assert not (tmp_path / "errors").exists()
+
+
+def test_of_several_ranks_the_user_s_mistakes_are_written_too(tmp_path):
+    with pytest.raises(UserError), failure.reported(tmp_path, rank=1, world=2):
+        raise UserError("a typo")
+    assert "rank 1 failed: a typo" in (tmp_path / "errors" / "rank1.txt").read_text()
+
+
+def test_out_of_memory_is_recognised_and_gets_a_hint(tmp_path):
+    with pytest.raises(MemoryError) as caught, failure.reported(tmp_path, rank=0, world=1):
+        paddle.zeros([1 << 46])  # 256 TiB
+    assert failure.is_out_of_memory(caught.value)
+    text = (tmp_path / "errors" / "rank0.txt").read_text()
+    assert "ResourceExhausted" in text and "Traceback" in text
+    for word in ("data.batch_size", "train.accumulation_steps", "--use-checkpoint", "--amp"):
+        assert word in text.splitlines()[-1]
+    assert not failure.is_out_of_memory(ValueError("memory"))
 
 
 class Ended(BaseException):
@@ -51,8 +80,8 @@ def test_an_old_report_is_no_failure_of_this_run(tmp_path, no_exit):
 
 def test_pictures(tmp_path):
     pytest.importorskip("matplotlib")
-    rows = [dict(update=i, epoch=1, loss=2.0 / i, lr=1e-3) for i in range(1, 9)]
-    rows += [dict(update=8, epoch=1, top1=50.0, top5=90.0, ema_top1=60.0), dict(update=9, loss="nan", lr=0.1)]
+    rows = [dict(step=i, epoch=1, loss=2.0 / i, lr=1e-3) for i in range(1, 9)]
+    rows += [dict(step=8, epoch=1, top1=50.0, top5=90.0, ema_top1=60.0), dict(step=9, loss="nan", lr=0.1)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     plots.learning_curves(tmp_path, tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").size[0] > 1000

@@ -57,7 +57,7 @@ def digests(output):
     return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
 
 
-def updates_logged(output):
+def rows_logged(output):
     path = folder_of(output) / "metrics.jsonl"
     return len(path.read_text().splitlines()) if path.exists() else 0
 
@@ -76,7 +76,7 @@ def undisturbed(tmp_path_factory):
 def kill_at(process, output, rows, pause):
     """Kills the run and its workers when metrics.jsonl has so many rows, and a moment later."""
     deadline = time.time() + 250
-    while updates_logged(output) < rows and process.poll() is None and time.time() < deadline:
+    while rows_logged(output) < rows and process.poll() is None and time.time() < deadline:
         time.sleep(0.005)
     time.sleep(pause)
     if process.poll() is None:
@@ -95,7 +95,7 @@ def test_sigkill_at_random_moments_changes_nothing(undisturbed, tmp_path, kills)
     assert "resumed from" in out
     assert digests(tmp_path) == digests(reference)
     ours, theirs = (
-        [{k: r.get(k) for k in ("update", "loss", "top1", "ema_top1")} for r in rows_of(folder)]
+        [{k: r.get(k) for k in ("step", "loss", "top1", "ema_top1")} for r in rows_of(folder)]
         for folder in (tmp_path, reference)
     )
     assert ours == theirs
@@ -111,16 +111,16 @@ def test_sigterm_saves_and_ends_cleanly(undisturbed, tmp_path):
     cfg, reference = undisturbed
     process = start(cfg, tmp_path)
     deadline = time.time() + 250
-    while updates_logged(tmp_path) < 7 and time.time() < deadline:
+    while rows_logged(tmp_path) < 7 and time.time() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     out = finish(process)
     assert process.returncode == 0, out
-    assert "asked to stop" in out or "stopped after" in out
-    update = json.loads((last(tmp_path) / "state.json").read_text())["update"]
-    assert 6 <= update < 30
+    step = json.loads((last(tmp_path) / "state.json").read_text())["progress"]["step"]
+    assert f"Stopping on request; checkpoint saved at step {step}. Continue with --resume auto" in out
+    assert 6 <= step < 30
     out = finish(start(cfg, tmp_path))
-    assert f"update {update}" in out
+    assert f"step {step}" in out
     assert digests(tmp_path) == digests(reference)
 
 
@@ -129,12 +129,12 @@ def test_a_rank_that_fails_ends_the_job_and_says_why(undisturbed, tmp_path):
     cfg, _ = undisturbed
     code = (
         "import sys, paddle.distributed as dist, train_paddle\n"
-        "from paddle_inline.training import fit\n"
-        "step = fit.train_step\n"
+        "from paddle_inline.training import loop\n"
+        "step = loop.train_step\n"
         "def fails(*args, **kwargs):\n"
         "    if dist.get_rank() == 1: raise KeyError('the cause on rank 1')\n"
         "    return step(*args, **kwargs)\n"
-        "fit.train_step = fails\n"
+        "loop.train_step = fails\n"
         f"sys.exit(train_paddle.main(['--cfg', {str(cfg)!r}, '--output', {str(tmp_path)!r}, "
         "'--batch-size', '64', '-o', 'data.num_workers=0']))\n"
     )

@@ -1,5 +1,6 @@
 """The training loop on a small problem: accumulation, mixed precision, averages, stops, bad losses."""
 
+import dataclasses
 import io
 import json
 import math
@@ -10,13 +11,15 @@ import pytest
 from rich.console import Console
 
 from paddle_inline.training import diagnose
+from paddle_inline.training.callbacks import Callback, LogProgress
 from paddle_inline.training.diagnose import NotFinite
 from paddle_inline.training.ema import Ema
-from paddle_inline.training.evaluate import correct, evaluate
+from paddle_inline.training.evaluate import Accuracy, correct, evaluate
 from paddle_inline.training.log import RunLog, read_metrics
-from paddle_inline.training.loop import Progress, fit, train_step
+from paddle_inline.training.loop import Components, FitOptions, fit, train_step
 from paddle_inline.training.losses import make_loss
 from paddle_inline.training.optim import decay_groups, make_optimizer
+from paddle_inline.training.state import Progress
 
 RNG = np.random.RandomState(0)
 IMAGES = RNG.standard_normal((24, 2, 3, 3)).astype("float32")
@@ -49,31 +52,51 @@ def run(tmp_path, model=None, *, progress=None, optimizer=None, epochs=3, size=4
     optimizer = optimizer or make_optimizer("adamw", model, decay_groups(model, 0.05))
     progress = progress or Progress()
     log = RunLog(tmp_path, visualdl=False, console=plain_console())
-    calls = dict(save=[], best=[])
-    accumulation = arguments.get("accumulation", 1)
-    done = fit(
-        model,
-        model,
-        optimizer,
-        **{
-            **dict(
-                progress=progress,
-                epochs=epochs,
-                updates_per_epoch=24 // size // accumulation,
-                load=lambda epoch, skip: list(batches(size, epoch))[skip:],
-                loss_fn=make_loss(False, 0.1),
-                schedule=lambda update: 1e-2 / (1 + update),
-                validate=lambda: evaluate(model, batches(5)),
-                save=lambda p: calls["save"].append(p.as_dict()),
-                save_best=calls["best"].append,
-                log=log,
-                print_freq=2,
-                run_folder=tmp_path,
-            ),
-            **arguments,
-        },
+    per_epoch = 24 // size // arguments.get("accumulation", 1)
+    parts = dict(
+        load=lambda epoch, skip: list(batches(size, epoch))[skip:],
+        loss_fn=make_loss(False, 0.1),
+        schedule=lambda step: 1e-2 / (1 + step),
+        validate=lambda: evaluate(model, batches(5)),
     )
-    return model, optimizer, progress, done, calls
+    stop = arguments.pop("should_stop", lambda: False)
+    given = {f.name for f in dataclasses.fields(Components)} & set(arguments)
+    parts.update({name: arguments.pop(name) for name in given})
+    recorder = Recorder(stop)
+    lines = LogProgress(log, epochs=epochs, steps_per_epoch=per_epoch, print_freq=2)
+    options = FitOptions(epochs, per_epoch, run_folder=tmp_path, **arguments)
+    done = fit(Components(model, model, optimizer, **parts), progress, options, [lines, recorder])
+    return model, optimizer, progress, done, recorder.calls
+
+
+class Recorder(Callback):
+    """Keeps what `fit` says."""
+
+    def __init__(self, should_stop):
+        self.should_stop, self.calls = should_stop, dict(save=[], best=[], order=[])
+
+    def on_checkpoint(self, progress):
+        self.calls["save"].append(dataclasses.asdict(progress))
+        self.calls["order"].append("checkpoint")
+
+    def on_evaluation(self, progress, accuracy, averaged, improved):
+        self.calls["best"] += improved
+        self.calls["order"].append("evaluation")
+
+    def on_epoch_start(self, progress):
+        self.calls["order"].append("epoch")
+
+    def on_step_end(self, progress, step):
+        self.calls["order"].append(progress.step)
+
+    def on_bad_step(self, progress, step):
+        self.calls["order"].append(f"bad {progress.step}")
+
+    def on_stop(self, progress):
+        self.calls["order"].append("stop")
+
+    def on_end(self):
+        self.calls["order"].append("end")
 
 
 def weights(model):
@@ -85,9 +108,9 @@ def largest_difference(a, b):
 
 
 def test_a_run_is_logged_saved_and_gets_better(tmp_path):
-    model, _, progress, done, calls = run(tmp_path, net(0), epochs=8, schedule=lambda update: 1e-2)
-    assert done and progress.epoch == 8 and progress.update == 48
-    assert len(calls["save"]) == 8 and calls["save"][-1] == progress.as_dict()
+    model, _, progress, done, calls = run(tmp_path, net(0), epochs=8, schedule=lambda step: 1e-2)
+    assert done and progress.epoch == 8 and progress.step == 48
+    assert len(calls["save"]) == 8 and calls["save"][-1] == dataclasses.asdict(progress)
     rows = read_metrics(tmp_path)
     losses = [row["loss"] for row in rows if "loss" in row]
     assert len(losses) == 24 and losses[-1] < losses[0]
@@ -111,18 +134,52 @@ def test_an_epoch_goes_on_in_its_middle_bit_for_bit(tmp_path):
     straight = run(tmp_path)[0]
     progress = Progress()
     model, optimizer, progress, done, calls = run(
-        tmp_path, progress=progress, should_stop=lambda: progress.update == 8
+        tmp_path, progress=progress, should_stop=lambda: progress.step == 8
     )
-    assert not done and progress.update == 8 and progress.epoch == 1
-    assert calls["save"][-1]["update"] == 8
+    assert not done and progress.step == 8 and progress.epoch == 1
+    assert calls["save"][-1]["step"] == 8
     run(tmp_path, model, optimizer=optimizer, progress=progress)
     assert largest_difference(weights(straight), weights(model)) == 0
 
 
+def test_callbacks_are_told_in_order(tmp_path):
+    progress = Progress()
+    calls = run(tmp_path, progress=progress, size=8, epochs=2, should_stop=lambda: progress.step == 4)[-1]
+    first = ["epoch", 1, 2, 3, "evaluation", "checkpoint"]
+    assert calls["order"] == [*first, "epoch", 4, "checkpoint", "stop", "end"]
+
+
+def test_callbacks_are_told_of_a_failure(tmp_path):
+    model, order = net(), []
+
+    class Watch(Callback):
+        def on_bad_step(self, progress, step):
+            order.append((progress.step, step.loss))
+
+        def on_end(self):
+            order.append("end")
+
+    poison(model)
+    parts = dict(loss_fn=make_loss(False, 0.1), schedule=lambda step: 1e-2, validate=None)
+    optimizer = make_optimizer("adamw", model, decay_groups(model, 0.05))
+    whole = Components(model, model, optimizer, load=lambda epoch, skip: list(batches()), **parts)
+    with pytest.raises(NotFinite):
+        fit(whole, Progress(), FitOptions(1, 6, max_bad_losses=2), [Watch()])
+    assert [where for where, _ in order[:2]] == [1, 2] and order[2:] == ["end"]
+    assert all(math.isnan(loss) for _, loss in order[:2])
+
+
+def test_bad_steps_are_counted_across_epochs(tmp_path):
+    model = net()
+    poison(model)
+    with pytest.raises(NotFinite, match="at step 3, rank 0"):  # the third in a row, in the second epoch
+        run(tmp_path, model, size=12, validate=lambda: Accuracy(0.0, 0.0, 1))
+
+
 def test_checkpoints_within_an_epoch(tmp_path):
     calls = run(tmp_path, epochs=2, save_steps=4, save_freq=2)[-1]
-    # (update 12 is the end of the second epoch, saved once, with its accuracy)
-    assert [(p["update"], p["epoch"]) for p in calls["save"]] == [(4, 0), (8, 1), (12, 2)]
+    # (step 12 is the end of the second epoch, saved once, with its accuracy)
+    assert [(p["step"], p["epoch"]) for p in calls["save"]] == [(4, 0), (8, 1), (12, 2)]
 
 
 def test_accumulated_batches_equal_a_big_batch(tmp_path):
@@ -183,7 +240,7 @@ def test_bad_losses_stop_the_run_and_leave_the_weights(tmp_path):
     with pytest.raises(NotFinite) as error:
         run(tmp_path, model, max_bad_losses=2, rank=0)
     message = str(error.value)
-    assert "loss nan at update 2, rank 0" in message
+    assert "loss nan at step 2, rank 0" in message
     assert "first layer whose output is not finite: 1" in message
     assert all(np.isfinite(value).all() for value in weights(model).values())
     batch = np.load(tmp_path / "bad_batch_rank0.npz")
@@ -197,7 +254,7 @@ def test_gradients_that_stay_not_finite_stop_the_run_too(tmp_path):
     before = weights(model)
     with pytest.raises(NotFinite, match="this rank's loss is finite: its gradients are not") as error:
         run(tmp_path, model)
-    assert "at update 2, rank 0" in str(error.value)  # the third in a row
+    assert "at step 2, rank 0" in str(error.value)  # the third in a row
     assert largest_difference(before, weights(model)) == 0
 
 
@@ -210,8 +267,8 @@ def test_a_stop_that_comes_during_evaluation_is_saved(tmp_path):
 
     stop = dict(validate=validate, should_stop=lambda: bool(asked), save_freq=5)
     _, _, progress, done, calls = run(tmp_path, model, **stop)
-    assert not done and calls["save"] == [progress.as_dict()]
-    assert (progress.epoch, progress.update) == (1, 6)
+    assert not done and calls["save"] == [dataclasses.asdict(progress)]
+    assert (progress.epoch, progress.step) == (1, 6)
 
 
 def test_the_first_bad_layer_is_named():
@@ -247,21 +304,21 @@ def test_accuracy_counts_every_image_once_and_masks_the_rest(size):
 
 def test_the_log_survives_a_kill_and_a_resume(tmp_path):
     log = RunLog(tmp_path, visualdl=False, console=plain_console())
-    for update in (2, 4, 6):
-        log.scalars(update, epoch=1, loss=1.0 / update, lr=0.1)
+    for step in (2, 4, 6):
+        log.scalars(step, epoch=1, loss=1.0 / step, lr=0.1)
     log.scalars(6, epoch=1, top1=50.0)
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"update": 8, "lo')
-    assert [row["update"] for row in read_metrics(tmp_path)] == [2, 4, 6, 6]
-    log.rewind(update=6, epoch=0)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [2, 4, 6, 6]
+    log.rewind(step=6, epoch=0)
     assert [("top1" in row) for row in read_metrics(tmp_path)] == [False] * 3
-    log.rewind(update=4, epoch=0)
-    assert [json.loads(line)["update"] for line in (tmp_path / "metrics.jsonl").open()] == [2, 4]
+    log.rewind(step=4, epoch=0)
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()] == [2, 4]
 
 
 def test_other_ranks_write_nothing(tmp_path):
     log = RunLog(tmp_path / "run", rank=1)
-    log.say("hello")
+    log.info("hello")
     log.scalars(1, loss=1.0)
     log.rewind(0, 0)
     with log.bar("epoch", 3) as advance:
@@ -303,4 +360,4 @@ def test_a_broken_visualdl_does_not_end_a_run(tmp_path, capsys):
     log.scalars(1, loss=0.5)
     log.scalars(2, loss=0.4)
     assert log.board is None and len(read_metrics(tmp_path)) == 2
-    assert "left out from here on" in capsys.readouterr().out
+    assert "not used from here on" in capsys.readouterr().out

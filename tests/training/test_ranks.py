@@ -59,7 +59,7 @@ def test_two_ranks_of_a_batch_equal_one_rank_of_two(results):
     one, two = (np.load(results / f"{ranks}.npz") for ranks in (1, 2))
     assert set(one.files) == set(two.files)
     for name in one.files:
-        # float64, ten updates; sums are made in another order
+        # float64, ten steps; sums are made in another order
         np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-9, err_msg=name)
 
 
@@ -131,25 +131,25 @@ def test_only_one_rank_writes_and_the_run_is_that_of_one_rank(two_ranks, tmp_pat
         lines = (output / "metrics.jsonl").read_text().splitlines()
         rows.append([row for row in map(json.loads, lines) if "top1" in row])
         assert len(rows[-1]) == 2
-        assert len(list((output / "checkpoints").glob("update_*"))) == 2
+        assert len(list((output / "checkpoints").glob("step_*"))) == 2
         log = (output / "train.log").read_text()
         assert f"{ranks} x cpu" in log and log.count("epoch 1:") == 1
     for two, one in zip(*rows):
         # float32: the runs drift apart by rounding; one image is 0.27%
-        assert abs(two["top1"] - one["top1"]) < 1.5 and two["update"] == one["update"]
+        assert abs(two["top1"] - one["top1"]) < 1.5 and two["step"] == one["step"]
 
 
 def test_one_rank_goes_on_where_two_have_been(two_ranks, tmp_path, capsys):
-    """The same images an update and nothing drawn by rank: allowed, and the same up to rounding."""
+    """The same images per step and nothing drawn by rank: allowed, and the same up to rounding."""
     cfg, folder = two_ranks
     copy = tmp_path / "copy"
     shutil.copytree(run_folder(folder), run_folder(copy), symlinks=True)
-    newest = sorted((run_folder(copy) / "checkpoints").glob("update_*"))[-1]
+    newest = sorted((run_folder(copy) / "checkpoints").glob("step_*"))[-1]
     shutil.rmtree(newest)
     call = ["--cfg", str(cfg), "--output", str(copy)]
     assert train_paddle.main(call) == 2
     err = capsys.readouterr().err
-    assert "ranks: 2 -> 1, and with them the images of an update: 128 -> 64" in err and "start 2 ranks" in err
+    assert "ranks: 2 -> 1, and with them the images per step: 128 -> 64" in err and "start 2 ranks" in err
     assert train_paddle.main([*call, "--batch-size", "128"]) == 0
     assert "resumed from" in capsys.readouterr().out
     ours, theirs = (
@@ -173,7 +173,7 @@ def test_max_restart_goes_on_from_the_last_checkpoint(two_ranks, tmp_path):
     )
     assert done.returncode == 0 and marker.exists(), done.stdout[-3000:]
     log = (run_folder(tmp_path) / "train.log").read_text()
-    assert log.count("resumed from") == 1 and "update_00000006: epoch 0, update 6" in log
+    assert log.count("resumed from") == 1 and "step_00000006: epoch 0, step 6" in log
     assert last_files(tmp_path) == last_files(folder)
 
 

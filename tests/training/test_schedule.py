@@ -1,4 +1,4 @@
-"""Learning rates against timm's schedulers, update by update."""
+"""Learning rates against timm's schedulers, step by step."""
 
 import pytest
 
@@ -14,7 +14,7 @@ COOLDOWN = 3  # epochs beyond the schedule
 
 
 def rates_of_timm(scheduler_class, recipe, **arguments):
-    """The rate of every update when the scheduler is told of each one after it was made."""
+    """The rate of every step when the scheduler is told of each one after it was made."""
     import torch
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=recipe["base"])
@@ -27,15 +27,15 @@ def rates_of_timm(scheduler_class, recipe, **arguments):
         **arguments,
     )
     rates = []
-    for update in range((recipe["epochs"] + COOLDOWN) * PER_EPOCH):
+    for step in range((recipe["epochs"] + COOLDOWN) * PER_EPOCH):
         rates.append(optimizer.param_groups[0]["lr"])
-        scheduler.step_update(update)
+        scheduler.step_update(step)
     return rates
 
 
 def ours(name, recipe, **arguments):
-    rate = make_schedule(name, **recipe, updates_per_epoch=PER_EPOCH, **arguments)
-    return [rate(update) for update in range((recipe["epochs"] + COOLDOWN) * PER_EPOCH)]
+    rate = make_schedule(name, **recipe, steps_per_epoch=PER_EPOCH, **arguments)
+    return [rate(step) for step in range((recipe["epochs"] + COOLDOWN) * PER_EPOCH)]
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -59,7 +59,7 @@ def test_step_equals_timm(recipe):
     assert ours("step", recipe, decay_epochs=3, decay_rate=0.2) == theirs
 
 
-def test_the_first_update_and_the_one_after_use_the_same_clock():
+def test_the_first_step_and_the_one_after_use_the_same_clock():
     rates = ours("cosine", RECIPES["default"])
     assert rates[0] == rates[1] == 5e-7 < rates[2]
 

@@ -1,4 +1,4 @@
-"""train_paddle.py under the launcher, for test_ranks.py: rank 1 is killed in its eighth update, once."""
+"""train_paddle.py under the launcher, for test_ranks.py: rank 1 is killed in its eighth step, once."""
 
 import os
 import signal
@@ -8,9 +8,9 @@ from pathlib import Path
 import paddle.distributed as dist
 
 import train_paddle
-from paddle_inline.training import loop as fit
+from paddle_inline.training import loop
 
-marker, step, done = Path(sys.argv[1]), fit.train_step, []
+marker, step, done = Path(sys.argv[1]), loop.train_step, []
 
 
 def deadly(*args, **kwargs):
@@ -21,5 +21,5 @@ def deadly(*args, **kwargs):
     return step(*args, **kwargs)
 
 
-fit.train_step = deadly
+loop.train_step = deadly
 sys.exit(train_paddle.main(sys.argv[2:]))

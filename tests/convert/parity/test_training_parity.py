@@ -47,7 +47,7 @@ def batches(updates=UPDATES):
 
 def run_paddle(model, updates):
     optimizer = make_optimizer("adamw", model, decay_groups(model, DECAY))
-    schedule = make_schedule("cosine", **RATES, epochs=5, warmup_epochs=1, updates_per_epoch=10)
+    schedule = make_schedule("cosine", **RATES, epochs=5, warmup_epochs=1, steps_per_epoch=10)
     mixup, ema = Mixup(10, smoothing=SMOOTHING), Ema(model, AVERAGE)
     losses = []
     for update, (pixels, labels) in enumerate(batches(updates)):

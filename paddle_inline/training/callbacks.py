@@ -1,0 +1,182 @@
+"""What a training run does besides training: `fit` tells callbacks what has happened, and they ask it to stop."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
+
+import paddle
+
+from ..utils.timing import peak_memory
+from .log import RunLog, duration
+from .state import Progress
+
+if TYPE_CHECKING:
+    from .evaluate import Accuracy
+
+
+class StepResult(NamedTuple):
+    """One optimizer step, as callbacks are told of it."""
+
+    loss: float  # mean over the step's batches of this rank
+    grad_norm: float  # global norm of the gradients before clipping
+    rate: float  # learning rate
+    images: int  # of all ranks
+    waited: float  # seconds for the data loader
+
+
+class Callback:
+    """What `fit` calls, in this order; a callback overrides what it needs.
+
+    `fit` calls every rank's callbacks: one that writes files is given to rank 0 alone. `progress` is the run's
+    own and not to be changed.
+    """
+
+    def on_epoch_start(self, progress: Progress) -> None:
+        """An epoch begins, or goes on where `progress.step` is."""
+
+    def on_bad_step(self, progress: Progress, step: StepResult) -> None:
+        """A loss or gradient is not finite; the weights were left as they are. `progress.step` is this step."""
+
+    def on_step_end(self, progress: Progress, step: StepResult) -> None:
+        """A step is done, `progress.step` in all."""
+
+    def on_evaluation(
+        self, progress: Progress, accuracy: Accuracy, averaged: Accuracy | None, improved: tuple[str, ...]
+    ) -> None:
+        """An epoch has ended with these accuracies.
+
+        Args:
+            averaged: of the averaged weights, where an average is kept.
+            improved: which are the best so far: "model", "ema".
+        """
+
+    def on_checkpoint(self, progress: Progress) -> None:
+        """A checkpoint is due."""
+
+    def should_stop(self) -> bool:
+        """Whether the run is to end after the present step, with a checkpoint; asked after every step."""
+        return False
+
+    def on_stop(self, progress: Progress) -> None:
+        """The run ends before its last epoch, as it was asked to; its checkpoint is saved."""
+
+    def on_end(self) -> None:
+        """`fit` ends, by an exception too."""
+
+
+class StopOnRequest(Callback):
+    """Ends a run on SIGTERM, or after so many epochs.
+
+    Args:
+        progress: the run's.
+        after: epochs after which the run is to end for now; None: none.
+    """
+
+    def __init__(self, progress: Progress, after: int | None = None) -> None:
+        self.progress, self.after, self.requested = progress, after, False
+        signal.signal(signal.SIGTERM, self._request)
+
+    def _request(self, number, frame):
+        self.requested = True
+
+    def should_stop(self) -> bool:
+        return self.requested or (self.after is not None and self.progress.epoch >= self.after)
+
+
+class LogProgress(Callback):
+    """Writes the progress bar, the log's lines, metrics.jsonl and VisualDL's curves.
+
+    Args:
+        epochs, steps_per_epoch: of the whole run.
+        print_freq: steps between two lines of the log and two rows of metrics.jsonl.
+        model, histogram_freq: epochs between histograms of all the model's weights in VisualDL; 0: none.
+    """
+
+    def __init__(
+        self,
+        log: RunLog,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        print_freq: int = 10,
+        model: paddle.nn.Layer | None = None,
+        histogram_freq: int = 0,
+    ) -> None:
+        self.log, self.epochs, self.steps_per_epoch = log, epochs, steps_per_epoch
+        self.print_freq, self.model, self.histogram_freq = print_freq, model, histogram_freq
+        self.bar = ExitStack()
+
+    def on_epoch_start(self, progress: Progress) -> None:
+        self.first, self.started, self.images, self.waited = progress.step, time.perf_counter(), 0, 0.0
+        self.title = f"epoch {progress.epoch + 1}/{self.epochs}"
+        self.advance = self.bar.enter_context(self.log.bar(self.title, self.steps_per_epoch))
+        self.advance(progress.step - progress.epoch * self.steps_per_epoch)
+
+    def on_bad_step(self, progress: Progress, step: StepResult) -> None:
+        self.log.info(
+            f"loss {step.loss}, gradient norm {step.grad_norm} at step {progress.step}: not finite; "
+            "the step is skipped"
+        )
+
+    def on_step_end(self, progress: Progress, step: StepResult) -> None:
+        self.images += step.images
+        self.waited += step.waited
+        seconds = time.perf_counter() - self.started
+        speed = self.images / seconds
+        self.advance(1, loss=f"{step.loss:.4f}", lr=f"{step.rate:.2e}", **{"images/s": f"{speed:.0f}"})
+        number = progress.step - progress.epoch * self.steps_per_epoch
+        if progress.step % self.print_freq and number != self.steps_per_epoch:
+            return
+        done = progress.step - self.first
+        self.log.scalars(
+            progress.step,
+            epoch=progress.epoch + 1,
+            loss=step.loss,
+            lr=step.rate,
+            grad_norm=step.grad_norm,
+            images_per_s=round(speed, 1),
+            reader_s=round(self.waited / done, 4),
+            memory_mb=memory_mb(),
+        )
+        if not self.log.console.is_terminal:
+            left = (self.epochs * self.steps_per_epoch - progress.step) / done * seconds
+            self.log.info(
+                f"{self.title}  {number}/{self.steps_per_epoch}  loss {step.loss:.4f}  lr {step.rate:.3e}"
+                f"  norm {step.grad_norm:.3f}  {speed:.1f} images/s  left {duration(left)}"
+            )
+
+    def on_evaluation(
+        self, progress: Progress, accuracy: Accuracy, averaged: Accuracy | None, improved: tuple[str, ...]
+    ) -> None:
+        self.bar.close()
+        row = dict(epoch=progress.epoch, top1=accuracy.top1, top5=accuracy.top5)
+        row.update(bad_images=progress.bad_images, bad_held_out_images=accuracy.bad)
+        text = f"epoch {progress.epoch}: {accuracy}; best {progress.best_top1:.2f}% (epoch {progress.best_epoch})"
+        if averaged is not None:
+            row.update(ema_top1=averaged.top1, ema_top5=averaged.top5)
+            text += f"; averaged weights {averaged.top1:.2f}%, best {progress.best_ema_top1:.2f}%"
+        if progress.bad_images:
+            text += f"; {progress.bad_images} training images could not be read and were replaced"
+        self.log.scalars(progress.step, **row)
+        self.log.info(text)
+        if self.histogram_freq and progress.epoch % self.histogram_freq == 0:
+            self.log.histograms(progress.step, self.model)
+
+    def on_stop(self, progress: Progress) -> None:
+        self.bar.close()
+        self.log.info(
+            f"Stopping on request; checkpoint saved at step {progress.step}. Continue with --resume auto"
+        )
+
+    def on_end(self) -> None:
+        self.bar.close()
+
+
+def memory_mb() -> float:
+    """Return the peak memory of this process in MiB: the GPU's where there is one, else its own."""
+    if paddle.device.is_compiled_with_cuda() and paddle.device.get_device().startswith("gpu"):
+        return round(paddle.device.cuda.max_memory_allocated() / 2**20, 1)
+    return round(peak_memory() or 0, 1)
