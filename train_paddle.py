@@ -26,7 +26,7 @@ from paddle_inline import load_weights  # noqa: E402
 from paddle_inline.config import load as settings  # noqa: E402
 from paddle_inline.data.loaders import BadImage  # noqa: E402
 from paddle_inline.training import build, checkpoint, distributed, failure, report  # noqa: E402
-from paddle_inline.training.callbacks import LogProgress, StopOnRequest  # noqa: E402
+from paddle_inline.training.callbacks import Callback, LogProgress, StopOnRequest  # noqa: E402
 from paddle_inline.training.diagnose import NotFinite  # noqa: E402
 from paddle_inline.training.evaluate import evaluate, forward_speed  # noqa: E402
 from paddle_inline.training.log import RunLog, make_folder  # noqa: E402
@@ -35,7 +35,7 @@ from paddle_inline.training.resume import CheckpointManager, archive_previous_ru
 from paddle_inline.utils.errors import UserError  # noqa: E402
 
 
-def parse(argv=None):
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line: the flags that users of the authors' code know, and Paddle's spellings."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -65,7 +65,7 @@ def parse(argv=None):
     return parser.parse_args(argv)
 
 
-def configure(args):
+def configure(args: argparse.Namespace) -> settings.Config:
     """Read the settings of the file, the options and the flags, the flags last; notes go to `args.notes`."""
     flags = {
         "data.data_path": args.data_path,
@@ -87,17 +87,16 @@ def configure(args):
     return settings.load_config(args.cfg, args.opts, [*args.o, *given], notes=args.notes)
 
 
-def train(config, args) -> int:
+def train(config: settings.Config, args: argparse.Namespace) -> int:
     """Train from the beginning or a checkpoint to the end."""
     rank, world = distributed.start()
     with failure.reported(build.run_folder(config), rank, world):
         return train_rank(config, args, rank, world)
 
 
-def train_rank(config, args, rank, world) -> int:
+def train_rank(config: settings.Config, args: argparse.Namespace, rank: int, world: int) -> int:
     """Do one rank's part of `train`."""
-    run = build.build_run(config, rank, world)
-    folder = build.run_folder(config)
+    run, folder = build.build_run(config, rank, world), build.run_folder(config)
     requested = config.model.resume or ("auto" if config.train.auto_resume else "")
     if requested not in ("", "auto"):
         requested = str(checkpoint.find_checkpoint(requested))  # refused before anything is written
@@ -107,8 +106,6 @@ def train_rank(config, args, rank, world) -> int:
     log = RunLog(folder, rank=rank, visualdl=config.visualdl)
     if archived:
         log.info(f"an earlier run was here: it is now in {archived} (--resume auto would have continued it)")
-    for note in args.notes:
-        log.info(note)
 
     model = run.components.model
     manager = CheckpointManager(
@@ -118,45 +115,31 @@ def train_rank(config, args, rank, world) -> int:
     progress = manager.resume(requested, log, rank_dependent=own, force=args.force)
     if rank == 0:
         (folder / "config.yaml").write_text(settings.to_yaml(config), encoding="utf-8")
-    for note in run.notes:
-        log.info(f"{config.model.pretrained}: {note}")
-    report.describe(
-        *(log, model, run.groups),
-        dataset=config.data.dataset,
-        source=run.train_source,
-        held_out=run.eval_source,
-        world=world,
-        images=run.images_per_step,
-        amp_level=config.amp.level,
-        tuned=TUNED,
-    )
+    for note in (*args.notes, *run.notes):
+        log.info(note)
+    report.describe(log, run, dataset=config.data.dataset, amp_level=config.amp.level, tuned=TUNED)
 
-    shown = {"mean": config.data.mean, "std": config.data.std}
+    mean, std = config.data.mean, config.data.std
     if rank == 0 and progress.step == 0:
-        report.show_samples(log, run.components.load(0, 0), run.train_source.classes, **shown)
-    lines = LogProgress(
-        log,
-        epochs=run.options.epochs,
-        steps_per_epoch=run.options.steps_per_epoch,
-        print_freq=config.print_freq,
-        model=model,
-        histogram_freq=config.histogram_freq,
-    )
-    callbacks = [*([manager] if rank == 0 else []), lines, StopOnRequest(progress, args.stop_after)]
+        report.show_samples(log, run.components.load(0, 0), run.train_source.classes, mean=mean, std=std)
+    frequencies = {"print_freq": config.print_freq, "histogram_freq": config.histogram_freq}
+    callbacks: list[Callback] = [
+        LogProgress(log, run.options, model, **frequencies),
+        StopOnRequest(progress, args.stop_after),
+    ]
+    if rank == 0:
+        callbacks.insert(0, manager)
     started = time.perf_counter()
     finished = fit(run.components, progress, run.options, callbacks)
     if rank == 0:
         if finished:
             manager.save_final()
-        seconds = time.perf_counter() - started
-        report.finish(
-            *(log, model, progress, run.eval_loader, run.eval_source.classes), seconds=seconds, **shown
-        )
+        report.finish(log, run, progress, mean=mean, std=std, seconds=time.perf_counter() - started)
     log.close()
     return 0
 
 
-def only_evaluate(config) -> int:
+def only_evaluate(config: settings.Config) -> int:
     """Print the accuracy of given weights over the held-out images."""
     rank, world = distributed.start()
     source, loader = build.build_eval(config, rank, world)
@@ -165,7 +148,7 @@ def only_evaluate(config) -> int:
     if not weights:
         raise UserError("--eval needs weights: give --pretrained FILE, or --resume CHECKPOINT")
     if Path(weights).is_dir():
-        weights = checkpoint.find_checkpoint(weights) / "model.pdparams"
+        weights = str(checkpoint.find_checkpoint(weights) / "model.pdparams")
     load_weights(model, weights)
     accuracy = evaluate(model, loader, world=world, amp=build.amp_arguments(config))
     if rank == 0:
@@ -173,7 +156,7 @@ def only_evaluate(config) -> int:
     return 0
 
 
-def throughput(config) -> int:
+def throughput(config: settings.Config) -> int:
     """Print the images per second of the forward pass, on random images."""
     model = build.build_model(config, config.model.num_classes or 1000)
     side, batch = config.data.img_size, config.data.batch_size
@@ -183,7 +166,7 @@ def throughput(config) -> int:
     return 0
 
 
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run the program.
 
     Returns:

@@ -194,7 +194,7 @@ def paddle_slots(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return slots in `optimizer_state`'s form; a parameter that PyTorch never updated has zero moments, no step."""
     betas = {name: group.get("betas", DEFAULTS["betas"]) for group in groups for name in group["names"]}
-    result = {}
+    result: dict[str, dict[str, np.ndarray]] = {}
     for (theirs, ours, turned), parameter in _pairs(model):
         zero = np.zeros(tuple(parameter.shape)[:: -1 if turned else 1])
         slot = slots.get(theirs, {"step": 0, "exp_avg": zero, "exp_avg_sq": zero})
@@ -249,7 +249,8 @@ def torch_optimizer(
     """Return the state dict of a torch.optim.AdamW over these groups."""
     import torch
 
-    numbers, parts = {}, []
+    numbers: dict[str, int] = {}
+    parts = []
     for group in groups:
         first = len(numbers)
         numbers.update({name: first + i for i, name in enumerate(group["names"])})

@@ -113,6 +113,7 @@ def state_of(
     contents: dict[str, Any], opened: Opened, groups: list[dict[str, Any]], adam_steps: int
 ) -> TrainingState:
     """Return the state of the converted run."""
+    identity: Any = opened.identity
     done, step, exact = position(contents, adam_steps)
     best = contents.get("max_accuracy", contents.get("metric"))
     progress = Progress(
@@ -123,8 +124,8 @@ def state_of(
     )
     epochs = entries(entries(contents.get("config")).get("train")).get("epochs")
     return TrainingState(
-        model=opened.identity.name,
-        overrides=opened.identity.overrides,
+        model=identity.name,
+        overrides=identity.overrides,
         progress=progress,
         rate=_number(groups[0].get("lr"), 0.0),
         steps_per_epoch=step // done if done and exact else None,

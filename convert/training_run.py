@@ -95,7 +95,8 @@ def training_to_paddle(
     state = state_of(contents, opened, groups, max((slot["step"] for slot in slots.values()), default=0))
     if options.verify:
         found = check_forward(identity, arrays, torch_side(arrays, model, opened.counters))
-        state.origin = replace(state.origin, verification=found)
+        if state.origin is not None:
+            state.origin = replace(state.origin, verification=found)
         log(f"verified: {found['text']}")
     try:
         made = save_checkpoint(
@@ -141,9 +142,9 @@ def training_to_torch(
     import torch_ref
 
     _refuse_changes(options)
-    output = check_output(output, "torch")
-    if output.suffix == ".safetensors":
-        raise UserError(f"output {output}: safetensors hold no training state; let it end in .pth")
+    target = check_output(output, "torch")
+    if target.suffix == ".safetensors":
+        raise UserError(f"output {target}: safetensors hold no training state; let it end in .pth")
     model, optimizer, ema, state = _open_run(folder)
     progress = state.progress
     log(f"{folder}: {model.name}, step {progress.step}, epoch {progress.epoch}")
@@ -162,11 +163,11 @@ def training_to_torch(
         contents["state_dict_ema"] = _torch_weights(model, ema.average, counters)
         if "max_accuracy" in contents:
             contents["max_accuracy_e"] = max(progress.best_ema_top1, 0.0)
-    with atomic(output) as temporary:
+    with atomic(target) as temporary:
         torch.save(contents, temporary)
         facts = {
             "source": {"folder": str(folder), "sha256": sha256(Path(folder) / SUMS), "of": SUMS},
-            "output": {"name": output.name, "bytes": temporary.stat().st_size, "sha256": sha256(temporary)},
+            "output": {"name": target.name, "bytes": temporary.stat().st_size, "sha256": sha256(temporary)},
             "model": model.name,
             "overrides": state.overrides,
             "verification": {"done": False, "why": "--no-verify"},
@@ -175,10 +176,10 @@ def training_to_torch(
         if options.verify:
             facts["verification"] = _check_torch_file(temporary, model, state, order, slots)
             log(f"verified: {facts['verification']['text']}")
-        sidecar_of(output).unlink(missing_ok=True)  # better none than that of another file
-    write_sidecar(output, facts)
+        sidecar_of(target).unlink(missing_ok=True)  # better none than that of another file
+    write_sidecar(target, facts)
     log(f"{len(slots)} pairs of moments in {len(groups)} groups")
-    return output
+    return target
 
 
 def _refuse_changes(options):

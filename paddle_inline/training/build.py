@@ -63,7 +63,8 @@ def build_run(config: Config, rank: int, world: int) -> Run:
     groups = decay_groups(model, train.weight_decay)
     amp = amp_arguments(config)
     model, optimizer, scaler = build_optimizer(config, model, groups, amp)
-    notes = load_adapted(model, config.model.pretrained) if config.model.pretrained else []
+    pretrained = config.model.pretrained
+    notes = load_adapted(model, pretrained) if pretrained else []
     ema = build_ema(config, model, images)
     if train.sync_bn:
         synchronise(model, world)
@@ -101,7 +102,17 @@ def build_run(config: Config, rank: int, world: int) -> Run:
         config=to_dict(config),
         classes=list(source.classes),
     )
-    return Run(components, options, state, groups, source, eval_source, eval_loader, images, notes)
+    return Run(
+        components,
+        options,
+        state,
+        groups,
+        source,
+        eval_source,
+        eval_loader,
+        images,
+        [f"{pretrained}: {note}" for note in notes],
+    )
 
 
 def run_folder(config: Config) -> Path:
@@ -159,8 +170,8 @@ def build_train(config: Config, rank: int, world: int) -> tuple[Any, Callable[[i
         mean=data.mean,
         std=data.std,
         interpolation=data.interpolation,
-        scale=aug.scale,
-        ratio=aug.ratio,
+        scale=(aug.scale[0], aug.scale[1]),
+        ratio=(aug.ratio[0], aug.ratio[1]),
         hflip=aug.hflip,
         rotation=aug.rotation,
         color_jitter=aug.color_jitter,
@@ -225,9 +236,10 @@ def build_optimizer(
     config: Config, model: paddle.nn.Layer, groups: list[Group], amp: dict[str, Any] | None
 ) -> tuple[paddle.nn.Layer, paddle.optimizer.Optimizer, paddle.amp.GradScaler | None]:
     """Build (model, optimizer, loss scaler or None); under O2 the model's weights become 16-bit ones."""
-    chosen, half = config.train.optimizer, bool(amp) and amp["level"] == "O2"
+    chosen, precision = config.train.optimizer, amp or {"level": "O0", "dtype": None}
+    half = precision["level"] == "O2"
     if half:
-        model = paddle.amp.decorate(models=model, level="O2", dtype=amp["dtype"])
+        model = paddle.amp.decorate(models=model, level="O2", dtype=precision["dtype"])
     optimizer = make_optimizer(
         chosen.name,
         model,
@@ -237,7 +249,7 @@ def build_optimizer(
         momentum=chosen.momentum,
         multi_precision=half,
     )
-    scaled_loss = amp and amp["dtype"] == "float16"
+    scaled_loss = precision["dtype"] == "float16"
     return model, optimizer, paddle.amp.GradScaler(init_loss_scaling=2.0**16) if scaled_loss else None
 
 

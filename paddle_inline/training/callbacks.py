@@ -15,6 +15,7 @@ from .state import Progress
 
 if TYPE_CHECKING:
     from .evaluate import Accuracy
+    from .loop import FitOptions
 
 
 class StepResult(NamedTuple):
@@ -90,23 +91,24 @@ class LogProgress(Callback):
     """Writes the progress bar, the log's lines, metrics.jsonl and VisualDL's curves.
 
     Args:
-        epochs, steps_per_epoch: of the whole run.
+        options: of the run.
+        model: whose weights' histograms are shown.
         print_freq: steps between two lines of the log and two rows of metrics.jsonl.
-        model, histogram_freq: epochs between histograms of all the model's weights in VisualDL; 0: none.
+        histogram_freq: epochs between histograms of all weights in VisualDL; 0: none.
     """
 
     def __init__(
         self,
         log: RunLog,
+        options: FitOptions,
+        model: paddle.nn.Layer,
         *,
-        epochs: int,
-        steps_per_epoch: int,
         print_freq: int = 10,
-        model: paddle.nn.Layer | None = None,
         histogram_freq: int = 0,
     ) -> None:
-        self.log, self.epochs, self.steps_per_epoch = log, epochs, steps_per_epoch
-        self.print_freq, self.model, self.histogram_freq = print_freq, model, histogram_freq
+        self.log, self.model = log, model
+        self.epochs, self.steps_per_epoch = options.epochs, options.steps_per_epoch
+        self.print_freq, self.histogram_freq = print_freq, histogram_freq
         self.bar = ExitStack()
 
     def on_epoch_start(self, progress: Progress) -> None:

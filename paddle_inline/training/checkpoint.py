@@ -44,11 +44,9 @@ class CheckpointError(UserError):
 
 
 def save_weights(path: str | os.PathLike[str], weights: dict[str, Any], description: dict) -> None:
-    """Write {name: tensor} as a `.pdparams` file, whole or not at all.
+    """Write a state dict as a `.pdparams` file, whole or not at all; its folder is made if needed.
 
     Args:
-        path: of the file; its folder is made if needed.
-        weights: a state dict. Stored as arrays by name, so the same weights give the same bytes.
         description: see `write_weights`.
 
     Raises:
@@ -75,8 +73,7 @@ def write_weights(path: Path, arrays: dict[str, np.ndarray], description: dict) 
     """Write arrays by name as a `.pdparams` file that says which model they are of.
 
     Args:
-        path: of the file.
-        arrays: by the names of the model's state dict.
+        arrays: by the names of the model's state dict; the same weights give the same bytes.
         description: {"model": name, "overrides": {...}}, a line of JSON behind the pickle, which
             `paddle.load` does not see.
     """
@@ -200,15 +197,12 @@ def check_checkpoint(folder: str | os.PathLike[str]) -> TrainingState:
 
 
 def newest_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path | None, list[str]]:
-    """Find the newest valid checkpoint of a run, and why each newer one was passed over.
-
-    Args:
-        folder: of a run's checkpoints; need not exist.
+    """Find the newest valid checkpoint in a folder, which need not exist, and why newer ones were passed over.
 
     Returns:
         (path or None, messages).
     """
-    skipped = []
+    skipped: list[str] = []
     for candidate in reversed(checkpoints_in(folder)):
         try:
             check_checkpoint(candidate)

@@ -59,7 +59,8 @@ def first_bad_layer(
     model: paddle.nn.Layer, images: paddle.Tensor, amp: dict[str, Any] | None = None
 ) -> str | None:
     """The name of the sublayer, in order of completion, whose output is the first not finite."""
-    found, handles = [], []
+    found: list[str] = []
+    handles = []
 
     def watch(name):
         def hook(layer, inputs, output):

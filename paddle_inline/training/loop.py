@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -32,10 +32,9 @@ class Components:
     model: paddle.nn.Layer  # whose weights are trained
     net: paddle.nn.Layer  # the same, wrapped for several ranks
     optimizer: paddle.optimizer.Optimizer
-    load: Callable[
-        [int, int], Iterable
-    ]  # (epoch, batches to skip) -> batches (images [B, C, H, W], labels [B]);
-    # may count in `.bad` the images that could not be read
+    # (epoch, batches to skip) -> batches (images [B, C, H, W], labels [B]); may count in `.bad` the images that
+    # could not be read
+    load: Callable[[int, int], Any]
     loss_fn: Callable  # (logits, labels or targets) -> a scalar tensor
     schedule: Callable[[int], float]  # step -> learning rate
     validate: Callable[[], Accuracy]  # of the model's present weights over the held-out images
@@ -78,6 +77,7 @@ def fit(run: Components, progress: Progress, options: FitOptions, callbacks: Seq
         NotFinite: after `max_bad_losses` losses or gradients in a row that are not finite.
     """
     bad_steps, per_epoch = 0, options.steps_per_epoch
+    modifiers: dict[str, Any] = dict(clip=options.clip, scaler=run.scaler, amp=options.amp)
     with _notifier(callbacks) as notify:
         while progress.epoch < options.epochs:
             begin, end = progress.epoch * per_epoch, (progress.epoch + 1) * per_epoch
@@ -88,10 +88,7 @@ def fit(run: Components, progress: Progress, options: FitOptions, callbacks: Seq
             while progress.step < end:
                 micro, waited = _next_batches(run, batches, progress.step, options)
                 rate = run.schedule(progress.step)
-                loss, norm = train_step(
-                    *(run.net, run.optimizer, micro, run.loss_fn, rate),
-                    **dict(clip=options.clip, scaler=run.scaler, amp=options.amp),
-                )
+                loss, norm = train_step(run.net, run.optimizer, micro, run.loss_fn, rate, **modifiers)
                 images = options.world * sum(images.shape[0] for images, _ in micro)
                 result = StepResult(loss, norm, rate, images, waited)
                 # (A loss scaler meets gradients that are not finite now and then, and lowers its scale.)

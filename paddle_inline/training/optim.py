@@ -8,7 +8,7 @@ silently. Here state is read and written as {parameter's name in the model: {slo
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
@@ -73,7 +73,7 @@ def make_optimizer(
     if sorted(grouped) != sorted(trainable):
         odd = sorted(set(grouped) ^ set(trainable)) or "repeated names"
         raise ValueError(f"the optimizer's groups do not match the model's parameters: {odd}")
-    settings = [
+    settings: list[dict[str, Any]] = [
         {"params": [parameters[n] for n in group.names], "weight_decay": group.weight_decay}
         for group in groups
     ]

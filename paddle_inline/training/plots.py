@@ -123,5 +123,4 @@ def predictions(
 
 def denormalise(images: Any, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """Return normalised images [n, 3, H, W] as an array of 0..1."""
-    mean, std = (np.reshape(values, (1, 3, 1, 1)) for values in (mean, std))
-    return np.asarray(images) * std + mean
+    return np.asarray(images) * np.reshape(std, (1, 3, 1, 1)) + np.reshape(mean, (1, 3, 1, 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
@@ -13,40 +13,28 @@ from PIL import Image
 from ..data.loaders import Loader, collate
 from . import plots
 from .log import RunLog, duration
-from .optim import Group
 from .state import Progress
 
+if TYPE_CHECKING:
+    from .build import Run
 
-def describe(
-    log: RunLog,
-    model: paddle.nn.Layer,
-    groups: Sequence[Group],
-    *,
-    dataset: str,
-    source: Any,
-    held_out: Any,
-    world: int,
-    images: int,
-    amp_level: str,
-    tuned: dict[str, str],
-) -> None:
+
+def describe(log: RunLog, run: Run, *, dataset: str, amp_level: str, tuned: dict[str, str]) -> None:
     """Log what is trained, on what data and how.
 
     Args:
-        groups: of `decay_groups`.
-        source, held_out: the training and held-out images.
-        world: number of ranks.
-        images: per step.
+        dataset: its name.
         amp_level: as it was asked for.
         tuned: the environment variables that `tune_cpu` has set.
     """
-    count, device = sum(p.size for p in model.parameters()), paddle.device.get_device()
-    log.info(f"{model.name}: {count / 1e6:.3f} M parameters, {world} x {device}")
+    model, device = run.components.model, paddle.device.get_device()
+    count = sum(p.size for p in model.parameters())
+    log.info(f"{model.name}: {count / 1e6:.3f} M parameters, {run.options.world} x {device}")
     log.info(
-        f"{dataset}: {len(source)} training and {len(held_out)} held-out images, "
-        f"{len(source.classes)} classes, {images} images per step"
+        f"{dataset}: {len(run.train_source)} training and {len(run.eval_source)} held-out images, "
+        f"{len(run.train_source.classes)} classes, {run.images_per_step} images per step"
     )
-    for group in groups:
+    for group in run.groups:
         log.info(f"weight decay {group.weight_decay:g}: {len(group.names)} tensors, {group.rule}:")
         log.info(f"  {', '.join(name_patterns(group.names))}")
     if amp_level != "O0" and device == "cpu":
@@ -88,10 +76,8 @@ def show_samples(
 
 def finish(
     log: RunLog,
-    model: paddle.nn.Layer,
+    run: Run,
     progress: Progress,
-    loader: Loader,
-    classes: Sequence[str],
     *,
     mean: Sequence[float],
     std: Sequence[float],
@@ -101,15 +87,16 @@ def finish(
     """Write a run's figures and its last lines.
 
     Args:
-        loader: of held-out images, the first of which are shown with the model's predictions.
-        classes: their names.
+        mean, std: of the channels, with which images are normalised.
         seconds: that the run took.
+        count: held-out images shown with the model's predictions.
     """
     try:
         plots.learning_curves(log.folder, log.folder / "curves.png")
-        images, labels = (part[:count] for part in next(iter(loader)))
+        images, labels = (part[:count] for part in next(iter(run.eval_loader)))
         path = log.folder / "predictions.png"
-        plots.predictions(model, images, labels, classes, path, mean=mean, std=std)
+        classes = run.eval_source.classes
+        plots.predictions(run.components.model, images, labels, classes, path, mean=mean, std=std)
     except ImportError as error:
         log.info(f"no figures: {error}")
     best = f"best top-1 {progress.best_top1:.2f}% (epoch {progress.best_epoch})"

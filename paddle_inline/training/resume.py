@@ -88,7 +88,7 @@ class CheckpointManager(Callback):
         """Write the weights that are the best so far."""
         if "model" in improved:
             self._save("best")
-        if "ema" in improved:
+        if "ema" in improved and self.run.ema is not None:
             self._save_weights("best_model_ema", self.run.ema.average)
 
     def save_final(self) -> None:
@@ -196,7 +196,7 @@ def check_same_run(
     if earlier.config is None:  # converted from PyTorch, without settings: the epochs must be as long
         check_position(earlier, now.steps_per_epoch)
         return
-    changed = [d for d in differences(earlier.config, now.config) if d.split(":")[0] not in FREE]
+    changed = [d for d in differences(earlier.config, now.config or {}) if d.split(":")[0] not in FREE]
     if earlier.world != now.world:
         before, after = _images_per_step(earlier), _images_per_step(now)
         share = ("data.batch_size", "train.accumulation_steps")

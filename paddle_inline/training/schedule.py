@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Callable
+from typing import Any, Callable
 
 
 def scaled(rate: float, images_per_step: int, reference: int | None = 512) -> float:
@@ -68,14 +68,14 @@ def make_schedule(
         base, warmup, floor: rates, already scaled to the batch.
         epochs: length of the schedule, warm-up included; afterwards the rate stays at `floor`.
     """
-    shared = dict(base=base, warmup=warmup, warmup_steps=warmup_epochs * steps_per_epoch)
+    shared: dict[str, Any] = dict(base=base, warmup=warmup, warmup_steps=warmup_epochs * steps_per_epoch)
     if name == "step":
-        rate = partial(
-            step_decay, **shared, decay_steps=decay_epochs * steps_per_epoch, decay_rate=decay_rate
-        )
+        shape: Callable[..., float] = step_decay
+        shared.update(decay_steps=decay_epochs * steps_per_epoch, decay_rate=decay_rate)
     else:
         shape = {"cosine": cosine, "linear": linear}[name]
-        rate = partial(shape, **shared, floor=floor, steps=epochs * steps_per_epoch)
+        shared.update(floor=floor, steps=epochs * steps_per_epoch)
+    rate = partial(shape, **shared)
     return lambda step: rate(max(step - 1, 0))
 
 

@@ -55,8 +55,8 @@ class TrainingState:
     overrides: dict[str, Any]
     progress: Progress = field(default_factory=Progress)
     rate: float = 0.0  # learning rate of the next step
-    steps_per_epoch: int | None = None
-    world: int | None = None  # number of ranks
+    steps_per_epoch: Any = None  # None: not known, of a converted run
+    world: Any = None  # number of ranks; None likewise
     config: dict[str, Any] | None = None  # the settings; None: converted, and not yet trained here
     classes: list[str] | None = None
     scaler: dict[str, Any] | None = None  # of `scaler_state`

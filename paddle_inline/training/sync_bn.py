@@ -50,9 +50,9 @@ def all_ranks(x: paddle.Tensor) -> tuple[int, paddle.Tensor, paddle.Tensor]:
     mean = x.mean(DIMS)
     squares = (x - _wide(mean)).square().sum(DIMS)
     count = paddle.full([1], x.shape[0] * x.shape[2] * x.shape[3], x.dtype)
-    parts: list = []
-    dist.all_gather(parts, paddle.concat([mean, squares, count]))
-    parts, channels = paddle.stack(parts), x.shape[1]
+    gathered: list[paddle.Tensor] = []
+    dist.all_gather(gathered, paddle.concat([mean, squares, count]))
+    parts, channels = paddle.stack(gathered), x.shape[1]
     means, counts = parts[:, :channels], parts[:, -1:]
     total = counts.sum().item()
     mean = (means * counts).sum(0) / total

@@ -63,8 +63,8 @@ def run(tmp_path, model=None, *, progress=None, optimizer=None, epochs=3, size=4
     given = {f.name for f in dataclasses.fields(Components)} & set(arguments)
     parts.update({name: arguments.pop(name) for name in given})
     recorder = Recorder(stop)
-    lines = LogProgress(log, epochs=epochs, steps_per_epoch=per_epoch, print_freq=2)
     options = FitOptions(epochs, per_epoch, run_folder=tmp_path, **arguments)
+    lines = LogProgress(log, options, model, print_freq=2)
     done = fit(Components(model, model, optimizer, **parts), progress, options, [lines, recorder])
     return model, optimizer, progress, done, recorder.calls
 

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import paddle
 import pytest
 
 from paddle_inline.training.state import (
@@ -90,3 +91,21 @@ def test_a_loss_scaler_s_state_comes_back():
     load_scaler_state(scaler, None)
     load_scaler_state(None, state)
     assert scaler_state(scaler) == state and scaler_state(None) is None
+
+
+@pytest.mark.filterwarnings("ignore:AmpScaler")
+def test_paddle_s_own_loss_scaler_takes_the_state():
+    state = {
+        "scale": 8192.0,
+        "incr_ratio": 2.0,
+        "decr_ratio": 0.5,
+        "incr_every_n_steps": 2000,
+        "decr_every_n_nan_or_inf": 1,
+        "incr_count": 17,
+        "decr_count": 0,
+        "use_dynamic_loss_scaling": True,
+    }
+    scaler = paddle.amp.GradScaler()
+    scaler._enable = True  # on a CPU it is off, but keeps its state all the same
+    load_scaler_state(scaler, state)
+    assert scaler_state(scaler) == state
