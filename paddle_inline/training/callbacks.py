@@ -36,7 +36,7 @@ class Callback:
     """
 
     def on_epoch_start(self, progress: Progress) -> None:
-        """An epoch begins, or goes on where `progress.step` is."""
+        """An epoch begins, or is resumed where `progress.step` is."""
 
     def on_bad_step(self, progress: Progress, step: StepResult) -> None:
         """A loss or gradient is not finite; the weights were left as they are. `progress.step` is this step."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import paddle
 
@@ -33,7 +33,6 @@ def evaluate(
     *,
     world: int = 1,
     amp: dict[str, Any] | None = None,
-    on_batch: Callable[[int], None] | None = None,
 ) -> Accuracy:
     """Run a model over this rank's batches and add up the counts of all ranks.
 
@@ -43,7 +42,6 @@ def evaluate(
         model: images [B, C, H, W] -> logits [B, classes]; put in eval mode here, and back after.
         loader: yields (images, labels [B] int64); labels of -1 are not counted.
         amp: arguments of `paddle.amp.auto_cast`, or None for the weights' own precision.
-        on_batch: called with the number of images after each batch.
 
     Raises:
         UserError: if no rank had an image to count.
@@ -62,8 +60,6 @@ def evaluate(
             bad = (labels == BAD).sum().item()
             counts[2] += labels.shape[0] - bad
             counts[3] += bad
-            if on_batch is not None:
-                on_batch(images.shape[0])
     finally:
         if training:
             model.train()

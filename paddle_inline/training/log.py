@@ -107,7 +107,7 @@ class RunLog:
                 self.info(f"VisualDL failed and is not used from here on: {error}")
 
     def rewind(self, step: int, epoch: int) -> None:
-        """Drop from metrics.jsonl the rows after a checkpoint, when a run goes on from it."""
+        """Drop from metrics.jsonl the rows after a checkpoint, when a run is resumed from it."""
         path = self.folder / "metrics.jsonl"
         if not self.active or not path.exists():
             return

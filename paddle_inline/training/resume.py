@@ -1,4 +1,4 @@
-"""A run's checkpoints: written while it goes on, found and loaded when it is resumed."""
+"""A run's checkpoints: written while it trains, found and loaded when it is resumed."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def check_same_run(
         raise CheckpointError(
             "the settings differ from those of the checkpoint:\n  "
             + "\n  ".join(changed)
-            + "\n(--force goes on with the new ones)"
+            + "\nContinue with the new settings with --force"
         )
 
 

@@ -1,6 +1,6 @@
 """The notebooks run to their end, on a CPU, and are stored without outputs.
 
-By default with a handful of updates (NOTEBOOK_TRIMMED), which runs every cell; `-m full` runs them as a
+By default with a handful of steps (NOTEBOOK_TRIMMED), which runs every cell; `-m full` runs them as a
 reader does.
 """
 

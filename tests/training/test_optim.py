@@ -1,4 +1,4 @@
-"""Optimizers: groups, updates equal to torch's, and state that finds its parameter by name."""
+"""Optimizers: groups, steps equal to torch's, and state that finds its parameter by name."""
 
 import numpy as np
 import paddle
@@ -105,7 +105,7 @@ def test_updates_equal_torchs(name):
         for group in theirs.param_groups:
             group["lr"] = rate
         theirs.step()
-    # Paddle keeps rate and momentum in float32: each update is off by up to 6e-8 of itself for the
+    # Paddle keeps rate and momentum in float32: each step is off by up to 6e-8 of itself for the
     # rate and, as velocities add up to 1 / (1 - 0.9) gradients, by 2.4e-7 for the momentum.
     moved = np.abs(w.detach().numpy() - weight).max()
     close = dict(rtol=0, atol=moved * (6e-8 if name != "sgd" else 3e-7))

@@ -1,4 +1,4 @@
-"""Twenty updates in both frameworks, the reference with timm's groups and scheduler; wrong details show."""
+"""Twenty steps in both frameworks, the reference with timm's groups and scheduler; wrong details show."""
 
 import dataclasses
 from pathlib import Path
@@ -21,7 +21,7 @@ def run(family, count=20, **options):
 
 
 @pytest.mark.parametrize("family", SMALL)
-def test_twenty_updates(family):
+def test_twenty_steps(family):
     report = run(family)
     assert report.passed, report.worst()
     losses = report.results["paddle"]["losses"]
