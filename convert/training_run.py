@@ -142,7 +142,7 @@ def training_to_torch(
     import torch_ref
 
     _refuse_changes(options)
-    target = check_output(output, "torch")
+    target = check_output(Path(output), "torch")
     if target.suffix == ".safetensors":
         raise UserError(f"output {target}: safetensors hold no training state; let it end in .pth")
     model, optimizer, ema, state = _open_run(folder)
