@@ -9,6 +9,7 @@ timm's      state_dict, optimizer, epoch, arch, version, metric, state_dict_ema,
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
@@ -78,7 +79,7 @@ class Position(NamedTuple):
     exact: bool  # whether `step` is known; if not, a loss scaler may have skipped some more
 
 
-def position(contents: dict[str, Any], adam_steps: int) -> Position:
+def position(contents: Mapping[str, Any], adam_steps: int) -> Position:
     """Find how far the run of a PyTorch checkpoint is.
 
     A loss scaler skips steps whose gradients are not finite, and AdamW does not count those, while the
@@ -96,8 +97,8 @@ def position(contents: dict[str, Any], adam_steps: int) -> Position:
     epoch = epoch if type(epoch) is int and epoch >= 0 else -1
     is_inline = any(key in contents for key in ("max_accuracy", "config"))
     done = max(epoch if is_inline else epoch + 1, 0)
-    scheduled = entries(contents.get("lr_scheduler")).get("t_initial")
-    epochs = entries(entries(contents.get("config")).get("train")).get("epochs")
+    scheduled: Any = entries(contents.get("lr_scheduler")).get("t_initial")
+    epochs: Any = entries(entries(contents.get("config")).get("train")).get("epochs")
     if done and all(type(n) in (int, float) and 0 < n < 2**53 for n in (scheduled, epochs)):
         step = round(scheduled / epochs * done)
         if adam_steps > step:
@@ -110,10 +111,9 @@ def position(contents: dict[str, Any], adam_steps: int) -> Position:
 
 
 def state_of(
-    contents: dict[str, Any], opened: Opened, groups: list[dict[str, Any]], adam_steps: int
+    contents: Mapping[str, Any], opened: Opened, groups: list[dict[str, Any]], adam_steps: int
 ) -> TrainingState:
     """Return the state of the converted run."""
-    identity: Any = opened.identity
     done, step, exact = position(contents, adam_steps)
     best = contents.get("max_accuracy", contents.get("metric"))
     progress = Progress(
@@ -124,8 +124,8 @@ def state_of(
     )
     epochs = entries(entries(contents.get("config")).get("train")).get("epochs")
     return TrainingState(
-        model=identity.name,
-        overrides=identity.overrides,
+        model=opened.identity.name,
+        overrides=opened.identity.overrides,
         progress=progress,
         rate=_number(groups[0].get("lr"), 0.0),
         steps_per_epoch=step // done if done and exact else None,

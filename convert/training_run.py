@@ -6,7 +6,6 @@ PyTorch's side is one file (training_layout.py); Paddle's is a checkpoint folder
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import OrderedDict
 from dataclasses import replace
@@ -49,8 +48,8 @@ from .verify import check_forward, require_torch
 
 
 def training_to_paddle(
-    path: str | os.PathLike[str],
-    folder: str | os.PathLike[str],
+    path: str | Path,
+    folder: str | Path,
     options: ConversionOptions,
     log: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -86,8 +85,7 @@ def training_to_paddle(
         averaged = select_weights(opened.source, "ema")
         kept = {name: array for name, array in averaged.arrays.items() if name not in opened.counters}
         identify({name: array.shape for name, array in kept.items()}, identity.name, identity.overrides)
-        averaged = replace(opened, weights=replace(averaged, arrays=kept))
-        _load(model, paddle_side(averaged, options)[0])
+        _load(model, paddle_side(replace(opened, weights=replace(averaged, arrays=kept)), options)[0])
         ema = Ema(model, 0.0)
     _load(model, arrays)
     optimizer = make_adamw(model, groups)
@@ -117,8 +115,8 @@ def training_to_paddle(
 
 
 def training_to_torch(
-    folder: str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    folder: str | Path,
+    output: str | Path,
     options: ConversionOptions,
     log: Callable[[str], None] = lambda line: None,
 ) -> Path:

@@ -36,6 +36,7 @@ IMPORT_LAYERS = {
         "parity",
         "verify",
         "conversion",
+        "training_layout",
         "optimizer_state",
         "training_run",
         "cli",
