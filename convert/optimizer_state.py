@@ -7,7 +7,7 @@ parameters' names (paddle_inline/training/optim.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -129,7 +129,7 @@ def _pairs(model):
     return [(entry, parameters[entry[1]]) for entry in _trained(model)]
 
 
-def _ways_of_grouping(parts, order, model) -> Iterator[list[list[str]]]:
+def _ways_of_grouping(parts, order, model):
     """Yield how an optimizer may have split its parameters, as lists of names per group, the likeliest first."""
     if all(isinstance(part.get("param_names"), list) for part in parts):
         yield [part["param_names"] for part in parts]

@@ -287,7 +287,7 @@ def _link(link, target):
 
 
 @contextlib.contextmanager
-def _writing(path) -> Iterator[None]:
+def _writing(path: Any) -> Iterator[None]:
     """Turn what a full disk or a wrong folder raises inside into a CheckpointError."""
     try:
         yield

@@ -128,7 +128,7 @@ def fit(run: Components, progress: Progress, options: FitOptions, callbacks: Seq
 
 
 @contextlib.contextmanager
-def _notifier(callbacks) -> Iterator[Callable]:
+def _notifier(callbacks: Sequence[Callback]) -> Iterator[Callable]:
     """Yield notify(method, *arguments), which calls a method of every callback; the last is `on_end`."""
 
     def notify(method, *arguments):
@@ -141,7 +141,7 @@ def _notifier(callbacks) -> Iterator[Callable]:
         notify("on_end")
 
 
-def _stop_requested(callbacks, world) -> bool:
+def _stop_requested(callbacks: Sequence[Callback], world: int) -> bool:
     return any_rank(any([callback.should_stop() for callback in callbacks]), world)
 
 

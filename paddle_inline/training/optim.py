@@ -157,7 +157,7 @@ def load_optimizer_state(
                 optimizer._accumulators[slot][parameter.name].set_value(value)
 
 
-def _create_slots(optimizer, parameters) -> None:
+def _create_slots(optimizer, parameters):
     """Make an optimizer create its state: one step of zero gradients at rate zero."""
     rate = optimizer.get_lr()
     for parameter in parameters:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 import paddle
 
@@ -24,6 +24,7 @@ from .checkpoint import (
     save_optimizer,
     save_weights,
 )
+from .evaluate import Accuracy
 from .log import RunLog
 from .loop import Components
 from .state import Progress, TrainingState, load_scaler_state, scaler_state
@@ -84,7 +85,9 @@ class CheckpointManager(Callback):
             keep_last=self.keep_last,
         )
 
-    def on_evaluation(self, progress, accuracy, averaged, improved) -> None:
+    def on_evaluation(
+        self, progress: Progress, accuracy: Accuracy, averaged: Accuracy | None, improved: tuple[str, ...]
+    ) -> None:
         """Write the weights that are the best so far."""
         if "model" in improved:
             self._save("best")
@@ -239,6 +242,6 @@ def check_position(state: TrainingState, steps_per_epoch: int) -> int:
     )
 
 
-def _images_per_step(state) -> Any:
+def _images_per_step(state):
     config = state.config
     return state.world * config["data"]["batch_size"] * config["train"]["accumulation_steps"]
