@@ -9,6 +9,7 @@ import pytest
 
 paddle = pytest.importorskip("paddle")
 
+from convert.families import small_models  # noqa: E402
 from paddle_inline import create_model  # noqa: E402
 from paddle_inline.inference import checks  # noqa: E402
 from paddle_inline.inference.backends import (  # noqa: E402
@@ -27,26 +28,20 @@ from paddle_inline.layers.basic import TanhGELU  # noqa: E402
 from paddle_inline.utils.child import run_python  # noqa: E402
 from paddle_inline.utils.errors import UserError  # noqa: E402
 
-SMALL = {  # one small model of every family
-    "inline_deit_digits": {"depth": 2},  # the last block's filter does not reach the class token
-    "inline_pvt_tiny": {"depths": (1, 1, 1, 1), "embed_dims": (16, 16, 32, 32), "num_heads": (1, 1, 2, 2)},
-    "inline_swin_tiny": {"depths": (1, 1, 2, 2), "embed_dim": 16, "num_heads": (1, 2, 2, 2)},
-    "inline_cswin_tiny": {"depths": (1, 1, 2, 1), "embed_dim": 16, "num_heads": (2, 2, 4, 4)},
-    "soft_tiny": {"depths": (1, 1, 1, 1)},
-    "soft_norm_tiny": {"depths": (1, 1, 1, 1)},
-}
+SMALL = {label: (model.name, model.overrides) for label, model in small_models().items()}  # of every family
+SMALL["digits"] = ("inline_deit_digits", {"depth": 2})  # the last block's filter does not reach the class token
 
 
-def small(name):
-    size = {} if name.endswith("digits") else {"img_size": 64, "num_classes": 10}
-    return create_model(name, **{**SMALL[name], **size})
+def small(label):
+    name, overrides = SMALL[label]
+    return create_model(name, **overrides)
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """(model, folder) of an export for any batch."""
     folder, lines = tmp_path_factory.mktemp("digits"), []
-    model = small("inline_deit_digits")
+    model = small("digits")
     card = export_model(model, folder, top1=97.5, classes=list("abcdefghij"), log=lines.append)
     return model, folder, card, lines
 
@@ -126,7 +121,7 @@ def test_a_program_that_differs_leaves_an_earlier_export_as_it_was(digits, monke
 def test_a_crash_of_onednn_is_survived_and_said(monkeypatch, tmp_path):
     monkeypatch.setattr(checks, "run_onednn_apart", lambda *given: "Unimplemented: something")
     lines = []
-    card = export_model(small("inline_deit_digits"), tmp_path, log=lines.append)
+    card = export_model(small("digits"), tmp_path, log=lines.append)
     assert card["onednn"] is False
     assert lines[-1].endswith("left off: Unimplemented: something")
 
@@ -150,7 +145,7 @@ def test_compare_sees_differences_shapes_and_nans():
 )
 def test_mistakes_are_refused_before_anything_is_written(arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        export_model(small("inline_deit_digits"), tmp_path / "out", **arguments)
+        export_model(small("digits"), tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
 
 
@@ -187,7 +182,7 @@ def test_a_card_that_lacks_an_entry_is_refused(tmp_path):
 def test_a_folder_that_cannot_be_made_is_the_users_mistake(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written: Not a directory"):
-        export_model(small("inline_deit_digits"), tmp_path / "file" / "out")
+        export_model(small("digits"), tmp_path / "file" / "out")
 
 
 def pad_model(path, value):
@@ -223,7 +218,7 @@ def test_onnx_agrees_at_any_batch(name, exported):
 
 @needs_onnx
 def test_openvino_compiles_for_the_first_batch_sizes(exported, tmp_path):
-    model, folder = exported("inline_deit_digits")
+    model, folder = exported("digits")
     path = folder / "model.onnx"
     engine = OpenVinoEngine(path, 1, batches=2)
     images = np.random.RandomState(0).standard_normal((5, 3, 32, 32)).astype("float32")
@@ -243,7 +238,7 @@ def test_openvino_compiles_for_the_first_batch_sizes(exported, tmp_path):
 
 @needs_onnx
 def test_openvino_in_bfloat16_is_near(exported):
-    path = exported("inline_deit_digits")[1] / "model.onnx"
+    path = exported("digits")[1] / "model.onnx"
     images = np.random.RandomState(0).standard_normal((3, 3, 32, 32)).astype("float32")
     full, half = (OpenVinoEngine(path, 1, precision)(images) for precision in PRECISIONS)
     np.testing.assert_allclose(half, full, rtol=0, atol=0.05 * np.abs(full).max())
@@ -252,7 +247,7 @@ def test_openvino_in_bfloat16_is_near(exported):
 
 
 def test_a_compiled_model_serves_any_batch():
-    model = small("inline_deit_digits")
+    model = small("digits")
     engine = CompiledEngine(model)
     for batch in (1, 3):
         images = np.random.RandomState(batch).standard_normal((batch, 3, 32, 32)).astype("float32")
