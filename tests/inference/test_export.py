@@ -29,7 +29,10 @@ from paddle_inline.utils.child import run_python  # noqa: E402
 from paddle_inline.utils.errors import UserError  # noqa: E402
 
 SMALL = {label: (model.name, model.overrides) for label, model in small_models().items()}  # of every family
-SMALL["digits"] = ("inline_deit_digits", {"depth": 2})  # the last block's filter does not reach the class token
+SMALL["digits"] = (
+    "inline_deit_digits",
+    {"depth": 2},
+)  # the last block's filter does not reach the class token
 
 
 def small(label):
