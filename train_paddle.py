@@ -29,6 +29,7 @@ from paddle_inline.training import build, checkpoint, distributed, failure, repo
 from paddle_inline.training.callbacks import Callback, LogProgress, StopOnRequest  # noqa: E402
 from paddle_inline.training.diagnose import NotFinite  # noqa: E402
 from paddle_inline.training.evaluate import evaluate, forward_speed  # noqa: E402
+from paddle_inline.training.known_classes import known_classes  # noqa: E402
 from paddle_inline.training.log import RunLog, make_folder  # noqa: E402
 from paddle_inline.training.loop import fit  # noqa: E402
 from paddle_inline.training.resume import CheckpointManager, archive_previous_run  # noqa: E402
@@ -57,7 +58,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--model-ema-decay", metavar="D", help="keep an average of the weights")
     add("--save-steps", metavar="N", help="steps between checkpoints within an epoch")
     add("--stop-after", type=int, metavar="N", help="end after N epochs, to be resumed later")
-    add("--on-bad-image", choices=("skip", "fail"), help="what to do about a broken image file")
+    add("--on-bad-image", choices=("skip", "fail", "read"), help="broken image file: read what is there")
     add("--zip", action="store_true", help="the data set is in zip files")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="any settings")
     add("-o", action="append", default=[], metavar="KEY=VALUE", help="any setting")
@@ -142,13 +143,16 @@ def train_rank(config: settings.Config, args: argparse.Namespace, rank: int, wor
 def only_evaluate(config: settings.Config) -> int:
     """Print the accuracy of given weights over the held-out images."""
     rank, world = distributed.start()
-    source, loader = build.build_eval(config, rank, world)
-    model = build.build_model(config, len(source.classes))
     weights = config.model.pretrained or config.model.resume
     if not weights:
         raise UserError("--eval needs weights: give --pretrained FILE, or --resume CHECKPOINT")
     if Path(weights).is_dir():
         weights = str(checkpoint.find_checkpoint(weights) / "model.pdparams")
+    classes, known, notes = known_classes(weights, config)
+    source, loader, more = build.build_eval(config, rank, world, classes=classes, known=known)
+    for note in [*notes, *more] if rank == 0 else []:
+        print(note, file=sys.stderr)
+    model = build.build_model(config, len(source.classes))
     load_weights(model, weights)
     accuracy = evaluate(model, loader, world=world, amp=build.amp_arguments(config))
     if rank == 0:

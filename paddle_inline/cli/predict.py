@@ -46,7 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("--topk and --batch-size start at 1")
     if arguments.html:
         require_jinja2()
-    paths = find_images(arguments.images)
+    notes: list[str] = []
+    paths = find_images(arguments.images, notes)
+    for note in notes:
+        print(note, file=sys.stderr)
     predictor = open_predictor(arguments)
     results, unreadable = [], 0
     for start in range(0, len(paths), arguments.batch_size):

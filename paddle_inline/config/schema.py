@@ -55,7 +55,7 @@ class DataConfig:
     interpolation: str = setting("bicubic", choices=("bicubic", "bilinear", "random"))
     zip_mode: bool = False
     num_workers: int = setting(8, minimum=0)  # per device; 0 loads in the training process
-    on_bad_image: str = setting("fail", choices=("fail", "skip"))
+    on_bad_image: str = setting("fail", choices=("fail", "skip", "read"))
     mean: list[float] = setting([0.485, 0.456, 0.406])
     std: list[float] = setting([0.229, 0.224, 0.225])
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import contextlib
+import gzip
 import io
+import lzma
 import pickle
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +22,26 @@ FILES = {  # data set: (training files, held-out files, key of the labels, file 
     "cifar10": (
         [f"data_batch_{i}" for i in range(1, 6)],
         ["test_batch"],
-        b"labels",
-        ("batches.meta", b"label_names"),
+        "labels",
+        ("batches.meta", "label_names"),
     ),
-    "cifar100": (["train"], ["test"], b"fine_labels", ("meta", b"fine_label_names")),
+    "cifar100": (["train"], ["test"], "fine_labels", ("meta", "fine_label_names")),
 }
 ARCHIVE = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
+FOLDER = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+OPENERS: dict[bytes, Any] = {  # by a file's first bytes
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+}
 
 
 class Cifar:
-    """32x32 RGB images of CIFAR-10 or CIFAR-100 (Krizhevsky, 2009).
+    """32x32 RGB images of CIFAR-10 or CIFAR-100 (Krizhevsky, 2009), as distributed or pickled again.
 
     Args:
         dataset: `cifar10` or `cifar100`.
-        path: the `...-python.tar.gz`, the folder it unpacks to, or a folder that holds either.
+        path: the `...-python.tar.gz` (or .tar), the folder it unpacks to, or a folder that holds either.
         train: the 50,000 training images, or the 10,000 held-out ones.
 
     Raises:
@@ -38,7 +49,10 @@ class Cifar:
         UserError: for a file that is not what it should be.
     """
 
+    named = True
+
     def __init__(self, dataset: str, path: str | Path, train: bool) -> None:
+        self.notes: Sequence[str] = ()
         if not path:
             raise MissingFileError("no data set given: set data.data_path (--data-path PATH)")
         trains, tests, label_key, (meta, names_key) = FILES[dataset]
@@ -46,11 +60,17 @@ class Cifar:
         files = _read_files(dataset, path, wanted)
         parts = [_unpickle(files[name], name) for name in wanted]
         try:
-            pixels = np.concatenate([part[b"data"] for part in parts[:-1]])
+            pixels = np.concatenate([np.asarray(part["data"]) for part in parts[:-1]])
+            if pixels.dtype != np.uint8:
+                raise ValueError(f"pixels of type {pixels.dtype}")
             self.pixels = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-            self.labels = np.concatenate([part[label_key] for part in parts[:-1]])
-            self.classes = tuple(name.decode() for name in parts[-1][names_key])
-        except (LookupError, TypeError, ValueError) as error:
+            self.labels = np.concatenate([np.asarray(part[label_key], np.int64) for part in parts[:-1]])
+            self.classes = tuple(_text(name) for name in parts[-1][names_key])
+            if len(self.labels) != len(self.pixels):
+                raise ValueError(f"{len(self.pixels)} images and {len(self.labels)} labels")
+            if not len(self.labels) or not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
+                raise ValueError(f"labels that are not all below the {len(self.classes)} classes")
+        except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise UserError(f"{path} is not the {dataset} python archive ({error})") from None
 
     def __len__(self) -> int:
@@ -68,28 +88,66 @@ class Cifar:
 def _read_files(dataset: str, path: str | Path, wanted: list[str]) -> dict[str, bytes]:
     """Return {name: bytes} of the files of an archive or folder."""
     path = Path(path)
-    places = [path, path / ARCHIVE[dataset], path / "cifar-10-batches-py", path / "cifar-100-python"]
-    for place in places:
-        if place.is_dir() and all((place / name).is_file() for name in wanted):
+    for place in (path, path / FOLDER[dataset]):
+        if all((place / name).is_file() for name in wanted):
             return {name: (place / name).read_bytes() for name in wanted}
+    stem = ARCHIVE[dataset].split(".")[0]
+    for place in (path, *(path / f"{stem}{suffix}" for suffix in (".tar.gz", ".tgz", ".tar"))):
         if place.is_file():
-            try:
-                with tarfile.open(place) as archive:
-                    members = {Path(member.name).name: member for member in archive if member.isfile()}
-                    if all(name in members for name in wanted):
-                        return {
-                            name: (archive.extractfile(members[name]) or io.BytesIO()).read()
-                            for name in wanted
-                        }
-            except (tarfile.TarError, EOFError, OSError) as error:
-                raise UserError(f"{place} cannot be unpacked ({error}); download it again") from None
-            raise UserError(f"{place} does not hold {', '.join(wanted)}: it is not {ARCHIVE[dataset]}")
-    raise MissingFileError(f"no {dataset} in {path}; give {ARCHIVE[dataset]} or the folder it unpacks to")
+            return _read_archive(place, ARCHIVE[dataset], wanted)
+    present = [
+        name for name in wanted if (path / name).is_file() or (path / FOLDER[dataset] / name).is_file()
+    ]
+    lacking = f"; it lacks {', '.join(sorted(set(wanted) - set(present)))}" if present else ""
+    raise MissingFileError(
+        f"no {dataset} in {path}{lacking}; give {ARCHIVE[dataset]} or the folder it unpacks to"
+    )
+
+
+def _read_archive(place: Path, archive_name: str, wanted: list[str]) -> dict[str, bytes]:
+    """Return the wanted members of a tar file, compressed or not, read to its end: there are its checksums."""
+    found: dict[str, bytes] = {}
+    try:
+        with open(place, "rb") as raw:
+            start = raw.peek(6)[:6]
+            opener = next((opener for magic, opener in OPENERS.items() if start.startswith(magic)), None)
+            with opener(raw) if opener else contextlib.nullcontext(raw) as file:
+                with tarfile.open(fileobj=file, mode="r:") as archive:
+                    for member in archive:
+                        name = Path(member.name).name
+                        if name in wanted and member.isfile():
+                            found[name] = (archive.extractfile(member) or io.BytesIO()).read()
+                            if len(found[name]) != member.size:
+                                raise EOFError(f"{member.name} ends too early")
+                while file.read(1 << 20):
+                    pass
+    except Exception as error:  # a damaged archive can fail in any way
+        raise UserError(
+            f"{place} cannot be unpacked ({str(error) or type(error).__name__}); download it again"
+        ) from None
+    lacking = [name for name in wanted if name not in found]
+    if lacking:
+        raise UserError(f"{place} does not hold {', '.join(lacking)}: it is not {archive_name}")
+    return found
+
+
+def _array(kind: Any, shape: Any, code: Any) -> np.ndarray:
+    """Return an empty array, whose shape, type and contents follow in the pickle."""
+    return np.empty(0, np.int8)
+
+
+def _from_buffer(data: Any, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _scalar(dtype: np.dtype, data: bytes) -> Any:
+    return np.frombuffer(data, dtype)[0]
 
 
 _KNOWN: dict[str, Any] = {
-    # an empty array, whose shape, type and contents follow in the pickle
-    "numpy.core.multiarray._reconstruct": lambda kind, shape, code: np.empty(0, np.int8),
+    "numpy.core.multiarray._reconstruct": _array,
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy.core.numeric._frombuffer": _from_buffer,
     "numpy.ndarray": None,  # only named, as the kind
     "numpy.dtype": np.dtype,
     "_codecs.encode": lambda text, encoding: text.encode("latin1"),
@@ -109,8 +167,13 @@ class _Unpickler(pickle.Unpickler):
         return _KNOWN[path]
 
 
-def _unpickle(data: bytes, name: str) -> dict[bytes, Any]:
+def _unpickle(data: bytes, name: str) -> dict[str, Any]:
     try:
-        return _Unpickler(io.BytesIO(data), encoding="bytes").load()
+        content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
+        return {_text(key): value for key, value in content.items()} if isinstance(content, dict) else {}
     except Exception as error:  # a damaged pickle can fail in any way
-        raise UserError(f"{name} cannot be read: {error}") from None
+        raise UserError(f"{name} cannot be read: {str(error) or type(error).__name__}") from None
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

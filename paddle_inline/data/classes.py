@@ -1,12 +1,21 @@
-"""The names of classes, class 0 first."""
+"""The names of classes, class 0 first, and how the classes of two data sets are matched by them."""
 
 from __future__ import annotations
 
+import csv
 import json
+import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, short
 from .text import read_text
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from .sources import Source
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:
@@ -15,22 +24,100 @@ def numbered_classes(count: int) -> tuple[str, ...]:
 
 
 def read_class_names(path: str | Path) -> tuple[str, ...]:
-    """Read class names from a file, one a line or a JSON list; empty lines do not count.
+    """Read class names from a text or JSON file.
+
+    A text file has one name a line, or on every line the class number and the name (`0 tench`, `0,tench`, with a
+    head line or not); empty lines do not count. JSON has a list of names, {"0": "tench"}, {"0": ["n01440764",
+    "tench"]}, {"tench": 0}, or a model's settings with such an `id2label`.
 
     Raises:
         MissingFileError, FileAccessError: there is no such file, or it cannot be read.
-        UserError: it is not UTF-8, or begins like a JSON list and is not one of strings.
+        UserError: it is in another encoding, or does not name every class once.
     """
     text = read_text(path)
-    if not text.lstrip().startswith("["):
-        return tuple(line.strip() for line in text.split("\n") if line.strip())
-    try:
-        names = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} holds neither class names, one a line, nor a JSON list: {error}") from None
-    if not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path} must list the class names as strings")
-    return tuple(names)
+    if text.lstrip()[:1] in ("[", "{"):
+        try:
+            names = _of_json(path, json.loads(text))
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"{path} holds neither class names, one a line, nor a JSON list: {error}"
+            ) from None
+    else:
+        names = _of_lines(path, [line.strip() for line in text.split("\n") if line.strip()])
+    if not names:
+        raise UserError(f"{path} names no class; it has one name a line, in UTF-8")
+    return names
+
+
+def _of_json(path: str | Path, content: Any) -> tuple[str, ...]:
+    if isinstance(content, dict):
+        content = content.get("id2label", content)
+    if isinstance(content, dict):
+        numbers = content.values()
+        if numbers and all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
+            pairs = [(number, name) for name, number in content.items()]
+        elif all(key.isascii() and key.isdecimal() for key in content):
+            pairs = [(int(key), name) for key, name in content.items()]
+        else:
+            raise UserError(f"{path} must list the class names as strings, or by their numbers from 0")
+        return _in_order(path, [(number, _last(path, name)) for number, name in pairs])
+    return tuple(_last(path, name) for name in content)
+
+
+def _last(path: str | Path, name: Any) -> str:
+    """Return a name, or the readable one of [identifier, name]."""
+    if isinstance(name, list) and name:
+        name = name[-1]
+    if not isinstance(name, str):
+        raise UserError(f"{path} must list the class names as strings; {short(name)} is none")
+    return name
+
+
+def _in_order(path: str | Path, pairs: list[tuple[int, str]]) -> tuple[str, ...]:
+    """Return the names of (number, name), sorted by numbers which must be 0, 1, 2 ..."""
+    pairs = sorted(pairs)
+    for expected, (number, name) in enumerate(pairs):
+        if number != expected:
+            raise UserError(
+                f"{path} gives {name!r} the number {number} where {expected} is next: class numbers start at 0, "
+                "and each occurs once (where the numbers belong to the names, give a JSON list)"
+            )
+    return tuple(name for _, name in pairs)
+
+
+def _of_lines(path: str | Path, lines: list[str]) -> tuple[str, ...]:
+    for split in (_commas, _words):
+        rows = [split(line) for line in lines]
+        if len(rows) > 1 and not any(map(_number_and_name, rows[:1])) and len(rows[0]) == 2:
+            rows = rows[1:]  # perhaps a head line
+        pairs = [pair for row in rows if (pair := _number_and_name(row))]
+        head = len(lines) - len(rows)
+        if not pairs or len(pairs) < len(rows) or (head and split is _words):
+            continue
+        numbers = sorted(number for number, _ in pairs)
+        if numbers[0] in (0, 1) and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+            return _in_order(path, pairs)  # which refuses those from 1
+    return tuple(lines)
+
+
+def _commas(line: str) -> list[str]:
+    return [part.strip() for part in next(csv.reader([line], skipinitialspace=True))]
+
+
+def _words(line: str) -> list[str]:
+    number, _, name = line.replace("\t", " ").partition(" ")
+    return [number.rstrip(":"), name.strip()]
+
+
+def _number_and_name(row: list[str]) -> tuple[int, str] | None:
+    """Return (class number, name) of a row that has both, in either order for a pair."""
+    if len(row) > 1 and row[0].isascii() and row[0].isdecimal() and all(row):
+        return int(row[0]), ", ".join(row[1:])
+    if len(row) == 2 and row[1].isascii() and row[1].isdecimal() and row[0]:
+        return int(row[1]), row[0]
+    return None
 
 
 def class_names(path: str | Path, count: int) -> tuple[str, ...]:
@@ -45,3 +132,107 @@ def class_names(path: str | Path, count: int) -> tuple[str, ...]:
     if len(names) < count:
         raise UserError(f"{path} names {len(names)} classes; the data set has class {count - 1}")
     return names
+
+
+class Relabelled:
+    """A source whose labels are the numbers of other classes.
+
+    Args:
+        source: of the images.
+        classes: the names that its labels mean from here on.
+        numbers: {label of the source: number in `classes`}.
+    """
+
+    def __init__(self, source: Source, classes: Sequence[str], numbers: dict[int, int]) -> None:
+        self.source, self.classes, self.numbers = source, tuple(classes), numbers
+        self.named, self.notes = source.named, source.notes
+
+    @property
+    def labels(self) -> list[int]:
+        """The class numbers of all images."""
+        return [self.numbers[int(label)] for label in self.source.labels]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """Return (PIL image in RGB, class number)."""
+        image, label = self.source[index]
+        return image, self.numbers[int(label)]
+
+    def name(self, index: int) -> str:
+        """Return where an image is, as messages name it."""
+        return self.source.name(index)
+
+
+def match_classes(
+    source: Source,
+    classes: Sequence[str],
+    *,
+    named: bool = True,
+    held_out: str = "val",
+    known: str = "train",
+) -> tuple[Source, list[str]]:
+    """Return (the source with labels that are numbers of `classes`, what is to be said about it).
+
+    Classes are matched by name. Where one side has numbers for names, from a list say, labels are numbers of the
+    other side's classes.
+
+    Args:
+        source: the held-out images.
+        classes: the names of those that the model learns or has learnt, class 0 first.
+        named: whether those are names; else they are but numbers.
+        held_out, known: what the two are called in messages.
+
+    Raises:
+        UserError: if an image is of a class that is not among them, with both lists.
+    """
+    own, used, notes = source.classes, sorted({int(label) for label in source.labels}), []
+    if tuple(own) == tuple(classes):
+        return source, _absent(classes, used, held_out, known)
+    numbers = _by_name(source, used, classes)
+    if len(numbers) < len(used) and _by_number(source.named, named, own, classes):
+        numbers = {label: label for label in used if label < len(classes)}
+        notes.append(f"{held_out} and {known} share no class names: labels are matched by class number")
+    strange = [own[label] for label in used if label not in numbers]
+    if strange:
+        raise UserError(
+            f"{held_out} has images of {_shown(strange)}, which {known} does not know. Classes are matched by "
+            f"name. {known}: {len(classes)}, {_shown(classes)}; {held_out}: {len(own)}, {_shown(own)}"
+        )
+    notes += _absent(classes, numbers.values(), held_out, known)
+    return Relabelled(source, classes, numbers), notes
+
+
+def _by_name(source: Source, used: Sequence[int], classes: Sequence[str]) -> dict[int, int]:
+    """Return {label: number in `classes`}, without the labels whose name is not among them."""
+    places = {_form(name): number for number, name in enumerate(classes)}
+    if source.named and len(places) < len(classes):
+        raise UserError(f"two of the classes {_shown(classes)} have one name: they cannot be matched by name")
+    forms = {label: _form(source.classes[label]) for label in used}
+    return {label: places[form] for label, form in forms.items() if form in places}
+
+
+def _by_number(named: bool, known_named: bool, own: Sequence[str], classes: Sequence[str]) -> bool:
+    """Return whether labels may be matched by their number, since one side has no names."""
+    if named and known_named:
+        return False
+    if named:  # which number is whose is known only where no class is missing
+        return len(own) == len(classes)
+    return not all(name.isdecimal() for name in classes)  # names that are numbers are matched as names
+
+
+def _absent(classes: Sequence[str], numbers: Iterable[int], held_out: str, known: str) -> list[str]:
+    present = set(numbers)
+    absent = [name for number, name in enumerate(classes) if number not in present]
+    return [f"{held_out} has no image of {_shown(absent)}, which {known} has"] if absent else []
+
+
+def _form(name: str) -> str:
+    """Return a name with its accents as one system writes them, since others write them apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _shown(names: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(short(name, 40) for name in names[:most]) + more

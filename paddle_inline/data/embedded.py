@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -21,8 +23,10 @@ class Digits:
     """
 
     classes = tuple(str(digit) for digit in range(10))
+    named = True
 
     def __init__(self, train: bool) -> None:
+        self.notes: Sequence[str] = ()
         try:
             from sklearn.datasets import load_digits
         except ImportError:

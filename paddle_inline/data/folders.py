@@ -1,4 +1,4 @@
-"""Folders of images: what is in them, and lists of it that are kept between runs."""
+"""Folders of images: what is in them, what is passed over, and lists of it that are kept between runs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,92 @@ import glob
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ..utils.errors import FileAccessError, MissingFileError
+from ..utils.errors import FileAccessError, MissingFileError, short, shortened
 from ..weights.atomic import atomic_write
 from .pictures import SUFFIXES, is_picture
+
+# What operating systems, editors, notebooks, archivers and network storage leave in folders without being asked, in
+# lower case; hidden names (with a dot in front) and backups (a~, ~$a) need no entry.
+SYSTEM_NAMES = frozenset(
+    (
+        *("__macosx", "icon\r", "network trash folder", "temporary items"),  # macOS
+        *("thefindbycontentfolder", "thevolumesettingsfolder"),
+        *("$recycle.bin", "recycler", "system volume information", "found.000", "dfsrprivate"),  # Windows
+        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
+        *("lost+found", "lost.dir"),  # Linux, Android
+        *("__pycache__", "_gsdata_"),
+        *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "@__thumb", "@sharebin"),  # network storage
+        *("#recycle", "#snapshot", "~snapshot"),
+    )
+)
+
+
+def is_system_name(name: str) -> bool:
+    """Return whether a name is hidden, or one that a system leaves behind, which no walk takes."""
+    return name.startswith((".", "~$")) or name.endswith("~") or name.lower() in SYSTEM_NAMES
+
+
+@dataclass
+class LeftOut:
+    """What walks did not take, counted."""
+
+    suffixes: Counter[str] = field(default_factory=Counter)  # files that are no images, by suffix
+    system: Counter[str] = field(default_factory=Counter)  # hidden names, and those that systems leave behind
+    links: list[str] = field(default_factory=list)  # to folders that have been walked, or lead back
+
+    def add(self, other: LeftOut, prefix: str = "") -> None:
+        """Count what another walk left out too; `prefix` goes in front of its links."""
+        self.suffixes.update(other.suffixes)
+        self.system.update(other.system)
+        self.links += [prefix + link for link in other.links]
+
+    def add_file(self, name: str) -> None:
+        """Count a file that is no image."""
+        self.suffixes[os.path.splitext(name)[1].lower() or "files without a suffix"] += 1
+
+    def notes(self, where: str | Path) -> list[str]:
+        """Return what is to be said about it, once: a line for each kind; empty when nothing was left out."""
+        found = []
+        if self.suffixes:
+            counts = ", ".join(
+                f"{count} {short(suffix, 30)}" for suffix, count in self.suffixes.most_common(8)
+            )
+            more = " ..." if len(self.suffixes) > 8 else ""
+            found.append(f"{where}: left out: {counts}{more}; images end in {', '.join(SUFFIXES)}")
+        if self.system:
+            names = [
+                short(name, 40) + (f" ({count})" if count > 1 else "") for name, count in self.system.items()
+            ]
+            text = ", ".join(shortened(names, 8))
+            found.append(f"{where}: passed over, as hidden or left behind by a system: {text}")
+        if self.links:
+            text = ", ".join(shortened([short(link, 60) for link in self.links], 4))
+            found.append(f"{where}: not followed, as their folders are read already or lead back: {text}")
+        return found
+
+
+@dataclass
+class Listing:
+    """The entries of one folder that count, by name."""
+
+    folders: list[os.DirEntry[str]]
+    files: list[str]  # images
+    left_out: LeftOut
+
+
+@dataclass
+class Walk:
+    """The images in a folder and below it."""
+
+    files: list[str]  # relative to it, in alphabetical order of their parts
+    folders: list[tuple[str, int]]  # every folder walked and its time of change, itself first as ""
+    left_out: LeftOut
 
 
 def scan(folder: str | Path) -> list[os.DirEntry[str]]:
@@ -31,71 +111,139 @@ def scan(folder: str | Path) -> list[os.DirEntry[str]]:
         raise FileAccessError(f"{folder} cannot be listed: {error.strerror}") from None
 
 
-def subfolders(folder: str | Path) -> list[str]:
-    """Return the names of the folders in a folder, links to folders among them, in alphabetical order."""
-    return [entry.name for entry in scan(folder) if entry.is_dir()]
-
-
-def pictures_in(folder: str | Path, recursive: bool = False) -> list[str]:
-    """Return the image files of a folder, by their names relative to it, in alphabetical order of their parts.
-
-    Args:
-        recursive: also those in the folders below; links to folders are not followed, as they may lead back.
-    """
-    found = []
+def listing(folder: str | Path) -> Listing:
+    """Return the folders and images in a folder, links among them, and what is left out."""
+    found = Listing([], [], LeftOut())
     for entry in scan(folder):
-        if entry.is_dir(follow_symlinks=False):
-            if recursive:
-                found += [f"{entry.name}/{name}" for name in pictures_in(entry.path, recursive)]
-        elif is_picture(entry.name) and not (entry.is_symlink() and entry.is_dir()):
-            found.append(entry.name)
+        if is_system_name(entry.name):
+            found.left_out.system[entry.name] += 1
+        elif entry.is_dir():
+            found.folders.append(entry)
+        elif is_picture(entry.name) and (
+            entry.is_file() or entry.is_symlink()
+        ):  # a broken link is a bad image
+            found.files.append(entry.name)
+        else:
+            found.left_out.add_file(entry.name)
     return found
 
 
-def find_images(patterns: Iterable[str | Path]) -> list[Path]:
+def subfolders(folder: str | Path) -> list[str]:
+    """Return the names of the folders in a folder, links to folders among them, in alphabetical order."""
+    return [entry.name for entry in listing(folder).folders]
+
+
+def walk(folder: str | Path) -> Walk:
+    """Return the images in a folder and below it; links to folders are followed, each folder is read once."""
+    start = os.path.realpath(folder)
+    try:
+        above = [os.stat(path) for path in (start, *map(str, Path(start).parents))]
+    except OSError:
+        scan(folder)  # says why
+        raise
+    seen = {(stat.st_dev, stat.st_ino) for stat in above}
+    result = Walk([], [], LeftOut())
+    waiting = [("", above[0].st_mtime_ns)]
+    while waiting:
+        name, changed = waiting.pop()
+        result.folders.append((name, changed))
+        content = listing(os.path.join(folder, name) if name else folder)
+        prefix = f"{name}/" if name else ""
+        result.files += [prefix + file for file in content.files]
+        result.left_out.add(content.left_out)
+        for entry in reversed(content.folders):
+            stat = os.stat(entry.path)
+            if (stat.st_dev, stat.st_ino) in seen:
+                result.left_out.links.append(prefix + entry.name)
+                continue
+            seen.add((stat.st_dev, stat.st_ino))
+            waiting.append((prefix + entry.name, stat.st_mtime_ns))
+    result.files.sort(key=lambda file: file.split("/"))
+    return result
+
+
+def find_images(patterns: Iterable[str | Path], notes: list[str] | None = None) -> list[Path]:
     """Return the image files that files, folders (and what is below them) and glob patterns name, each once.
+
+    A file that is named itself is taken whatever its suffix.
+
+    Args:
+        notes: takes what is to be said about what was left out.
 
     Raises:
         MissingFileError: a pattern names none.
     """
     found: list[Path] = []
     for pattern in map(str, patterns):
-        path = Path(pattern)
-        if path.is_dir():
-            files = [path / name for name in pictures_in(path, recursive=True)]
+        left_out = LeftOut()
+        if os.path.isdir(pattern):
+            files = _in_folder(pattern, left_out)
+        elif os.path.lexists(pattern):
+            files = [Path(pattern)]
         else:
-            named = [pattern] if path.is_file() else sorted(glob.glob(pattern, recursive=True))
-            files = [file for file in map(Path, named) if file.is_file()]
+            files = _matched(pattern, left_out)
+        said = left_out.notes(pattern)
         if not files:
-            raise MissingFileError(f"no image {pattern}; folders are searched for {', '.join(SUFFIXES)}")
+            raise MissingFileError(
+                "; ".join([f"no image {pattern}; folders are searched for {', '.join(SUFFIXES)}", *said])
+            )
         found += files
+        if notes is not None:
+            notes += said
     return list(dict.fromkeys(found))
+
+
+def _in_folder(folder: str, left_out: LeftOut) -> list[Path]:
+    walked = walk(folder)
+    left_out.add(walked.left_out)
+    return [Path(folder) / name for name in walked.files]
+
+
+def _matched(pattern: str, left_out: LeftOut) -> list[Path]:
+    """Return the images among what a pattern matches and in the folders that it matches."""
+    files = []
+    for name in sorted(glob.glob(pattern, recursive=True)):
+        last = os.path.basename(name.rstrip("/"))
+        if is_system_name(last):
+            left_out.system[last] += 1
+        elif os.path.isdir(name):
+            if "**" not in pattern:  # (which matches what is below as well)
+                files += _in_folder(name, left_out)
+        elif is_picture(last):
+            files.append(Path(name))
+        else:
+            left_out.add_file(last)
+    return files
 
 
 def index_file(root: str | Path) -> Path:
     """Return where the list of a data set's images is kept between runs: in the user's cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    name = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
     return Path(cache) / "paddle_inline" / f"{name}.json"
 
 
-def keep_index(index: str | Path | None, stamp: list, make: Callable[[], list[tuple]]) -> list[tuple]:
-    """Return a list of images, from the file that keeps it or made anew.
+def keep_index(
+    index: str | Path | None,
+    is_current: Callable[[Any], bool],
+    make: Callable[[], tuple[Any, list[tuple]]],
+) -> tuple[Any, list[tuple]]:
+    """Return (stamp, list of images), from the file that keeps them or made anew.
 
     Args:
         index: the file; None keeps none. One that cannot be read or written is done without.
-        stamp: what the list was made of; another stamp has it made anew. JSON holds it, as it does the list.
-        make: makes the list.
+        is_current: whether a stamp that was kept still holds; where it does not, the list is made anew.
+        make: makes (stamp: what the list was made of, list). JSON holds both.
     """
     if index is None:
         return make()
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+    with contextlib.suppress(OSError, ValueError, TypeError, LookupError, RecursionError):
         kept = json.loads(Path(index).read_text(encoding="utf-8"))
-        if kept["stamp"] == stamp:
-            return [tuple(item) for item in kept["items"]]
-    items = make()
+        if is_current(kept["stamp"]):
+            return kept["stamp"], [tuple(item) for item in kept["items"]]
+    stamp, items = make()
     with contextlib.suppress(OSError):
         Path(index).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(index) as temporary:
             temporary.write_text(json.dumps({"stamp": stamp, "items": items}), encoding="utf-8")
-    return items
+    return stamp, items

@@ -1,31 +1,29 @@
-"""ImageNet as a folder of classes, as two zip files with map lists, or as image lists.
+"""ImageNet as a folder of classes, as two zip files with map lists, as image lists or as tar files (`shards`).
 
-(`shards` reads it from tar files.)
+docs/data.md shows every layout.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import threading
-import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..utils.errors import MissingFileError, UserError
-from .classes import numbered_classes
-from .folders import index_file, keep_index, pictures_in, subfolders
-from .pictures import PictureSource, UnreadableImage
-from .text import read_text
+from ..utils.errors import MissingFileError, short, shortened
+from .folders import LeftOut, index_file, keep_index, listing, subfolders, walk
+from .lists import Annotated, Listed, Zipped
+from .pictures import SUFFIXES, PictureSource
+from .shards import Shards, find_shards
 
 
 class Folder(PictureSource):
-    """`root`/CLASS/image, the classes numbered in alphabetical order.
+    """`root`/CLASS/image, at any depth below CLASS, the classes numbered in alphabetical order.
 
     Args:
         root: such as IMAGENET/train.
         index: a file that keeps the list of images, so that a million files are listed once; None
-            keeps none. It is made anew when a class folder has changed.
+            keeps none. It is made anew when a folder has changed.
 
     Raises:
         MissingFileError: if there is no such folder, or no image in it.
@@ -33,20 +31,67 @@ class Folder(PictureSource):
 
     def __init__(self, root: str | Path, index: str | Path | None = None) -> None:
         self.root = str(root)
-        self.classes = tuple(subfolders(root))
+        top = listing(root)
+        self.classes = tuple(entry.name for entry in top.folders)
         if not self.classes:
-            raise MissingFileError(f"{root} holds no class folders; expected {root}/CLASS/image.JPEG")
-        stamp = [[name, os.stat(os.path.join(self.root, name)).st_mtime_ns] for name in self.classes]
-        self.items = keep_index(index, stamp, self._list)
+            raise MissingFileError(
+                f"{root} holds no class folders; expected {root}/CLASS/image.JPEG{_loose(top.files)}"
+            )
+        stamp, self.items = keep_index(index, self._is_current, self._list)
+        left_out = top.left_out
+        left_out.add(
+            LeftOut(Counter(stamp["suffixes"]), Counter(stamp["system"]), list(map(str, stamp["links"])))
+        )
         if not self.items:
-            raise MissingFileError(f"{root} has {len(self.classes)} class folders and no image in them")
+            raise MissingFileError(
+                "; ".join(
+                    [
+                        f"{root} has {len(self.classes)} class folders and no image in them",
+                        *left_out.notes(root),
+                    ]
+                )
+            )
+        self.notes = left_out.notes(root)
+        if top.files:
+            self.notes.append(f"{root}: left out:{_loose(top.files)}")
+        self.notes += self._about_classes([name for name, _ in stamp["folders"]])
 
-    def _list(self) -> list[tuple]:
-        return [
-            (f"{name}/{file}", label)
-            for label, name in enumerate(self.classes)
-            for file in pictures_in(os.path.join(self.root, name))
-        ]
+    def _is_current(self, stamp: Any) -> bool:
+        return (
+            stamp["classes"] == list(self.classes)
+            and stamp["pictures"] == list(SUFFIXES)
+            and all(
+                os.stat(os.path.join(self.root, name)).st_mtime_ns == changed
+                for name, changed in stamp["folders"]
+            )
+        )
+
+    def _list(self) -> tuple[Any, list[tuple]]:
+        items, folders, left_out = [], [], LeftOut()
+        for label, name in enumerate(self.classes):
+            found = walk(os.path.join(self.root, name))
+            items += [(f"{name}/{file}", label) for file in found.files]
+            folders += [(f"{name}/{below}".rstrip("/"), changed) for below, changed in found.folders]
+            left_out.add(found.left_out, f"{name}/")
+        stamp = {"classes": list(self.classes), "pictures": list(SUFFIXES), "folders": folders}
+        return {**stamp, **vars(left_out)}, items
+
+    def _about_classes(self, folders: list[str]) -> list[str]:
+        """Return what is to be said about classes without images, and about one class in all."""
+        used = {label for _, label in self.items}
+        empty = [name for label, name in enumerate(self.classes) if label not in used]
+        notes = (
+            [f"{self.root}: no image in the class folders {', '.join(shortened(empty, 12))}"] if empty else []
+        )
+        if len(self.classes) == 1:
+            (name,) = self.classes
+            below = [folder.split("/")[1] for folder in folders if folder.count("/") == 1]
+            hint = f"; it has folders itself ({', '.join(below[:6])})" if below else ""
+            notes.append(
+                f"{self.root} holds one class folder, {name!r}{hint}: every answer is right. Class folders are "
+                f"expected at {self.root}/CLASS"
+            )
+        return notes
 
     def file(self, index: int) -> str:
         return os.path.join(self.root, self.items[index][0])
@@ -54,72 +99,29 @@ class Folder(PictureSource):
     name = file
 
 
-class Listed(Folder):
-    """Images named in a list of lines `file label`, the files relative to `root`.
-
-    Raises:
-        UserError: naming the first line that is not of that form.
-    """
-
-    def __init__(self, root: str | Path, lines_file: str | Path) -> None:
-        self.root = str(root)
-        self.items = read_map(lines_file)
-        self.classes = numbered_classes(1 + max(label for _, label in self.items))
-
-
-class Zipped(PictureSource):
-    """Images inside a zip file, named in a map list of lines `file<TAB>label`.
-
-    Each process opens the file for itself, when it first needs it.
-
-    Raises:
-        MissingFileError: there is no such file, or it lacks the first image of the list.
-        UserError: it is no zip file, or the list is not of that form.
-    """
-
-    def __init__(self, archive: str | Path, map_file: str | Path) -> None:
-        self.archive = str(archive)
-        if not os.path.exists(self.archive):
-            raise MissingFileError(f"{self.archive} does not exist")
-        if not zipfile.is_zipfile(self.archive):
-            raise UserError(f"{self.archive} is no zip file")
-        self.items = read_map(map_file)
-        self.classes = numbered_classes(1 + max(label for _, label in self.items))
-        self._open: dict[tuple[int, int], zipfile.ZipFile] = {}
-        with zipfile.ZipFile(self.archive) as content:
-            inside = set(content.namelist())
-        first, folder = self.items[0][0], f"{Path(self.archive).stem}/"
-        if first not in inside and folder + first not in inside:
-            raise MissingFileError(f"{map_file} names {first}, which {self.archive} does not hold")
-        self.prefix = "" if first in inside else folder
-
-    def file(self, index: int) -> io.BytesIO:
-        owner = os.getpid(), threading.get_ident()  # an open zip file has one position
-        if owner not in self._open:
-            self._open[owner] = zipfile.ZipFile(self.archive)
-        try:
-            return io.BytesIO(self._open[owner].read(self.prefix + self.items[index][0]))
-        except (KeyError, zipfile.BadZipFile) as error:
-            raise UnreadableImage(str(error)) from error
-
-    def name(self, index: int) -> str:
-        return f"{self.archive}@/{self.items[index][0]}"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
+def layouts(root: Path, part: str) -> list[str]:
+    """Return which layouts of `train` or `val` a data set's folder holds, the preferred one first."""
+    folders = subfolders(root / part) if (root / part).is_dir() else []
+    packed = ["list"] if (root / f"{part}_list.txt").is_file() else []
+    packed += ["tars"] if find_shards(root, part) else []
+    if not packed:
+        return ["folders"] if folders else []
+    return (["folders"] if any(walk(root / part / name).files for name in folders) else []) + packed
 
 
 def open_imagenet(path: str | Path, *, train: bool, zip_mode: bool = False) -> PictureSource:
     """Return ImageNet's training or validation images.
 
+    Of several layouts side by side the first is read that both parts have: folders before lists before tar files.
+
     Args:
-        path: holds `train/` and `val/`; or `train_list.txt` and `val_list.txt`; or, with `zip_mode`,
+        path: holds `train/` and `val/`; or `train_list.txt` and `val_list.txt`; or tar files; or, with `zip_mode`,
             `train.zip`, `val.zip`, `train_map.txt` and `val_map.txt`.
 
     Raises:
         MissingFileError: naming what was looked for.
     """
-    part = "train" if train else "val"
+    part, other = ("train", "val") if train else ("val", "train")
     if not path:
         raise MissingFileError("no data set given: set data.data_path (--data-path PATH)")
     root = Path(path)
@@ -127,30 +129,60 @@ def open_imagenet(path: str | Path, *, train: bool, zip_mode: bool = False) -> P
         raise MissingFileError(f"no data set folder {path}; give the one with train/ and val/")
     if zip_mode:
         return Zipped(root / f"{part}.zip", root / f"{part}_map.txt")
-    if (root / part).is_dir() and subfolders(root / part):
-        return Folder(root / part, index_file(root / part))
-    if (root / f"{part}_list.txt").is_file():
+    found = layouts(root, part)
+    others = layouts(root, other) if len(found) > 1 else found
+    if not found:
+        raise MissingFileError(
+            f"{path} holds neither {part}/CLASS/ folders, nor {part}/*.tar, nor {part}_list.txt"
+            + _what_instead(root, part)
+        )
+    chosen = next((layout for layout in found if layout in others), found[0])
+    source = _open(root, part, chosen)
+    if len(found) > 1:
+        source.notes = [
+            f"{path} has {' and '.join(found)} for {part}: the {chosen} {'is' if chosen == 'list' else 'are'} read",
+            *source.notes,
+        ]
+    return source
+
+
+def training_classes(path: str | Path) -> tuple[str, ...] | None:
+    """Return the class folders of a data set's training part, without listing their images; None where it has none."""
+    root = Path(path)
+    if not path or not root.is_dir() or layouts(root, "train")[:1] != ["folders"]:
+        return None
+    return tuple(subfolders(root / "train"))
+
+
+def _open(root: Path, part: str, layout: str) -> PictureSource:
+    if layout == "list":
         return Listed(root, root / f"{part}_list.txt")
-    raise MissingFileError(
-        f"{path} holds neither {part}/CLASS/ folders, nor {part}/*.tar, nor {part}_list.txt"
-    )
+    if layout == "tars":
+        return Shards(find_shards(root, part), root / "classes.txt", index_file(root / f"{part}.tar"))
+    table = root / part / f"{part}_annotations.txt"
+    if table.is_file() and subfolders(root / part) == ["images"]:
+        return Annotated(root / part, table)
+    return Folder(root / part, index_file(root / part))
 
 
-def read_map(path: str | Path) -> list[tuple]:
-    """Read [(file, label), ...] from a list whose lines end in a label.
+def _loose(files: list[str]) -> str:
+    return f" {len(files)} images beside the class folders ({short(files[0], 40)} ...)" if files else ""
 
-    Raises:
-        MissingFileError, FileAccessError: naming the file that is not there or cannot be read.
-        UserError: naming the file and the line that is amiss.
-    """
-    items = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        file, _, label = line.strip().replace("\t", " ").rpartition(" ")
-        if not line.strip():
-            continue
-        if not (file and label.isdigit()):
-            raise UserError(f"{path}, line {number}: {line!r} is not `file label`")
-        items.append((file.strip(), int(label)))
-    if not items:
-        raise UserError(f"{path} names no image")
-    return items
+
+def _what_instead(root: Path, part: str) -> str:
+    """Return what a folder holds that has no data set of the expected form, as a hint."""
+    if (root / part).is_dir():
+        content = listing(root / part)
+        if content.files:
+            return f"; {root / part} has {len(content.files)} images, in no class folder"
+        return f"; {root / part} is empty"
+    content = listing(root)
+    names = [entry.name for entry in content.folders]
+    similar = {"train": ("training",), "val": ("valid", "validation", "test", "testing")}[part]
+    near = [name for name in names if name.lower() in (part, *similar)]
+    if near:
+        return f"; is it {', '.join(near)}? Rename it to {part}"
+    nested = [name for name in names if (root / name / part).is_dir()]
+    if nested:
+        return f"; {root / nested[0]} has one: give that folder"
+    return f"; it holds {', '.join(shortened(names, 6))}" if names else ""

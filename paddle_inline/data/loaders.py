@@ -11,10 +11,13 @@ import numpy as np
 import paddle
 from paddle.io import BatchSampler, DataLoader, Dataset
 
-from ..utils.errors import FileAccessError
+from ..utils.errors import FileAccessError, short
 from .draws import Draws
+from .pictures import truncated_allowed
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from .sources import Source
     from .transforms import Transform
 
@@ -34,8 +37,9 @@ class Samples(Dataset):
         source: of the images.
         transform: makes an array of each.
         seed: of all draws.
-        on_bad_image: `fail`; or `skip`, which puts the next image of the source in its place when
-            `replace` is set and labels it BAD, not to be counted, when it is not.
+        on_bad_image: `fail`; `read`, which takes of a truncated image what is there, and else fails; or
+            `skip`, which puts the next image of the source in its place when `replace` is set and labels it
+            BAD, not to be counted, when it is not.
     """
 
     def __init__(
@@ -64,14 +68,31 @@ class Samples(Dataset):
             try:
                 image, label = self.source[index]
             except OSError as error:
-                self._report(self.source.name(index), error)
-                continue
+                rescued = self._rescue(index, error)
+                if rescued is None:
+                    self._report(self.source.name(index), error)
+                    continue
+                image, label = rescued
             pixels = self.transform(image, Draws(self.seed, epoch, first))
             return pixels, np.int64(BAD if step and not self.replace else label), np.int64(step > 0)
         raise BadImage("no image of the data set can be read")
 
+    def _rescue(self, index: int, error: OSError) -> tuple[Image.Image, int] | None:
+        """Return what can be read of a truncated image, where that is asked for."""
+        if self.on_bad_image != "read":
+            return None
+        try:
+            with truncated_allowed():
+                found = self.source[index]
+        except OSError:
+            return None
+        name = short(self.source.name(index), 400)
+        print(f"warning: {name} is damaged ({error}): read as far as it goes", file=sys.stderr, flush=True)
+        return found
+
     def _report(self, name: str, error: OSError) -> None:
-        if self.on_bad_image == "fail":
+        name = short(name, 400)
+        if self.on_bad_image != "skip":
             raise BadImage(
                 f"{name} cannot be read ({error}); repair or remove it, or set data.on_bad_image=skip"
             ) from error

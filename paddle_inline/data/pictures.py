@@ -1,17 +1,35 @@
-"""Image files: which names are theirs, and how one is read."""
+"""Image files: which names are theirs, and how one is read.
+
+One reader for training, evaluation and prediction. What it makes of each kind of image (docs/data.md says it too):
+
+- EXIF orientation is applied; of several frames the first is read;
+- a palette is looked up, CMYK and the like are converted, grey is repeated for the three channels;
+- transparent images are laid on BACKGROUND, white;
+- 16-bit grey is scaled from the range of its bits to 0..255; (Pillow reads 16-bit colour by its higher bytes)
+- floating-point grey from 0..1, other values are refused, as are 32-bit whole numbers: their range is not known.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
 
 from ..utils.errors import FileAccessError, MissingFileError
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_ORIENTATION = 0x0112  # the EXIF tag
+SUFFIXES = (
+    *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"),
+    *(".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
+BACKGROUND = (255, 255, 255)  # of transparent images
+_ORIENTATION, _BITS = 0x0112, 0x0102  # tags of EXIF and TIFF
+_TRUNCATED = threading.Lock()
 
 
 class UnreadableImage(OSError):
@@ -23,8 +41,13 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
+def describe(error: BaseException) -> str:
+    """Return what an error of a decoder says, or what it is called."""
+    return str(error) or type(error).__name__
+
+
 def read_rgb(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
-    """Read an image in RGB, upright: turned and mirrored as its EXIF orientation says.
+    """Read an image in RGB, 8 bits a channel, upright, as the head of this module says.
 
     Args:
         file: a path or an open binary file; of several frames the first is read.
@@ -37,9 +60,44 @@ def read_rgb(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
             image.load()
             if _orientation(image) != 1:
                 image = ImageOps.exif_transpose(image)
-            return image if image.mode == "RGB" else image.convert("RGB")  # (it would copy one in RGB too)
+            return image if image.mode == "RGB" and "transparency" not in image.info else _to_rgb(image)
     except Exception as error:  # a damaged image can fail in any way
-        raise UnreadableImage(str(error) or type(error).__name__) from error
+        raise UnreadableImage(describe(error)) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        image = _scaled(np.asarray(image).astype(np.float64), _most(image))
+    elif image.mode == "I":
+        if image.format not in ("PNG", "PPM"):  # those two have 16 bits
+            raise UnreadableImage(
+                "its pixels are 32-bit whole numbers of unknown range: save it with 8 or 16 bits"
+            )
+        image = _scaled(np.asarray(image).astype(np.float64), 65535)
+    elif image.mode == "F":
+        pixels = np.asarray(image).astype(np.float64)
+        if not (pixels.min() >= 0 and pixels.max() <= 1):
+            raise UnreadableImage(
+                f"its pixels are floating-point numbers from {pixels.min():g} to {pixels.max():g}, not from 0 to 1"
+            )
+        image = _scaled(pixels, 1)
+    elif image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        if image.mode == "La":
+            image = image.convert("LA")
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scaled(pixels: np.ndarray, most: float) -> Image.Image:
+    """Return pixels of 0..most as a grey image of 8 bits."""
+    return Image.fromarray(np.rint(np.clip(pixels * (255 / most), 0, 255)).astype(np.uint8))
+
+
+def _most(image: Image.Image) -> int:
+    """Return the largest value of a pixel of up to 16 bits; TIFF says how many it has."""
+    bits = getattr(image, "tag_v2", {}).get(_BITS, (16,))
+    return (1 << int(bits[0] if isinstance(bits, tuple) else bits)) - 1
 
 
 def _orientation(image: Image.Image) -> int:
@@ -48,6 +106,17 @@ def _orientation(image: Image.Image) -> int:
         return image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF data leaves the image as it is
         return 1
+
+
+@contextlib.contextmanager
+def truncated_allowed() -> Iterator[None]:
+    """Read of a file that ends too early what is there, the rest grey or black, while this lasts."""
+    with _TRUNCATED:
+        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -71,17 +140,34 @@ class PictureSource:
     Attributes:
         items: a tuple for each image, its class number last.
         classes: the names of the classes.
+        named: whether those are names; without any they are the numbers.
+        notes: what is to be said about it once, such as what was left out.
     """
 
     items: list[tuple]
     classes: tuple[str, ...]
+    named: bool = True
+    notes: Sequence[str] = ()
+
+    @property
+    def labels(self) -> list[int]:
+        """The class numbers of all images."""
+        return [item[-1] for item in self.items]
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """Return (PIL image in RGB, class number)."""
-        return read_rgb(self.file(index)), self.items[index][-1]
+        """Return (PIL image in RGB, class number).
+
+        Raises:
+            UnreadableImage: it cannot be read, in whatever way its file or archive fails.
+        """
+        try:
+            file = self.file(index)
+        except Exception as error:  # a damaged archive can fail in any way
+            raise UnreadableImage(describe(error)) from error
+        return read_rgb(file), self.items[index][-1]
 
     def file(self, index: int) -> str | BinaryIO:
         """Return the path of an image's file, or its bytes as a file."""

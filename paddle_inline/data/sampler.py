@@ -22,7 +22,8 @@ def batches_per_epoch(length: int, batch_size: int, world: int = 1, accumulation
     if length < step:
         raise UserError(
             f"{length} training images are fewer than one step takes: batch_size {batch_size} "
-            f"x {world} ranks x {accumulation} accumulation steps = {step}; lower one of them"
+            f"x {world} ranks x {accumulation} accumulation steps = {step}; lower one of them, "
+            f"data.batch_size to {max(1, length // (world * accumulation))} or less"
         )
     return length // step * accumulation
 

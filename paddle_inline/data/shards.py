@@ -22,8 +22,8 @@ import numpy as np
 from ..utils.errors import UserError
 from .classes import class_names
 from .draws import Draws
-from .folders import keep_index
-from .pictures import PictureSource, is_picture
+from .folders import is_system_name, keep_index
+from .pictures import PictureSource, describe, is_picture
 
 WINDOW = 4096  # images among which an epoch's order is mixed, about half a gigabyte of ImageNet
 
@@ -51,11 +51,15 @@ class Shards(PictureSource):
         stamp = [[name, os.stat(name).st_size, os.stat(name).st_mtime_ns] for name in paths]
         self.items = keep_index(
             index,
-            stamp,
-            lambda: [(os.path.basename(path), *row) for path in paths for row in _read_members(path)],
-        )
+            lambda kept: kept == stamp,
+            lambda: (
+                stamp,
+                [(os.path.basename(path), *row) for path in paths for row in _read_members(path)],
+            ),
+        )[1]
         if not self.items:
             raise UserError(f"{paths[0]}: no image in it, nor in {len(paths) - 1} more")
+        self.named = os.path.isfile(classes_file)
         self.classes = class_names(classes_file, 1 + max(item[-1] for item in self.items))
         starts = [i for i, item in enumerate(self.items) if not i or item[0] != self.items[i - 1][0]]
         self.ranges = list(zip(starts, [*starts[1:], len(self.items)]))
@@ -82,7 +86,11 @@ class Shards(PictureSource):
 
 def find_shards(root: str | Path, part: str) -> list[Path]:
     """Return the tar files of `train` or `val` in a data set's folder; empty where there are none."""
-    return sorted((Path(root) / part).glob("*.tar")) or sorted(Path(root).glob(f"{part}*.tar"))
+    for folder, pattern in ((Path(root) / part, "*.tar"), (Path(root), f"{part}*.tar")):
+        found = [path for path in folder.glob(pattern) if not is_system_name(path.name) and path.is_file()]
+        if found:
+            return sorted(found)
+    return []
 
 
 def _read_members(path: str) -> list[tuple[str, int, int, int]]:
@@ -91,7 +99,7 @@ def _read_members(path: str) -> list[tuple[str, int, int, int]]:
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
-                if not member.isfile():
+                if not member.isfile() or any(map(is_system_name, member.name.removeprefix("./").split("/"))):
                     continue
                 key, _, ending = member.name.rpartition(".")
                 if ending.lower() == "cls":
@@ -110,8 +118,10 @@ def _read_members(path: str) -> list[tuple[str, int, int, int]]:
                         raise UserError(f"{path}: {image[1]} has no .cls beside it")
                     found.append((*image[1:], label[1]))
                     image = label = None
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise UserError(f"{path} cannot be read as an uncompressed tar file ({error})") from None
+    except UserError:
+        raise
+    except Exception as error:  # a damaged archive can fail in any way
+        raise UserError(f"{path} cannot be read as an uncompressed tar file ({describe(error)})") from None
     if image is not None:
         raise UserError(f"{path}: {image[1]} has no .cls beside it")
     return found

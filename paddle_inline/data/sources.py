@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from .cifar import Cifar
 from .embedded import Digits
-from .folders import index_file
 from .imagenet import open_imagenet
-from .shards import Shards, find_shards
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
 class Source(Protocol):
-    """Labelled images, in any order. One may also have `order(seed, epoch)`, an order that is fast to read."""
+    """Labelled images, in any order. One may also have `order(seed, epoch)`, an order that is fast to read.
+
+    Attributes:
+        classes: the names of the classes, class 0 first.
+        named: whether those are names; without any they are the numbers.
+        notes: what is to be said about it once, such as what was left out.
+    """
 
     classes: tuple[str, ...]
+    named: bool
+    notes: Sequence[str]
+
+    @property
+    def labels(self) -> Iterable[int]:
+        """The class numbers of all images."""
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -48,10 +58,5 @@ def open_source(dataset: str, path: str | Path = "", *, train: bool, zip_mode: b
     if dataset == "digits":
         return Digits(train)
     if dataset == "imagenet":
-        part = "train" if train else "val"
-        shards = find_shards(path, part) if path and not zip_mode else []
-        if shards:
-            index = index_file(os.path.join(path, f"{part}.tar"))
-            return Shards(shards, os.path.join(path, "classes.txt"), index)
         return open_imagenet(path, train=train, zip_mode=zip_mode)
     return Cifar(dataset, path, train)

@@ -6,6 +6,7 @@ What is built takes values; its own description says what they mean.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -13,6 +14,7 @@ import paddle
 
 from ..config.load import Config, model_name, to_dict
 from ..data import sampler
+from ..data.classes import match_classes, numbered_classes
 from ..data.loaders import Loader, Samples
 from ..data.mixup import Mixup
 from ..data.sources import open_source
@@ -42,7 +44,7 @@ class Run(NamedTuple):
     eval_source: Any
     eval_loader: Loader
     images_per_step: int
-    notes: list[str]  # how pretrained weights were fitted to the model
+    notes: list[str]  # what was left out of the data, how pretrained weights were fitted to the model
 
 
 def build_run(config: Config, rank: int, world: int) -> Run:
@@ -54,7 +56,10 @@ def build_run(config: Config, rank: int, world: int) -> Run:
     paddle.seed(config.seed)
     train, data = config.train, config.data
     source, load = build_train(config, rank, world)
-    eval_source, eval_loader = build_eval(config, rank, world)
+    eval_source, eval_loader, notes = build_eval(
+        config, rank, world, classes=source.classes, named=source.named
+    )
+    notes = [*source.notes, *notes]
     model = build_model(config, len(source.classes))
     mixup = build_mixup(config, model.overrides["num_classes"])
     batches = sampler.batches_per_epoch(len(source), data.batch_size, world, train.accumulation_steps)
@@ -64,7 +69,8 @@ def build_run(config: Config, rank: int, world: int) -> Run:
     amp = amp_arguments(config)
     model, optimizer, scaler = build_optimizer(config, model, groups, amp)
     pretrained = config.model.pretrained
-    notes = load_adapted(model, pretrained) if pretrained else []
+    if pretrained:
+        notes += [f"{pretrained}: {note}" for note in load_adapted(model, pretrained)]
     ema = build_ema(config, model, images)
     if train.sync_bn:
         synchronise(model, world)
@@ -111,7 +117,7 @@ def build_run(config: Config, rank: int, world: int) -> Run:
         eval_source,
         eval_loader,
         images,
-        [f"{pretrained}: {note}" for note in notes],
+        notes,
     )
 
 
@@ -145,10 +151,32 @@ def build_model(config: Config, classes: int) -> paddle.nn.Layer:
     return built
 
 
-def build_eval(config: Config, rank: int, world: int) -> tuple[Any, Loader]:
-    """Build (source, loader) of this rank's share of the held-out images."""
+def build_eval(
+    config: Config,
+    rank: int,
+    world: int,
+    *,
+    classes: Sequence[str] | None = None,
+    named: bool | None = None,
+    known: str = "train",
+) -> tuple[Any, Loader, list[str]]:
+    """Build (source, loader of this rank's share, what is to be said) of the held-out images.
+
+    Args:
+        classes: names of the classes that the model learns or has learnt; the labels become their numbers.
+        named: whether those are names; numbers 0, 1, 2 ... are taken to be none where this is not known (None).
+        known: what has those classes, as messages call it.
+
+    Raises:
+        UserError: for an image of another class.
+    """
     data = config.data
     source = open_source(data.dataset, data.data_path, train=False, zip_mode=data.zip_mode)
+    notes = list(source.notes)
+    if classes is not None:
+        named = tuple(classes) != numbered_classes(len(classes)) if named is None else named
+        source, more = match_classes(source, classes, named=named, known=known)
+        notes += more
     transform = eval_transform(
         data.img_size,
         mean=data.mean,
@@ -158,7 +186,7 @@ def build_eval(config: Config, rank: int, world: int) -> tuple[Any, Loader]:
     )
     samples = Samples(source, transform, on_bad_image=data.on_bad_image, replace=False)
     batches = sampler.eval_batches(len(source), data.batch_size, rank=rank, world=world)
-    return source, Loader(samples, batches, num_workers=data.num_workers)
+    return source, Loader(samples, batches, num_workers=data.num_workers), notes
 
 
 def build_train(config: Config, rank: int, world: int) -> tuple[Any, Callable[[int, int], Loader]]:

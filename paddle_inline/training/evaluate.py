@@ -20,9 +20,11 @@ class Accuracy(NamedTuple):
     top5: float
     images: int  # counted
     bad: int = 0  # that could not be read, and are not counted
+    classes: int = 0  # the model's outputs; 0: not known
 
     def __str__(self) -> str:
-        text = f"top-1 {self.top1:.2f}%, top-5 {self.top5:.2f}% of {self.images} images"
+        top5 = "-" if 0 < self.classes < 6 else f"{self.top5:.2f}%"  # of five classes five are always all
+        text = f"top-1 {self.top1:.2f}%, top-5 {top5} of {self.images} images"
         return text + (f" ({self.bad} more cannot be read)" if self.bad else "")
 
 
@@ -50,11 +52,12 @@ def evaluate(
     dtype = next(iter(model.parameters())).dtype
     model.eval()
     share_statistics(model, world)
-    counts = [0, 0, 0, 0]
+    counts, classes = [0, 0, 0, 0], 0
     try:
         for images, labels in loader:
             with paddle.amp.auto_cast(**(amp or {"enable": False})):
                 logits = model(images.astype(dtype))
+            classes = logits.shape[1]
             for i, hits in enumerate(correct(logits, labels)):
                 counts[i] += hits
             bad = (labels == BAD).sum().item()
@@ -66,7 +69,7 @@ def evaluate(
     top1, top5, images, bad = all_reduce_sum(counts, world).tolist()
     if images == 0:
         raise UserError("there is no image to evaluate on")
-    return Accuracy(100 * top1 / images, 100 * top5 / images, images, bad)
+    return Accuracy(100 * top1 / images, 100 * top5 / images, images, bad, classes)
 
 
 def correct(logits: paddle.Tensor, labels: paddle.Tensor) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from paddle_inline.data.classes import class_names, read_class_names
-from paddle_inline.data.folders import find_images, pictures_in, subfolders
+from paddle_inline.data.folders import find_images, listing, subfolders, walk
 from paddle_inline.data.imagenet import Folder
 from paddle_inline.data.pictures import UnreadableImage, is_picture, read_image, read_rgb
 from paddle_inline.utils.errors import FileAccessError, MissingFileError, UserError
@@ -89,22 +89,26 @@ def tree(tmp_path):
 
 
 def test_a_folder_is_walked_in_order(tree):
-    assert pictures_in(tree) == ["5.gif"]
-    assert pictures_in(tree / "b") == ["1.JPG", "2.png"]  # a folder called d.png is none
+    assert listing(tree).files == ["5.gif"]
+    assert listing(tree / "b").files == ["1.JPG", "2.png"]  # a folder called d.png is none
     every = ["5.gif", "a/4.png", "a/x/3.png", "b/1.JPG", "b/2.png", "b/d.png/6.png"]
-    assert pictures_in(tree, recursive=True) == every
+    assert walk(tree).files == every
     assert subfolders(tree) == ["a", "b"]
     with pytest.raises(MissingFileError, match="no such folder"):
-        pictures_in(tree / "none")
+        walk(tree / "none")
     with pytest.raises(FileAccessError, match="cannot be listed"):
         subfolders(tree / "notes.txt")
 
 
-def test_links_are_classes_and_images_and_are_not_walked(tree):
+def test_links_are_classes_and_images_and_are_followed_but_not_in_circles(tree):
     os.symlink(tree / "a", tree / "b" / "again")
     os.symlink(tree, tree / "b" / "loop")
     os.symlink(tree / "5.gif", tree / "b" / "link.gif")
-    assert pictures_in(tree / "b", recursive=True) == ["1.JPG", "2.png", "d.png/6.png", "link.gif"]
+    os.symlink(tree / "b", tree / "a" / "x" / "back")
+    walked = walk(tree / "b")
+    expected = ["1.JPG", "2.png", "again/4.png", "again/x/3.png", "d.png/6.png", "link.gif"]
+    assert walked.files == expected
+    assert sorted(walked.left_out.links) == ["again/x/back", "loop"]
     assert subfolders(tree / "b") == ["again", "d.png", "loop"]
 
 
@@ -126,7 +130,12 @@ def test_class_names(tmp_path):
         assert read_class_names(path) == class_names(path, 2) == ("cat", "dog")
     with pytest.raises(UserError, match="names 2 classes; the data set has class 2"):
         class_names(path, 3)
-    for data, message in ((b"[1]", "as strings"), (b'["a"', "nor a JSON list"), (b"\xff\xfe", "UTF-8")):
+    for data, message in (
+        (b"[1]", "as strings"),
+        (b'["a"', "nor a JSON list"),
+        (b"\xff", "line 1.*UTF-8"),
+        (b"\xff\xfe", "names no class"),
+    ):
         path.write_bytes(data)
         with pytest.raises(UserError, match=message):
             read_class_names(path)
