@@ -47,7 +47,9 @@ def exit_code(error: Exception) -> int | None:
     for kind, code in _CODES:
         if isinstance(error, kind):
             return code
-    twin = sys.modules.get("torch_ref.utils.errors")  # torch_ref imports nothing of ours, so has its own
-    if twin is not None and isinstance(error, twin.UserError):
-        return 3 if isinstance(error, twin.MissingFileError) else 2
-    return None
+    # torch_ref imports nothing of paddle_inline, so it has errors of its own
+    errors, weights = (sys.modules.get(f"torch_ref.{name}") for name in ("utils.errors", "weights"))
+    if errors is None or not isinstance(error, errors.UserError):
+        return None
+    damaged = weights is not None and isinstance(error, weights.WeightsFileError)
+    return 3 if damaged or isinstance(error, errors.MissingFileError) else 2

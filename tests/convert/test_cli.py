@@ -120,6 +120,17 @@ def test_an_error_of_ours_is_not_dressed_up_as_the_user_s():
     assert exit_code(OSError("CUDA error")) is None
 
 
+def test_errors_of_torch_ref_have_the_same_codes(tmp_path):
+    (tmp_path / "damaged.pth").write_bytes(b"PK")
+    for path, code in ((tmp_path / "none.pth", 3), (tmp_path / "damaged.pth", 3)):
+        with pytest.raises(ValueError) as caught:
+            torch_ref.create_model("inline_deit_digits", weights=path)
+        assert exit_code(caught.value) == code
+    with pytest.raises(ValueError) as caught:
+        torch_ref.create_model("inline_deit")
+    assert exit_code(caught.value) == 2
+
+
 @pytest.mark.parametrize("error", ["ValueError('a shape')", "OSError('(External) CUDA error(700)')"])
 def test_a_bug_shows_its_stack(tmp_path, error):
     """A bug planted in the middle of a conversion: the program ends with 1 and says where."""
