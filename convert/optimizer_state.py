@@ -75,7 +75,7 @@ def read_optimizer(
         raise WeightsFileError(
             f"{path} has no optimizer's state; convert its weights alone, without --training"
         )
-    shapes = {name: tuple(p.shape)[:: -1 if turned else 1] for (name, _, turned), p in _pairs(model)}
+    shapes = {name: tuple(p.shape)[:: -1 if transposed else 1] for (name, _, transposed), p in _pairs(model)}
     order = [name for name in order if name in shapes]
     parts = saved.get("param_groups")
     if not parts or not all(map(_is_group, parts if isinstance(parts, list) else [None])):
@@ -150,7 +150,7 @@ def _ways_of_grouping(parts, order, model):
 
 def _decaying(model):
     """Return PyTorch's names of the parameters that decay, by the recipe's rule."""
-    names = {ours: theirs for theirs, ours, _ in _trained(model)}
+    names = {paddle_name: torch_name for torch_name, paddle_name, _ in _trained(model)}
     return {names[name] for group in decay_groups(model, 1.0) if group.weight_decay for name in group.names}
 
 
@@ -195,15 +195,15 @@ def paddle_slots(
     """Return slots in `optimizer_state`'s form; a parameter that PyTorch never updated has zero moments, no step."""
     betas = {name: group.get("betas", DEFAULTS["betas"]) for group in groups for name in group["names"]}
     result: dict[str, dict[str, np.ndarray]] = {}
-    for (theirs, ours, turned), parameter in _pairs(model):
-        zero = np.zeros(tuple(parameter.shape)[:: -1 if turned else 1])
-        slot = slots.get(theirs, {"step": 0, "exp_avg": zero, "exp_avg_sq": zero})
+    for (torch_name, paddle_name, transposed), parameter in _pairs(model):
+        zero = np.zeros(tuple(parameter.shape)[:: -1 if transposed else 1])
+        slot = slots.get(torch_name, {"step": 0, "exp_avg": zero, "exp_avg_sq": zero})
         dtype = str(parameter.dtype).split(".")[-1]
-        result[ours] = {}
-        for beta, (moment, name, power) in zip(betas[theirs], MOMENTS):
-            values = slot[moment].T if turned else slot[moment]
-            result[ours][name] = np.ascontiguousarray(values, dtype)
-            result[ours][power] = np.array([beta ** (slot["step"] + 1)], dtype)
+        result[paddle_name] = {}
+        for beta, (moment, name, power) in zip(betas[torch_name], MOMENTS):
+            values = slot[moment].T if transposed else slot[moment]
+            result[paddle_name][name] = np.ascontiguousarray(values, dtype)
+            result[paddle_name][power] = np.array([beta ** (slot["step"] + 1)], dtype)
     return result
 
 
@@ -221,15 +221,15 @@ def torch_slots(
     """
     betas = {name: group["betas"] for group in groups for name in group["names"]}
     result = {}
-    for theirs, ours, turned in _trained(model):
-        if ours not in slots:
+    for torch_name, paddle_name, transposed in _trained(model):
+        if paddle_name not in slots:
             continue
-        step = _steps(slots[ours]["beta2_pow_acc"], betas[theirs][1], expected)
+        step = _steps(slots[paddle_name]["beta2_pow_acc"], betas[torch_name][1], expected)
         if step:
-            result[theirs] = {"step": step}
+            result[torch_name] = {"step": step}
             for moment, name, _ in MOMENTS:
-                values = slots[ours][name]
-                result[theirs][moment] = np.ascontiguousarray(values.T if turned else values)
+                values = slots[paddle_name][name]
+                result[torch_name][moment] = np.ascontiguousarray(values.T if transposed else values)
     return result
 
 

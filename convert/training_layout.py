@@ -38,7 +38,7 @@ def layout_of(name: str) -> Callable[..., dict[str, Any]]:
 
 
 def _inline_layout(state, weights, optimizer):
-    """InLine's: `epoch` is the number of epochs done, with which its training goes on."""
+    """InLine's: `epoch` is the number of epochs done, from which its training continues."""
     train, origin = (state.config or {}).get("train", {}), state.origin
     scheduler, settings = (origin.lr_scheduler, origin.config) if origin else (None, None)
     if train and state.steps_per_epoch:  # the same two facts from which the position is read back
@@ -172,15 +172,15 @@ def scaler_to_paddle(saved: Any) -> dict[str, Any] | None:
     PyTorch lowers the scale at every gradient that is not finite, so Paddle is to do so too.
     """
     found = plain(saved)
-    if not isinstance(found, dict) or not all(_is_number(found.get(theirs)) for theirs, _ in SCALER):
+    if not isinstance(found, dict) or not all(_is_number(found.get(torch_key)) for torch_key, _ in SCALER):
         return None
     more = {"decr_every_n_nan_or_inf": 1, "decr_count": 0, "use_dynamic_loss_scaling": True}
-    return {**{ours: found[theirs] for theirs, ours in SCALER}, **more}
+    return {**{paddle_key: found[torch_key] for torch_key, paddle_key in SCALER}, **more}
 
 
 def scaler_to_torch(state: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return a Paddle GradScaler's state as a `torch.amp.GradScaler`'s; None of None."""
-    return {theirs: state[ours] for theirs, ours in SCALER} if state else None
+    return {torch_key: state[paddle_key] for torch_key, paddle_key in SCALER} if state else None
 
 
 def _is_number(value):

@@ -61,7 +61,7 @@ def training_to_paddle(
         options: `conversion.ConversionOptions`; input size and class count cannot change on the way.
 
     Returns:
-        The checkpoint's path. It names no settings: train_paddle.py goes on with those it is given.
+        The checkpoint's path. It names no settings: train_paddle.py continues with those it is given.
 
     Raises:
         What `open_checkpoint` raises; WeightsFileError: no optimizer state, or one that is not this model's;
@@ -278,7 +278,7 @@ def _check_written(folder, model, optimizer, ema):
         pairs.append((its_ema.average, ema.average))
     for name, slots in optimizer_state(model, optimizer).items():
         pairs.append((optimizer_state(again, its_optimizer)[name], slots))
-    for mine, theirs in pairs:
-        for name, value in theirs.items():
-            if np.asarray(mine[name]).tobytes() != np.asarray(value).tobytes():
+    for written, expected in pairs:
+        for name, value in expected.items():
+            if np.asarray(written[name]).tobytes() != np.asarray(value).tobytes():
                 raise CheckFailedError(f"{folder}: {name} does not come back bit for bit")

@@ -1,4 +1,4 @@
-"""The protocol by which a model's pass is told, sublayer by sublayer, to whatever keeps, compares or judges it."""
+"""The protocol of whatever records, compares or judges a model's forward and backward pass, sublayer by sublayer."""
 
 from __future__ import annotations
 

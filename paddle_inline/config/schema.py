@@ -133,7 +133,7 @@ class TestConfig:
 
 @dataclass
 class Config:
-    """Everything that `train_paddle.py` can be told."""
+    """All settings of `train_paddle.py`."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class StepResult(NamedTuple):
-    """One optimizer step, as callbacks are told of it."""
+    """One optimizer step, as callbacks receive it."""
 
     loss: float  # mean over the step's batches of this rank
     grad_norm: float  # global norm of the gradients before clipping

@@ -54,7 +54,7 @@ class RunLog:
             from visualdl import LogWriter
 
             self.board = LogWriter(logdir=str(self.folder / "visualdl"))
-        except Exception as error:  # optional: whatever is wrong with it, training goes on
+        except Exception as error:  # optional: whatever is wrong with it, training continues
             self.info(f"VisualDL is not used ({error}); the same numbers go to metrics.jsonl")
         else:
             self.info(f"curves: visualdl --language en --logdir {self.folder / 'visualdl'}")

@@ -45,7 +45,7 @@ class Components:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """The values that a run is told."""
+    """The options of a run."""
 
     epochs: int
     steps_per_epoch: int
@@ -68,7 +68,7 @@ def fit(run: Components, progress: Progress, options: FitOptions, callbacks: Seq
         run: what is trained and on what.
         progress: counted forward in place.
         options: the values of the run.
-        callbacks: told of every step, evaluation and checkpoint, in their order; see `Callback`.
+        callbacks: called at every step, evaluation and checkpoint, in their order; see `Callback`.
 
     Returns:
         Whether all epochs are done; False where a callback asked to stop, after a checkpoint of that moment.
