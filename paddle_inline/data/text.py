@@ -11,6 +11,8 @@ from ..utils.errors import FileAccessError, MissingFileError, UserError
 
 WAY_OUT = "save it as UTF-8 (iconv -f GBK -t UTF-8, or an editor's `save with encoding`)"
 
+SCRIPTS = ("LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "HEBREW", "ARABIC")  # among characters of two bytes
+
 
 def read_text(path: str | Path) -> str:
     r"""Read a text file in UTF-8, or in UTF-16 with a byte order mark; all line ends become \n.
@@ -49,7 +51,7 @@ def _decode(path: str | Path, data: bytes) -> str:
             f"{path}, line {number}: a zero byte: this is no text, or UTF-16 without its mark; {WAY_OUT}"
         )
     text = data.decode("utf-8")
-    if not text.isascii():
+    if not text.isascii() and _decodes(data, "gb18030"):
         _refuse_chance(path, text)
     return text
 
@@ -57,34 +59,42 @@ def _decode(path: str | Path, data: bytes) -> str:
 def _refuse_chance(path: str | Path, text: str) -> None:
     """Refuse text whose GBK bytes are UTF-8 by chance, which would be read as other letters.
 
-    Such bytes give words of letters that no language mixes; as GBK they are common Chinese characters.
+    Such bytes give words that no language has; as GBK they are common Chinese characters.
     """
     for number, line in enumerate(text.split("\n"), 1):
-        for word in re.findall(r"[^\x00-\x7f]+|[^\W\d_]*[^\x00-\x7f]+[^\W\d_]*", line):
-            if not _is_odd(word):
-                continue
-            try:
-                chinese = re.sub(r"[\x00-\x7f]", "", word).encode("utf-8").decode("gb2312")
-            except UnicodeDecodeError:
+        for word in re.findall(r"[A-Za-z0-9\x80-\U0010ffff]+", line):
+            strange = re.sub(r"[\x00-\x7f]", "", word)
+            if not strange or not _is_odd(word, strange) or not _decodes(strange.encode(), "gb2312"):
                 continue
             raise UserError(
-                f"{path}, line {number}: {word!r} is {chinese!r} if the file is in GBK; {WAY_OUT}, or "
-                "with a byte order mark (utf-8-sig) if it is UTF-8 already"
+                f"{path}, line {number}: {word!r} has {strange.encode().decode('gb2312')!r} if the file is in GBK; "
+                f"{WAY_OUT}, or with a byte order mark (utf-8-sig) if it is UTF-8 already"
             )
 
 
-def _is_odd(word: str) -> bool:
-    """Return whether a word has letters of several scripts, or of none that is written."""
-    scripts = {_script(letter) for letter in word}
+def _decodes(data: bytes, encoding: str) -> bool:
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_odd(word: str, strange: str) -> bool:
+    """Return whether a word mixes scripts, or is made of nothing but accented letters and signs."""
+    if any(ord(letter) > 0x07FF for letter in strange):  # three bytes and more: no chance
+        return False
+    scripts = {_script(letter) for letter in strange} - {""}
+    if word == strange:
+        return scripts <= {"LATIN"} or len(scripts) > 1 or "odd" in scripts
+    if re.search("[A-Za-z]", word):
+        scripts.add("LATIN")
     return len(scripts) > 1 or "odd" in scripts
 
 
 def _script(letter: str) -> str:
-    if letter.isascii():
-        return "LATIN"
-    name = unicodedata.name(letter, "")
-    if 0x0180 <= ord(letter) < 0x0370 or not name:  # rare Latin, phonetic letters, accents by themselves
+    """Return a letter's script; "odd" for rare Latin, phonetic letters and accents by themselves, "" for signs."""
+    if 0x0180 <= ord(letter) < 0x0370:
         return "odd"
-    if not letter.isalpha():
-        return "LATIN"  # signs stand among letters of any script
-    return name.split()[0]
+    first = unicodedata.name(letter, "odd").split()[0]
+    return first if first in SCRIPTS else "" if first != "odd" else "odd"
