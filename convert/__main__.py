@@ -17,7 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m convert",
         description=__doc__,
-        epilog=f"Every command explains itself: python -m convert to-paddle --help\n\n{EXIT_CODES}",
+        epilog=f"Help for one command: python -m convert to-paddle --help\n\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")

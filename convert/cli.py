@@ -50,21 +50,23 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
             name,
             f"convert a checkpoint, or a folder of them, to {title[side]}",
             f"Convert a checkpoint to {title[side]}: find its model, translate, write, read back, and run "
-            "both frameworks on the same images. Only then the output appears, with OUT.json beside it. "
+            "both frameworks on the same images. Only then is the output written, with OUT.json beside it. "
             "Always strict: names and shapes that differ are listed, - in the model, + in the file.",
         )
         parser.add_argument("file", metavar="FILE", help="a checkpoint of either framework, or a folder")
         parser.add_argument("out", metavar="OUT", help=f"the file to write ({suffixes}), or a folder")
         _add_source(parser)
         parser.add_argument(
-            "--img-size", type=int, nargs="+", metavar="N", help="fit the result to another input size"
+            "--img-size", type=int, nargs="+", metavar="N", help="resize the result to another input size"
         )
-        parser.add_argument("--num-classes", type=int, metavar="N", help="... to another number of classes")
+        parser.add_argument(
+            "--num-classes", type=int, metavar="N", help="give the result another number of classes"
+        )
         parser.add_argument("--no-verify", action="store_true", help="do not run the two frameworks")
         training = {
-            "paddle": "take over the whole run: FILE is PyTorch's checkpoint with its AdamW, OUT the folder "
-            "of checkpoints in which train_paddle.py's is made",
-            "torch": "take over the whole run: FILE is a checkpoint folder of train_paddle.py",
+            "paddle": "convert the whole run: FILE is a PyTorch checkpoint with AdamW's state, OUT the folder "
+            "in which a checkpoint for train_paddle.py is written",
+            "torch": "convert the whole run: FILE is a checkpoint folder of train_paddle.py",
         }
         parser.add_argument("--training", action="store_true", help=training[side])
         parser.set_defaults(run=to_other, side=side)
@@ -89,13 +91,15 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         default="model",
         help="the model's own weights or their moving average, where FILE has both; default: model",
     )
-    parser.add_argument("--model", metavar="NAME", help="of list_models(), where the tensors do not say")
+    parser.add_argument(
+        "--model", metavar="NAME", help="a name in list_models(), if the tensors do not determine it"
+    )
     parser.add_argument(
         "--opts",
         nargs="+",
         default=[],
         metavar="KEY VALUE",
-        help="overrides it was built with, where the tensors do not say, as img_size 384",
+        help="overrides of create_model that the tensors do not determine, such as img_size 384",
     )
     parser.add_argument(
         "--skip-calls",

@@ -35,8 +35,8 @@ EXIT_CODES = """exit codes:
   0  done
   1  a check failed: two results that should be equal are not; or a fault of this program, with its traceback
   2  a mistake in the call
-  3  a file is missing, damaged, no checkpoint, or asks for more than a checkpoint should
-  4  no model of ours has these tensors, or several have
+  3  a file is missing, damaged, not a checkpoint, or contains more than a checkpoint should
+  4  no model of this package has these tensors, or several have
   5  weights that no model can have, such as NaN
   6  the output cannot be written
 A folder answers with the highest code of its files. Whatever fails leaves the output as it was."""

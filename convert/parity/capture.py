@@ -1,4 +1,4 @@
-"""Run a model of either framework and tell a Listener (listener.py) of every named sublayer, forward and backward.
+"""Run a model of either framework and report every named sublayer to a Listener (listener.py), forward and backward.
 
 bfloat16 has one meaning on every machine, because Paddle has no bfloat16 kernels on a CPU (not even of a
 matrix product): weights, images, the output of every sublayer and the gradients that pass there are rounded
@@ -165,7 +165,7 @@ def record_paddle(
 
 
 class _Hooks:
-    """Forward hooks that tell a listener; a tensor that is seen twice has one key, and is read once."""
+    """Forward hooks that report to a listener; a tensor that is seen twice has one key, and is read once."""
 
     def __init__(
         self,

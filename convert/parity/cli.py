@@ -36,8 +36,8 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "verify",
         help="compare a model in both frameworks, layer by layer",
-        description="Run models in Paddle and PyTorch on the same batch and compare what every named "
-        "sublayer gives. Exit code 0: all agree; 1: something differs; 2 to 6: python -m convert --help.",
+        description="Run models in Paddle and PyTorch on the same batch and compare the output of every named "
+        "sublayer. Exit code 0: all agree; 1: something differs; 2 to 6: python -m convert --help.",
     )
     _add_model(parser, "NAME", nargs="+")
     parser.add_argument("--all", action="store_true", help="every model of list_models()")
@@ -47,13 +47,17 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
         metavar="DIR",
         help="compare Paddle alone with recorded numbers, such as tests/golden/inline; PyTorch is not needed",
     )
-    parser.add_argument("--no-arbiter", action="store_true", help="no float64 truth for lower precisions")
+    parser.add_argument(
+        "--no-arbiter",
+        action="store_true",
+        help="no float64 run to judge lower precisions by",
+    )
     _add_outputs(parser)
     parser.set_defaults(run=verify)
 
     parser = subparsers.add_parser(
         "record",
-        help="run one framework and write down what every sublayer gives",
+        help="run one framework and record the output of every sublayer",
         description="One framework's half of verify, for machines where the two cannot share a process: "
         "record both, then compare the two folders.",
     )
@@ -77,20 +81,22 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser, metavar: str, **options: Any) -> None:
-    parser.add_argument("--model", metavar=metavar, help="of list_models()", **options)
+    parser.add_argument("--model", metavar=metavar, help="a name in list_models()", **options)
     parser.add_argument("--weights", metavar="FILE", help="a checkpoint; test weights if not given")
-    parser.add_argument("--backward", action="store_true", help="compare gradients too")
+    parser.add_argument("--backward", action="store_true", help="gradients too")
     parser.add_argument(
         "--steps", type=_positive, default=0, metavar="N", help="also train for N steps, in float64"
     )
-    parser.add_argument("--batch", type=_positive, metavar="N", help="images; default: 2, more of small ones")
+    parser.add_argument(
+        "--batch", type=_positive, metavar="N", help="images; default: 2, up to 32 if they are small"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of images and test weights; default: 0")
     parser.add_argument(
         "--opts",
         nargs="+",
         default=[],
         metavar="KEY VALUE",
-        help="overrides, as num_classes 10; last in the line",
+        help="overrides of create_model, such as num_classes 10; must come last",
     )
 
 
@@ -223,7 +229,7 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
         while not folder.exists():
             folder = folder.parent
         if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise FileAccessError(f"{path} cannot be written: {folder} is no folder of yours to write in")
+            raise FileAccessError(f"{path} cannot be written: {folder} is not a writable folder")
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:

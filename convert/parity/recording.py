@@ -94,7 +94,7 @@ class Recording:
         self.parameter_gradients = parameter_gradients or {}
 
     def replay(self, listener: AnyListener) -> AnyListener:
-        """Tell another listener all of it, in the same order; return the listener."""
+        """Report all of it to another listener, in the same order; return the listener."""
         values: dict[Hashable, Value] = {}
         for call in self.calls:
             pairs = [(id(value), value.array) for value in (*call.inputs, call.output)]

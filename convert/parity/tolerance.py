@@ -1,4 +1,4 @@
-"""The one tolerance table. Errors are relative, by the measures of comparison.py and golden.py; nothing in
+"""The one tolerance table. Errors are relative, by the measures of metrics.py and golden.py; nothing in
 the environment changes these numbers.
 """
 

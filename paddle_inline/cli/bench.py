@@ -67,15 +67,22 @@ def open_engine(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `bench`."""
     add = parser.add_argument
-    add("--model", metavar="NAME", help="of `list`, with fresh weights: values do not change speed")
+    add("--model", metavar="NAME", help="a model of `list`, with fresh weights, which do not affect speed")
     add("--export", metavar="DIR", help="or the output of `export`, with --dynamic-batch")
     add("--img-size", type=int, metavar="S", help="pixels of the sides; default: the model's own")
-    add("--engines", nargs="+", default=["paddle", "paddle-plain"], choices=ENGINES, metavar="E")
+    add(
+        "--engines",
+        nargs="+",
+        default=["paddle", "paddle-plain"],
+        choices=ENGINES,
+        metavar="E",
+        help="listed below",
+    )
     add("--batch-size", type=int, nargs="+", default=[1, 8], metavar="N", help="default: 1 8")
     add("--rounds", type=int, default=10, metavar="N", help="timed runs of each; default: 10")
     add("--device", default="cpu", help="cpu, gpu or gpu:N; default: cpu")
     add("--threads", type=int, metavar="N", help="CPU threads; default: all that this process may use")
-    add("--json", metavar="FILE", help="write the figures")
+    add("--json", metavar="FILE", help="write the results as JSON")
     parser.epilog = f"Engines: {', '.join(ENGINES)}; default: paddle paddle-plain."
 
 

@@ -1,7 +1,6 @@
-"""Check that this machine can run everything here; each problem comes with a suggested fix.
+"""Check that this machine can run everything here; each problem comes with a suggested fix."""
 
-Everything is read first (machine.py); the checks are functions of what was read.
-"""
+# Everything is read first (machine.py); the checks are functions of what was read.
 
 from __future__ import annotations
 

@@ -13,14 +13,14 @@ from ..inference.export import ExportError, export_model
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `export`."""
     add = parser.add_argument
-    add("--model", metavar="NAME", help="of `list`; may be left out with weights that name it")
+    add("--model", metavar="NAME", help="a model of `list`; not needed if the weights name it")
     add("--weights", metavar="FILE", required=True, help="its weights")
     add("--output", metavar="DIR", required=True, help="the folder to write")
     add("--img-size", type=int, metavar="S", help="pixels of the sides; default: the model's own")
-    add("--num-classes", type=int, metavar="N", help="where the weights do not say and it is not 1000")
+    add("--num-classes", type=int, metavar="N", help="classes, if the weights do not say; default: 1000")
     add("--dynamic-batch", action="store_true", help="for any batch size")
     add("--batch-size", type=int, default=1, metavar="N", help="for batches of this size; default: 1")
-    add("--onnx", action="store_true", help="a file for OpenVINO and ONNX Runtime too")
+    add("--onnx", action="store_true", help="also write a file for OpenVINO and ONNX Runtime")
     add("--classes", metavar="FILE", help="class names, one a line, or a JSON list")
     add("--top1", type=float, metavar="PERCENT", help="measured accuracy, for the card")
     add("--no-crop", action="store_true", help="the model is evaluated without the centre crop")

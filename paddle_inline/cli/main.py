@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"paddle_inline {__version__}")
-    parser.add_argument("--traceback", action="store_true", help="show where a mistake was noticed")
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of a user error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
         text = str(module.__doc__)

@@ -23,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE", help="a file, a folder or a glob pattern in quotes")
     add("--export", metavar="DIR", help="the output of `export`")
-    add("--model", metavar="NAME", help="... or a model, run eagerly; weights often name it")
+    add(
+        "--model",
+        metavar="NAME",
+        help="instead of --export: a model, run eagerly; not needed if the weights name it",
+    )
     add("--weights", metavar="FILE", help="its weights")
     add("--classes", metavar="FILE", help="class names, one a line, or a JSON list")
     add("--topk", type=int, default=5, metavar="K", help="classes shown for each image; default: 5")

@@ -116,7 +116,7 @@ class Loader:
     """Loads the given batches in order: tensors images [B, C, H, W] float32, labels [B] int64.
 
     An error of the data set is raised in the training process, whoever met it. (Paddle's loader
-    waits for ever when its own thread meets one, and hides a worker's behind a SystemError.)
+    waits forever when its own thread meets one, and hides a worker's behind a SystemError.)
 
     Args:
         samples: a `Samples`.
@@ -161,7 +161,7 @@ class Loader:
                 yield pixels, labels
         except SystemError as error:
             raise RuntimeError(
-                f"one of {self.num_workers} data workers was killed, often for want of memory: lower "
+                f"one of {self.num_workers} data workers was killed, often for lack of memory: lower "
                 "data.num_workers or data.batch_size"
             ) from error
 
@@ -210,7 +210,7 @@ def shared_memory_suffices(
     if free >= needed:
         return True
     print(
-        f"warning: {folder} has {free >> 20} MiB free, the loader's workers want {needed >> 20}: "
+        f"warning: {folder} has {free >> 20} MiB free, the loader's workers need {needed >> 20}: "
         "batches go through pipes instead, which is slower (docker run --shm-size=8g ... gives more)",
         file=sys.stderr,
         flush=True,

@@ -40,7 +40,7 @@ class Shards(PictureSource):
         index: a file that keeps the list, or None. It is made anew when a tar file has changed.
 
     Raises:
-        UserError: naming the file that is no such tar file, and the member that is amiss.
+        UserError: naming the file that is no such tar file, and the member that is wrong.
     """
 
     def __init__(

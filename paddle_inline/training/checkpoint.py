@@ -244,7 +244,7 @@ def load_checkpoint(
     optimizer: paddle.optimizer.Optimizer,
     ema: Ema | None = None,
 ) -> TrainingState:
-    """Load weights, average and optimizer; everything is checked before anything changes.
+    """Load weights, average and optimizer; every file's SHA-256 is checked before anything changes.
 
     Returns:
         The checkpoint's state.

@@ -28,7 +28,7 @@ class RunLog:
     Args:
         folder: of the run; gets `train.log`, `metrics.jsonl` and `visualdl/`.
         rank: of this process.
-        visualdl: also write VisualDL scalars, if it is installed; a run never fails for want of it.
+        visualdl: also write VisualDL scalars, if it is installed; a run never fails for lack of it.
         console: a rich Console; by default standard output.
     """
 

@@ -14,7 +14,7 @@ def run_python(code: str, *arguments: object, timeout: float | None = None) -> s
     Args:
         code: the statements; `sys.argv[1:]` holds the arguments as text.
         arguments: converted with `str`.
-        timeout: seconds after which the process is ended; None: it may take for ever.
+        timeout: seconds after which the process is ended; None: it may take forever.
 
     Returns:
         The finished process, its `stdout` and `stderr` as text.

@@ -96,7 +96,7 @@ def load(
             filling a fresh instance; None refuses the name itself.
 
     Raises:
-        WeightsFileError: the pickle is cut short or damaged, or wants what the arguments do not allow.
+        WeightsFileError: the pickle is cut short or damaged, or needs what the arguments do not allow.
     """
     try:
         return _Machine(stream, known, persistent, inert).run()
@@ -235,7 +235,7 @@ def _refuse(path: str, *_: Any) -> Any:
 def put_entries(target: dict, keys: list[Any], values: list[Any]) -> None:
     """Put entries into a dict, each key once and of a kind whose hash is cheap.
 
-    The hash of a nested tuple can take for ever, and large integers can be made to collide.
+    The hash of a nested tuple can take forever, and large integers can be made to collide.
     """
     if len(keys) != len(values):
         raise WeightsFileError("its pickle sets a key without a value")
