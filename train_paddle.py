@@ -22,10 +22,9 @@ from paddle_inline.utils.environment import import_paddle, tune_cpu
 TUNED = tune_cpu(workers=int(os.environ.get("PADDLE_LOCAL_SIZE", "1")))  # before Paddle is imported
 paddle = import_paddle()
 
-from paddle_inline import load_weights  # noqa: E402
 from paddle_inline.config import load as settings  # noqa: E402
 from paddle_inline.data.loaders import BadImage  # noqa: E402
-from paddle_inline.training import build, checkpoint, distributed, failure, report  # noqa: E402
+from paddle_inline.training import build, checkpoint, described_eval, distributed, failure, report  # noqa: E402
 from paddle_inline.training.callbacks import Callback, LogProgress, StopOnRequest  # noqa: E402
 from paddle_inline.training.diagnose import NotFinite  # noqa: E402
 from paddle_inline.training.evaluate import evaluate, forward_speed  # noqa: E402
@@ -140,20 +139,21 @@ def train_rank(config: settings.Config, args: argparse.Namespace, rank: int, wor
     return 0
 
 
-def only_evaluate(config: settings.Config) -> int:
-    """Print the accuracy of given weights over the held-out images."""
+def only_evaluate(config: settings.Config, args: argparse.Namespace) -> int:
+    """Print the accuracy of given weights over the held-out images, made as the weights say theirs are."""
     rank, world = distributed.start()
     weights = config.model.pretrained or config.model.resume
     if not weights:
         raise UserError("--eval needs weights: give --pretrained FILE, or --resume CHECKPOINT")
-    if Path(weights).is_dir():
-        weights = str(checkpoint.find_checkpoint(weights) / "model.pdparams")
-    classes, known, notes = known_classes(weights, config)
-    source, loader, more = build.build_eval(config, rank, world, classes=classes, known=known)
-    for note in [*notes, *more] if rank == 0 else []:
-        print(note, file=sys.stderr)
-    model = build.build_model(config, len(source.classes))
-    load_weights(model, weights)
+    if Path(weights).is_dir() and not Path(f"{weights}.pdparams").is_file():
+        weights = described_eval.weights_in(weights, prefer_best=not config.model.resume)
+    given = {*args.opts[::2], *(text.partition("=")[0].strip() for text in args.o)}
+    notes = described_eval.follow(config, weights, {key.lower() for key in given}, named=bool(args.cfg))
+    classes, known, more = known_classes(weights, config)
+    source, loader, others = build.build_eval(config, rank, world, classes=classes, known=known)
+    for note in (*args.notes, *notes, *more, *others) if rank == 0 else ():
+        print(f"note: {note}", file=sys.stderr)
+    model = described_eval.build_model(config, weights, len(source.classes))
     accuracy = evaluate(model, loader, world=world, amp=build.amp_arguments(config))
     if rank == 0:
         print(f"{model.name} with {weights}: {accuracy}")
@@ -183,7 +183,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.throughput:
             return throughput(config)
         if args.eval:
-            return only_evaluate(config)
+            return only_evaluate(config, args)
         return train(config, args)
     except (BadImage, NotFinite) as error:
         print(f"error: {error}", file=sys.stderr)

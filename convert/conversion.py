@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paddle_inline import __version__
+from paddle_inline.data.published import published_transform
 from paddle_inline.utils.errors import UserError
+from paddle_inline.weights.description import describe, fitted
 from paddle_inline.weights.lazy_array import LazyArray
 
 from .checkpoint import ConversionOptions, Opened, open_checkpoint, paddle_side, summary_lines
@@ -80,7 +82,7 @@ def convert(
     arrays, target, notes = paddle_side(opened, options)
     for note in notes:
         log(note)
-    description = {"model": target.name, "overrides": target.overrides}
+    description = carried_on(opened, target, options, log)
     if opened.counters:
         description["num_batches_tracked"] = opened.counters
     if side == "torch":
@@ -91,10 +93,34 @@ def convert(
         if options.verify:
             verification = check(temporary, opened, target, side, exact=not notes)
             log(f"verified: {verification['text']}")
-        facts = describe(opened, file, temporary, side, description, notes, verification)
+        facts = facts_of(opened, file, temporary, side, description, notes, verification)
         sidecar_of(file).unlink(missing_ok=True)  # better none than that of another file
     write_sidecar(file, facts)
     return Outcome(str(file), target, notes, verification)
+
+
+def carried_on(
+    opened: Opened,
+    target: Identity,
+    options: ConversionOptions,
+    log: Callable[[str], object] = lambda line: None,
+) -> dict[str, Any]:
+    """Return the description of a conversion's result: what the source says of itself, fitted to what was asked for.
+
+    A source that does not say how its images are made is taken to be of the published recipe, and `log` told so.
+    """
+    known = opened.source.description
+    if known is None or known["model"] != target.name:
+        known = describe(target.name, target.overrides)
+    result = fitted(known, target.name, target.overrides, options.img_size, options.num_classes)
+    result.pop("num_batches_tracked", None)  # of the source; the result's own are added by the caller
+    if not result.get("transform"):
+        transform = published_transform(target.name, target.model.img_size)
+        result["transform"] = transform
+        log(
+            f"the file does not say how its images are made: the published recipe's transform is written, {transform}"
+        )
+    return result
 
 
 def torch_side(
@@ -114,7 +140,7 @@ def torch_side(
     return result
 
 
-def describe(
+def facts_of(
     opened: Opened,
     output: Path,
     written: Path,

@@ -6,6 +6,7 @@ PyTorch's side is one file (training_layout.py); Paddle's is a checkpoint folder
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import OrderedDict
 from dataclasses import replace
@@ -19,17 +20,19 @@ from paddle_inline.training.checkpoint import (
     SUMS,
     CheckpointError,
     check_checkpoint,
+    description_of,
     load_checkpoint,
     save_checkpoint,
 )
 from paddle_inline.training.ema import Ema
 from paddle_inline.training.optim import load_optimizer_state, optimizer_state
 from paddle_inline.utils.errors import FileAccessError, UserError
+from paddle_inline.weights.description import DESCRIPTION
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError
 from paddle_inline.weights.load import open_weights, tuples
 
 from .checkpoint import ConversionOptions, open_checkpoint, paddle_side, summary_lines
-from .conversion import torch_side, versions
+from .conversion import carried_on, torch_side, versions
 from .errors import CheckFailedError, UnfitWeightsError
 from .formats.source import EMA_KEYS, open_source, select_weights
 from .formats.write import atomic, check_output, sha256, sidecar_of, write_sidecar
@@ -91,6 +94,8 @@ def training_to_paddle(
     optimizer = make_adamw(model, groups)
     load_optimizer_state(model, optimizer, paddle_slots(slots, model, groups))
     state = state_of(contents, opened, groups, max((slot["step"] for slot in slots.values()), default=0))
+    described = carried_on(opened, identity, options, log)
+    state.transform, state.classes = described["transform"], described.get("classes")
     if options.verify:
         found = check_forward(identity, arrays, torch_side(arrays, model, opened.counters))
         if state.origin is not None:
@@ -157,6 +162,7 @@ def training_to_torch(
     weights = _torch_weights(model, model.state_dict(), counters)
     optimizer = torch_optimizer(groups, slots, state.rate)
     contents = layout_of(model.name)(state, weights, optimizer)
+    contents[DESCRIPTION] = json.dumps(description_of(state))
     if ema is not None:
         contents["state_dict_ema"] = _torch_weights(model, ema.average, counters)
         if "max_accuracy" in contents:

@@ -94,6 +94,8 @@ def _torch(path: Path, form: str, skip_calls: bool) -> Source:
         raise WeightsFileError(f"{path} holds a {kind}, not named weights; save its state_dict()")
     attributes = getattr(contents, "attributes", None)
     description = attributes.get(DESCRIPTION) if isinstance(attributes, dict) else None
+    if description is None:  # of a training checkpoint it is an entry
+        description = contents.get(DESCRIPTION)
     plain = _plain(contents, lambda value: value.stored if isinstance(value, Tensor) else None)
     return Source(path, form, plain, (path,), described(description))
 

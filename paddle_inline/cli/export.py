@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from ..data.classes import read_class_names
-from ..inference.card import default_preprocessing, square_side
+from ..inference.card import evaluation_of
 from ..inference.export import ExportError, export_model
 
 
@@ -34,9 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
     sizes = {"img_size": arguments.img_size, "num_classes": arguments.num_classes}
     sizes = {name: value for name, value in sizes.items() if value is not None}
     model = create_model(arguments.model, weights=arguments.weights, **sizes)
-    preprocessing = default_preprocessing(model.name, square_side(model.img_size))
+    preprocessing = None
     if arguments.no_crop:
-        preprocessing["crop"] = False
+        preprocessing = {**evaluation_of(model)[0], "crop": False}
     try:
         export_model(
             model,

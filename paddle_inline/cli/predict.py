@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from dataclasses import asdict
 from typing import Any
 
@@ -103,7 +104,12 @@ def open_predictor(arguments: argparse.Namespace) -> Predictor:
 
         paddle.set_device(arguments.device)
     model = create_model(arguments.model, weights=arguments.weights)
-    return Predictor(model, classes=classes, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it is said below, as one line
+        predictor = Predictor(model, classes=classes, **options)
+    if predictor.assumed:
+        print(f"note: {predictor.assumed}", file=sys.stderr)
+    return predictor
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

@@ -108,9 +108,14 @@ def to_yaml(config: Config) -> str:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return `key: old -> new` for every setting that differs between two results of `to_dict`."""
+    """Return `key: old -> new` for every setting that differs between two results of `to_dict`.
+
+    A setting that an earlier version did not have is the default there.
+    """
+    defaults = dict(_flatten(to_dict(Config())))
     a, b = dict(_flatten(old)), dict(_flatten(new))
     missing = "(absent)"
+    a.update({key: defaults[key] for key in b if key not in a and key in defaults and old})
     keys = [key for key in {**a, **b} if a.get(key, missing) != b.get(key, missing)]
     return [f"{key}: {a.get(key, missing)} -> {b.get(key, missing)}" for key in keys]
 

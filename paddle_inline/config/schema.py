@@ -128,7 +128,11 @@ class AmpConfig:
 
 @dataclass
 class TestConfig:
-    crop: bool = True  # resize to 256/224 of the size, then crop; false: resize straight to it
+    crop: bool = True  # resize to more than the size, then crop its centre; false: resize straight to it
+    resize: str = setting(
+        "square", choices=("square", "short")
+    )  # both sides alike; or the short one, aspect kept
+    crop_ratio: float = setting(0.875, minimum=0.1, maximum=1)  # of the side that the crop keeps
 
 
 @dataclass

@@ -57,12 +57,17 @@ def read_rgb(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     """
     try:
         with Image.open(file) as image:
-            image.load()
-            if _orientation(image) != 1:
-                image = ImageOps.exif_transpose(image)
-            return image if image.mode == "RGB" and "transparency" not in image.info else _to_rgb(image)
+            return upright_rgb(image)
     except Exception as error:  # a damaged image can fail in any way
         raise UnreadableImage(describe(error)) from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return an opened image in RGB, 8 bits a channel, upright, as the head of this module says."""
+    image.load()
+    if _orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
+    return image if image.mode == "RGB" and "transparency" not in image.info else _to_rgb(image)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

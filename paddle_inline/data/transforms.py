@@ -14,7 +14,8 @@ import numpy as np
 from paddle.vision.transforms import functional as F
 from PIL import Image
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, unknown
+from ..weights.description import RESIZES
 from .draws import Draws
 from .randaugment import rand_augment
 
@@ -40,16 +41,18 @@ class Compose:
 
 
 class Resize:
-    """To size x size, whatever the shape before."""
+    """To size x size, whatever the shape before; or with `short` the short side to size, aspect kept."""
 
-    def __init__(self, size: int, interpolation: str = "bicubic") -> None:
-        self.size = size
+    def __init__(self, size: int, interpolation: str = "bicubic", short: bool = False) -> None:
+        self.size, self.short = size, short
         self.resample = INTERPOLATIONS[interpolation]
 
     def __call__(self, image: Image.Image, draws: Draws) -> Image.Image:
-        if image.size == (self.size, self.size):
-            return image
-        return image.resize((self.size, self.size), _choose(self.resample, draws))
+        size = self.size, self.size
+        if self.short:  # the long side is rounded down
+            width, height = image.size
+            size = int(self.size * width / min(image.size)), int(self.size * height / min(image.size))
+        return image if image.size == size else image.resize(size, _choose(self.resample, draws))
 
 
 class CenterCrop:
@@ -261,19 +264,33 @@ def eval_transform(
     std: Sequence[float],
     interpolation: str = "bicubic",
     crop: bool = True,
+    resize: str = "square",
+    crop_ratio: float = 0.875,
 ) -> Compose:
     """Return the evaluation recipe: PIL image -> [3, img_size, img_size] float32.
 
-    With `crop`, to int(256 / 224 * img_size) on BOTH sides, then the centre; without it, or at 32
-    pixels and below, straight to img_size.
+    Args:
+        img_size: pixels of the result's sides.
+        mean, std: of the channels, of values from 0 to 1.
+        interpolation: "bicubic" or "bilinear"; "random", of training, is bicubic here.
+        crop: to int(img_size / crop_ratio), then the img_size pixels in the centre; without it, or at 32 pixels and
+            below, straight to img_size x img_size.
+        resize: before the crop, "square": both sides to that size; "short": the short side, aspect kept.
+        crop_ratio: the side that the crop keeps.
+
+    Raises:
+        UserError: `resize` is neither.
     """
+    if resize not in RESIZES:
+        raise unknown("resize", resize, RESIZES)
     if interpolation == "random":
         interpolation = "bicubic"
     if crop and img_size > SMALL:
-        resize: list[Callable] = [Resize(int(256 / 224 * img_size), interpolation), CenterCrop(img_size)]
+        before = Resize(int(img_size / crop_ratio), interpolation, short=resize == "short")
+        steps: list[Callable] = [before, CenterCrop(img_size)]
     else:
-        resize = [Resize(img_size, interpolation)]
-    return Compose([*resize, ToArray(mean, std)])
+        steps = [Resize(img_size, interpolation)]
+    return Compose([*steps, ToArray(mean, std)])
 
 
 def _choose(resample: Any, draws: Draws) -> Any:

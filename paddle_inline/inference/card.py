@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import MissingFileError, UserError
 from ..weights.atomic import sha256
+from ..weights.description import check_transform
+from ..weights.lazy_array import WeightsFileError
+
+if TYPE_CHECKING:
+    import paddle
 
 CARD = "card.json"
 FORMAT = 1
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ENTRIES = (
     "model",
     "num_classes",
@@ -23,20 +27,44 @@ ENTRIES = (
 )  # that readers need
 
 
-def default_preprocessing(name: str, side: int) -> dict[str, Any]:
-    """Return ImageNet's evaluation recipe, as arguments of `data.transforms.eval_transform`.
+def evaluation_of(
+    model: paddle.nn.Layer,
+) -> tuple[dict[str, Any], list[str] | None, str | None]:
+    """Return how a model's images are made and what its outputs are called, by the description of its weights.
 
     Args:
-        name: the model's; those fine-tuned at 384 pixels resize their images to it, others crop the centre.
-        side: pixels of the square image.
+        model: of `create_model`.
+
+    Returns:
+        (transform, classes, assumed): arguments of `eval_transform`, for the model's own input size; the names or
+        None; and a line on what was assumed where the weights that were loaded do not say, else None.
+
+    Raises:
+        UserError: the transform does not make images of as many channels as the model takes.
     """
-    return {
-        "img_size": side,
-        "mean": list(IMAGENET_MEAN),
-        "std": list(IMAGENET_STD),
-        "interpolation": "bicubic",
-        "crop": not name.endswith("_384"),
-    }
+    from ..data.published import published_transform
+
+    side = square_side(model.img_size)
+    description = getattr(model, "description", None)
+    known = (description or {}).get("transform")
+    transform = {**known, "img_size": side} if known else published_transform(model.name, side)
+    assumed = None
+    if description is not None and not known:
+        rule = (
+            f"{transform['resize']} resize, crop {transform['crop_ratio']}"
+            if transform["crop"]
+            else "no crop"
+        )
+        assumed = (
+            f"the weights of {model.name} do not say how their images are made: assumed is the published recipe "
+            f"({side} pixels, {transform['interpolation']}, {rule}, ImageNet's mean and std)"
+        )
+    classes = (description or {}).get("classes")
+    if classes is not None and len(classes) > model.spec.num_classes:
+        raise UserError(
+            f"the weights name {len(classes)} classes, but {model.name} has {model.spec.num_classes} outputs"
+        )
+    return transform, classes, assumed
 
 
 def square_side(size: tuple[int, int]) -> int:
@@ -83,4 +111,8 @@ def read_card(directory: str | Path) -> dict[str, Any]:
     missing = [entry for entry in ENTRIES if entry not in card]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}: export the model again")
+    try:
+        card["preprocessing"] = check_transform(card["preprocessing"])
+    except WeightsFileError as error:
+        raise UserError(f"{path}: {error}") from None
     return card

@@ -18,9 +18,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..models.factory import overrides_of
 from ..utils.errors import FileAccessError, UserError
+from ..weights.description import plain_transform
 from .backends import input_spec
-from .card import CARD, FORMAT, default_preprocessing, describe_file, files_of, read_card, square_side
+from .card import CARD, FORMAT, describe_file, evaluation_of, files_of, read_card, square_side
 from .checks import TOLERANCE, ExportError, check_engines
 from .onnx_export import write_onnx
 
@@ -54,8 +56,9 @@ def export_model(
         directory: is made; files of an earlier export in it are replaced.
         batch: the one batch size of the program; None: any.
         onnx: also write an ONNX file.
-        preprocessing: arguments of `data.transforms.eval_transform`; None: the ImageNet recipe at this size.
-        classes: their names, or None.
+        preprocessing: arguments of `data.transforms.eval_transform`; None: what the model's weights say of
+            themselves, else its published recipe, with a line that says so.
+        classes: their names; None: those that the weights name, if any.
         top1: measured accuracy in percent, or None.
         weights: the file that the model was loaded from, for the card.
         log: called with each line about the checks.
@@ -69,6 +72,9 @@ def export_model(
         MissingPackageError: ONNX was asked for and paddle2onnx or onnxruntime is missing.
     """
     side = square_side(model.img_size)
+    transform, own_classes, assumed = evaluation_of(model)
+    if assumed and preprocessing is None:
+        log(assumed)
     if classes is not None and len(classes) != model.spec.num_classes:
         raise UserError(f"{len(classes)} class names for a model of {model.spec.num_classes} classes")
     if batch is not None and batch < 1:
@@ -88,10 +94,11 @@ def export_model(
         card = {
             "format": FORMAT,
             "model": model.name,
+            "overrides": overrides_of(model),
             "num_classes": model.spec.num_classes,
-            "classes": list(classes) if classes is not None else None,
+            "classes": list(classes) if classes is not None else own_classes,
             "top1": top1,
-            "preprocessing": preprocessing or default_preprocessing(model.name, side),
+            "preprocessing": plain_transform(transform if preprocessing is None else preprocessing),
             "input": {"shape": [batch, model.spec.in_chans, side, side], "dtype": "float32", "order": "RGB"},
             "output": {"shape": [batch, model.spec.num_classes], "dtype": "float32", "meaning": "logits"},
             "files": files,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import os
 import threading
 import warnings
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..data.pictures import read_image
-from ..utils.errors import UserError, unknown
+from ..data.pictures import describe, read_image, upright_rgb
+from ..utils.errors import FileAccessError, UserError, WrongTypeError, unknown
 from .backends import EagerEngine, Engine, OnnxEngine, OpenVinoEngine, PaddleEngine, check_device
-from .card import default_preprocessing, read_card, square_side
+from .card import evaluation_of, read_card
+from .pickled_model import PickledModel
+from .pictures import Picture, pictures
 
 if TYPE_CHECKING:
     import paddle
@@ -27,6 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["Prediction", "Predictor", "read_image"]
 
 ENGINES = ("auto", "paddle", "openvino", "onnx")
+_ALIVE: weakref.WeakSet[Predictor] = weakref.WeakSet()
+_LEFT_BEHIND: list[
+    Any
+] = []  # engines of the parent process: their threads are not here, so they cannot be ended
 
 
 @dataclass(frozen=True)
@@ -41,17 +50,24 @@ class Prediction:
 class Predictor:
     """Classifies images as the model that was trained does: the same transform, the same numbers.
 
-    Threads may share one: they take turns at the engine, and transform their images side by side.
+    Threads may share one: they take turns at the engine, and transform their images side by side. It can be pickled,
+    before its first call and after, and used in a forked process: the engine is made anew there. It leaves the
+    process's streams, signals and environment alone.
 
     Args:
-        source: a folder of `python -m paddle_inline export`, or a model of `create_model`.
+        source: a folder of `python -m paddle_inline export`, or a model of `create_model`. The model's transform and
+            classes are those that its weights name; where they do not, the published recipe's, with a warning.
         device: "cpu", "gpu" or "gpu:1"; of a model: where it is.
         threads: CPU threads; None: the cores this process may use.
         precision: "fp32" or "bf16", the latter not with ONNX Runtime.
         engine: "paddle"; "openvino" or "onnx" (ONNX Runtime), on a CPU and for a folder that holds an ONNX
             file; "auto": the fastest that can be had (`choose_engine`).
         onednn: None: as the export found it to work.
-        classes: names to use in place of the card's.
+        classes: names to use in place of the card's or the weights' own.
+
+    Attributes:
+        card: the export's card, or what is known of a model in the same form.
+        assumed: what was assumed where the weights do not say, as one line; None: nothing.
 
     Raises:
         MissingFileError, UserError: a folder that is no export, or options that do not fit it.
@@ -74,8 +90,9 @@ class Predictor:
         check_device(device)
         self.options: dict[str, Any] = {"device": device, "threads": threads, "precision": precision}
         self.engine = engine
-        self._engine: Engine | None = None  # made for the first images
-        self._lock = threading.Lock()  # engines serve one call at a time
+        self.assumed: str | None = None
+        self._model: paddle.nn.Layer | None = None
+        self._ready()
         if isinstance(source, (str, Path)):
             self.directory = Path(source)
             self.card = read_card(source)
@@ -92,19 +109,43 @@ class Predictor:
         else:
             if precision != "fp32" or engine not in ("auto", "paddle"):
                 raise UserError("a model runs eagerly in its own precision; export it for other engines")
+            if not hasattr(source, "spec"):
+                raise WrongTypeError(
+                    f"a Predictor takes the folder of an export, or a model of create_model, not a "
+                    f"{type(source).__name__}"
+                )
+            transform, names, self.assumed = evaluation_of(source)
+            if self.assumed:
+                warnings.warn(self.assumed, stacklevel=2)
             self.card = {
                 "model": source.name,
                 "num_classes": source.spec.num_classes,
-                "classes": None,
-                "preprocessing": default_preprocessing(source.name, square_side(source.img_size)),
-                "input": {"shape": [None]},
+                "classes": names,
+                "preprocessing": transform,
+                "input": {"shape": [None, source.spec.in_chans, *source.img_size]},
             }
-            self._engine = EagerEngine(source)
+            self._model = source
         self.classes = classes or self.card["classes"]
-        if self.classes is not None and len(self.classes) != self.card["num_classes"]:
-            raise UserError(
-                f"{len(self.classes)} class names for a model of {self.card['num_classes']} classes"
-            )
+        if classes is not None and len(classes) != self.card["num_classes"]:
+            raise UserError(f"{len(classes)} class names for a model of {self.card['num_classes']} classes")
+
+    def _ready(self) -> None:
+        """Be as before the first call, in this process."""
+        self._engine: Engine | None = None  # made for the first images
+        self._lock = threading.Lock()  # engines serve one call at a time
+        _ALIVE.add(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {
+            key: value for key, value in vars(self).items() if key not in ("_engine", "_lock", "_transform")
+        }
+        state["_model"] = None if self._model is None else PickledModel.of(self._model)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        model = state["_model"]
+        vars(self).update(state, _model=None if model is None else model.build())
+        self._ready()
 
     @functools.cached_property
     def _transform(self) -> Compose:
@@ -114,12 +155,30 @@ class Predictor:
         return eval_transform(values.pop("img_size"), **values)
 
     def transform(self, image: Image.Image) -> np.ndarray:
-        """Return a PIL image as [3, S, S] float32, by the training's evaluation transform."""
-        return self._transform(image.convert("RGB"), None)  # type: ignore[arg-type]  # it draws nothing
+        """Return a PIL image as [3, S, S] float32, by the training's evaluation transform and reader of pictures.
+
+        Raises:
+            FileAccessError: it cannot be decoded, or has pixels of unknown range.
+        """
+        try:
+            image = upright_rgb(image)
+        except Exception as error:  # PIL decodes late, and a damaged picture can fail in any way
+            raise FileAccessError(f"a picture cannot be read: {describe(error)}") from None
+        return self._transform(image, None)  # type: ignore[arg-type]  # it draws nothing
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Return the logits [B, classes] of transformed images [B, 3, S, S] float32, for any B."""
-        size = self.card["input"]["shape"][0] or max(1, len(images))
+        """Return the logits [B, classes] of transformed images [B, C, H, W] float32, for any B.
+
+        Raises:
+            UserError: their channels or sizes are not those that the model was built or exported for.
+        """
+        takes = self.card["input"]["shape"]
+        if images.ndim != 4 or (len(takes) == 4 and list(images.shape[1:]) != list(takes[1:])):
+            raise UserError(
+                f"transformed images of shape {list(images.shape)}; {self.card['model']} takes "
+                f"[B, {', '.join(map(str, takes[1:]))}]: `transform` makes them from a picture"
+            )
+        size = takes[0] or max(1, len(images))
         parts = [np.zeros((0, self.card["num_classes"]), np.float32)]
         for start in range(0, len(images), size):
             part = images[start : start + size]
@@ -128,26 +187,35 @@ class Predictor:
         return np.concatenate(parts)
 
     def __call__(
-        self, images: Iterable[Image.Image], topk: int = 5, batch_size: int = 8
+        self, images: Picture | Iterable[Picture], topk: int = 5, batch_size: int = 8
     ) -> list[list[Prediction]]:
-        """Return the `topk` likeliest classes of each PIL image, likeliest first.
+        """Return the `topk` likeliest classes of each picture, likeliest first; of one picture, a list of one.
+
+        Args:
+            images: a path, an array [H, W, 3] uint8 (RGB), a PIL image, or several of these, a batch in memory at a
+                time.
+            topk: how many; all of them where the model has fewer classes.
+            batch_size: images at once.
 
         Raises:
+            WrongTypeError: something else, which is named.
+            MissingFileError, FileAccessError: a path that is not there or holds no picture.
             UserError: `topk` or `batch_size` is below 1.
         """
         if topk < 1 or batch_size < 1:
             raise UserError(f"topk is {topk} and batch_size is {batch_size}; both start at 1")
-        images, predictions = list(images), []
-        for start in range(0, len(images), batch_size):
-            batch = np.stack([self.transform(image) for image in images[start : start + batch_size]])
+        predictions, rest = [], pictures(images)
+        while part := list(itertools.islice(rest, batch_size)):
+            batch = np.stack([self.transform(image) for image in part])
             for row in softmax(self.logits(batch)):
                 best = np.argsort(-row, kind="stable")[:topk]
                 predictions.append([Prediction(int(i), self.name_of(int(i)), row[i].item()) for i in best])
         return predictions
 
     def name_of(self, index: int) -> str:
-        """Return the name of a class, its number as text where there are no names."""
-        return str(index) if self.classes is None else self.classes[index]
+        """Return the name of a class, its number as text where it has none."""
+        named = self.classes is not None and index < len(self.classes)
+        return self.classes[index] if named and self.classes else str(index)
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         with self._lock:
@@ -156,7 +224,9 @@ class Predictor:
             return self._engine(images)
 
     def _start(self, images: np.ndarray) -> Engine:
-        """Open the folder's engine and try it; without oneDNN where oneDNN fails here."""
+        """Open the folder's engine and try it; without oneDNN where oneDNN fails here. Of a model: the model."""
+        if self._model is not None:
+            return EagerEngine(self._model)
         files = {kind: name and self.directory / name for kind, name in self.card["files"].items()}
         if self.engine == "onnx":
             return OnnxEngine(files["onnx"], self.options["threads"])
@@ -194,3 +264,14 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     logits = logits.astype(np.float64)
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
+
+
+def _after_fork() -> None:
+    """In a forked process: the parent's engines do not work, and a thread that is not here may hold a lock."""
+    for predictor in list(_ALIVE):
+        _LEFT_BEHIND.append(predictor._engine)
+        predictor._ready()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -12,6 +12,7 @@ from typing import Any, Callable, NamedTuple
 
 import paddle
 
+from ..config.evaluation import evaluation_transform
 from ..config.load import Config, model_name, to_dict
 from ..data import sampler
 from ..data.classes import match_classes, numbered_classes
@@ -107,6 +108,7 @@ def build_run(config: Config, rank: int, world: int) -> Run:
         world=world,
         config=to_dict(config),
         classes=list(source.classes),
+        transform=evaluation_transform(config),
     )
     return Run(
         components,
@@ -177,13 +179,8 @@ def build_eval(
         named = tuple(classes) != numbered_classes(len(classes)) if named is None else named
         source, more = match_classes(source, classes, named=named, known=known)
         notes += more
-    transform = eval_transform(
-        data.img_size,
-        mean=data.mean,
-        std=data.std,
-        interpolation=data.interpolation,
-        crop=config.test.crop,
-    )
+    values = evaluation_transform(config)
+    transform = eval_transform(values.pop("img_size"), **values)
     samples = Samples(source, transform, on_bad_image=data.on_bad_image, replace=False)
     batches = sampler.eval_batches(len(source), data.batch_size, rank=rank, world=world)
     return source, Loader(samples, batches, num_workers=data.num_workers), notes

@@ -28,7 +28,8 @@ from safetensors.numpy import load_file, save_file
 
 from ..utils.errors import UserError
 from ..weights.atomic import atomic_write, flush_to_disk, sha256, sync_folder
-from ..weights.load import DESCRIPTION, load_weights
+from ..weights.description import DESCRIPTION, describe
+from ..weights.load import load_weights
 from .optim import load_optimizer_state, optimizer_state
 from .state import TrainingState
 
@@ -74,8 +75,8 @@ def write_weights(path: Path, arrays: dict[str, np.ndarray], description: dict) 
 
     Args:
         arrays: by the names of the model's state dict; the same weights give the same bytes.
-        description: {"model": name, "overrides": {...}}, a line of JSON behind the pickle, which
-            `paddle.load` does not see.
+        description: of `weights.description.describe`, a line of JSON behind the pickle, which `paddle.load`
+            does not see.
     """
     paddle.save(arrays, str(path))
     with open(path, "ab") as file:
@@ -84,7 +85,7 @@ def write_weights(path: Path, arrays: dict[str, np.ndarray], description: dict) 
 
 def description_of(state: TrainingState) -> dict[str, Any]:
     """Return what a weights file of a run says of itself."""
-    return {"model": state.model, "overrides": state.overrides}
+    return describe(state.model, state.overrides, state.transform, state.classes)
 
 
 def save_checkpoint(

@@ -59,6 +59,7 @@ class TrainingState:
     world: Any = None  # number of ranks; None likewise
     config: dict[str, Any] | None = None  # the settings; None: converted, and not yet trained here
     classes: list[str] | None = None
+    transform: dict[str, Any] | None = None  # of evaluation, arguments of `eval_transform`
     scaler: dict[str, Any] | None = None  # of `scaler_state`
     paddle: str | None = None  # version
     origin: Origin | None = None  # where the run came from PyTorch

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..utils.errors import MissingFileError, UserError, short, shortened
 from .bfloat16 import from_bfloat16
+from .description import DESCRIPTION, read_description, tuples
 from .lazy_array import LazyArray, WeightsFileError, check_file, nonfinite
 from .pickled_arrays import COMMON, Array
 from .safe_pickle import load
@@ -24,23 +25,37 @@ from .safetensors import open_safetensors
 if TYPE_CHECKING:
     import paddle
 
-# The key under which a file says which model its weights are for: in safetensors' metadata, and in a
-# `.pdparams` in one line of JSON behind the pickle, where `paddle.load` never looks.
-DESCRIPTION = "paddle_inline"
-_LONGEST_DESCRIPTION = 1 << 20
+__all__ = ["DESCRIPTION", "described", "find_weights", "load_weights", "open_weights", "tuples"]
+
+_LONGEST_DESCRIPTION = 1 << 24
+# What a folder's weights are called: the best of a run, those of a checkpoint.
+IN_FOLDERS = ("best_model.pdparams", "model.pdparams")
 
 
 def find_weights(path: str | os.PathLike[str]) -> Path:
-    """Return `path`, or `path` with `.pdparams` added, whichever exists.
+    """Return the weights file that `path` names.
+
+    That is `path` itself, else `path` with `.pdparams` added, else, of a run's folder, its best weights and, of a
+    checkpoint's folder, the checkpoint's.
 
     Raises:
-        MissingFileError: neither exists.
+        MissingFileError: there is none.
         WeightsFileError: it is not a regular file, or empty.
     """
-    for candidate in (Path(path), Path(f"{path}.pdparams")):
-        if candidate.exists():
+    path = Path(path)
+    for candidate in (path, Path(f"{path}.pdparams")):
+        if candidate.exists() and not candidate.is_dir():
             return check_file(candidate)
-    raise MissingFileError(f"no weights file {path} (nor {path}.pdparams)")
+    if not path.is_dir():
+        raise MissingFileError(f"no weights file {path} (nor {path}.pdparams)")
+    for name in IN_FOLDERS:
+        if (path / name).exists():
+            return check_file(path / name)
+    inside = sorted(str(file.name) for file in path.iterdir() if file.suffix in (".pdparams", ".safetensors"))
+    raise MissingFileError(
+        f"{path} is a folder without {' or '.join(IN_FOLDERS)}, and there is no {path}.pdparams; "
+        + (f"name one of its files: {', '.join(map(short, inside[:5]))}" if inside else "name a weights file")
+    )
 
 
 def open_pickle(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any] | None]:
@@ -57,30 +72,26 @@ def open_pickle(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any] | Non
     with open(path, "rb") as file:
         try:
             contents = load(file, {**COMMON, "builtins.tuple": tuple})
+            return contents, described(file.read(_LONGEST_DESCRIPTION), DESCRIPTION)
         except WeightsFileError as error:
             raise WeightsFileError(f"{path} is not read: {error}") from None
-        return contents, described(file.read(_LONGEST_DESCRIPTION), DESCRIPTION)
 
 
 def described(text: Any, *keys: str) -> dict[str, Any] | None:
-    """Return the description {"model": name, "overrides": {...}} that stands under `keys` in a text of JSON.
+    """Return the description (description.py) that stands under `keys` in a text of JSON.
 
-    None for anything that is not such a description.
+    None for anything that is not one.
+
+    Raises:
+        WeightsFileError: as `read_description`.
     """
     try:
         found = json.loads(text)
         for key in keys:
             found = found[key]
-        if isinstance(found["model"], str) and isinstance(found["overrides"], dict):
-            return {**found, "overrides": tuples(found["overrides"])}
     except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    return None
-
-
-def tuples(overrides: dict[str, Any]) -> dict[str, Any]:
-    """Return overrides that went through JSON, which has no tuples, as `create_model` takes them."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}
+        return None
+    return read_description(found)
 
 
 def lazy_array_of(value: Any) -> LazyArray | None:
@@ -94,8 +105,8 @@ def open_weights(path: str | os.PathLike[str]) -> tuple[dict[str, LazyArray], di
     """Open a `.pdparams` (suffix optional) or `.safetensors` file, of a checkpoint its `model` entry.
 
     Returns:
-        ({name: LazyArray}, description); the description, as `convert` and the trainer write it, is
-        {"model": name, "overrides": {...}}, or None.
+        ({name: LazyArray}, description); the description, as `convert` and the trainer write it (description.py),
+        or None.
 
     Raises:
         MissingFileError, WeightsFileError: no such file; it cannot be read or holds no named weights.
@@ -103,7 +114,10 @@ def open_weights(path: str | os.PathLike[str]) -> tuple[dict[str, LazyArray], di
     path = find_weights(path)
     if path.suffix == ".safetensors":
         arrays, metadata = open_safetensors(path)
-        return arrays, described(metadata.get(DESCRIPTION))
+        try:
+            return arrays, described(metadata.get(DESCRIPTION))
+        except WeightsFileError as error:
+            raise WeightsFileError(f"{path} is not read: {error}") from None
     contents, description = open_pickle(path)
     if isinstance(contents, dict) and isinstance(contents.get("model"), dict):
         contents = contents["model"]
@@ -166,6 +180,9 @@ def load_weights(
 ) -> None:
     """Load named weights into a model: all of them, or none.
 
+    What a file says of itself (description.py) is kept as `model.description`, which `Predictor` and `export_model`
+    read; {} of weights that say nothing.
+
     Args:
         model: a paddle.nn.Layer.
         source: a `.pdparams` or `.safetensors` file, or {name: array or tensor}.
@@ -179,8 +196,12 @@ def load_weights(
     """
     who = getattr(model, "name", type(model).__name__)
     where = "the given weights" if isinstance(source, Mapping) else source
-    weights = source if isinstance(source, Mapping) else read_weights(source)
-    state = {name: np.asarray(value) for name, value in weights.items()}
+    description: dict[str, Any] | None = None
+    if isinstance(source, Mapping):
+        state = {name: np.asarray(value) for name, value in source.items()}
+    else:
+        arrays, description = open_weights(source)
+        state = {name: array.read() for name, array in arrays.items()}
     own = model.state_dict()
     lines = difference(
         {name: tuple(tensor.shape) for name, tensor in own.items()},
@@ -205,6 +226,9 @@ def load_weights(
             )
     for name, value in state.items():
         own[name].set_value(_as_dtype(value, str(own[name].dtype).split(".")[-1]))
+    model.description = description or {}
+    if any(_under(name, skip) for name in ("head.weight", "head.bias")):
+        model.description.pop("classes", None)  # they are of the head that was left out
 
 
 def _as_dtype(value: np.ndarray, dtype: str) -> np.ndarray | paddle.Tensor:

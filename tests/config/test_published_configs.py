@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from paddle_inline.config.evaluation import evaluation_transform
 from paddle_inline.config.load import Config, load_config
+from paddle_inline.data.published import published_transform
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 NONE, EMA = None, {"decay": 0.9996, "lr_batch": 4096}
@@ -81,7 +83,11 @@ def test_the_numbers_of_the_recipe(name):
         *(config.model.drop_path_rate, config.data.img_size),
     )
     assert train.lr_batch == (None if name.startswith("soft") else 512)
-    assert config.test.crop is not name.endswith("384")
+    assert config.test.crop is (name != "inline_swin_b_384")
+    soft = name.startswith("soft")
+    assert (config.test.resize, config.test.crop_ratio) == (("short", 0.9) if soft else ("square", 0.875))
+    transform = published_transform(model, config.data.img_size)
+    assert evaluation_transform(config) == transform  # what weights are taken to want that do not say
     average = {"decay": config.ema.decay, "lr_batch": config.ema.lr_batch}
     expected = {"inline_cswin": EMA, "soft": {"decay": 0.99996, "lr_batch": None}}
     found = [value for start, value in expected.items() if name.startswith(start)]

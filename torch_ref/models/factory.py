@@ -56,6 +56,12 @@ def model_spec(name: str, **overrides: Any) -> Any:
     return dataclasses.replace(spec, **overrides)
 
 
+def overrides_of(model: Module) -> dict[str, Any]:
+    """Return the overrides with which `create_model(model.name, ...)` builds a model of such sizes again."""
+    own = vars(model_spec(model.name))
+    return {key: value for key, value in vars(model.spec).items() if key != "published" and value != own[key]}
+
+
 def check_described(
     path: Path | None, name: str, overrides: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
 ) -> None:

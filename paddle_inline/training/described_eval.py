@@ -1,0 +1,115 @@
+"""Evaluating weights as they say of themselves: their model, their transform, their classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import paddle
+
+from ..config.evaluation import evaluation_transform
+from ..config.load import Config, model_name
+from ..models.factory import create_model
+from ..utils.errors import UserError
+from ..weights.description import plain_transform
+from ..weights.load import find_weights, load_weights, open_weights
+from . import build
+from .checkpoint import find_checkpoint
+
+# setting -> entry of a transform
+SETTINGS = {
+    "data.img_size": "img_size",
+    "data.mean": "mean",
+    "data.std": "std",
+    "data.interpolation": "interpolation",
+    "test.crop": "crop",
+    "test.resize": "resize",
+    "test.crop_ratio": "crop_ratio",
+}
+
+
+def weights_in(folder: str | os.PathLike[str], prefer_best: bool) -> str:
+    """Return the weights file that a run's or a checkpoint's folder means.
+
+    Args:
+        folder: that exists.
+        prefer_best: of a run's folder, its best weights; else those of its newest checkpoint.
+
+    Raises:
+        UserError: there are none.
+    """
+    if prefer_best and any(
+        (Path(folder) / name).exists() for name in ("best_model.pdparams", "model.pdparams")
+    ):
+        return str(find_weights(folder))
+    return str(find_checkpoint(folder) / "model.pdparams")
+
+
+def follow(config: Config, weights: str, given: Collection[str], named: bool) -> list[str]:
+    """Put the transform that weights were evaluated with into the settings, in place.
+
+    Args:
+        config: the settings.
+        weights: a file.
+        given: keys that were set on the command line; they stay, with a note where the weights say otherwise.
+        named: whether the settings name a model: it must be that of the weights.
+
+    Returns:
+        Notes on what was assumed or differs.
+
+    Raises:
+        UserError: the settings name another model than the weights.
+    """
+    description = open_weights(weights)[1]
+    if description is None:
+        return [f"{weights} does not say how its images are made: assumed is what the settings say"]
+    name = model_name(config.model.name)
+    if (named or "model.name" in given) and name != description["model"]:
+        raise UserError(
+            f"{weights} is of {description['model']}, the settings name {name}: leave model.name out, or give "
+            "weights of that model"
+        )
+    config.model.name = description["model"]
+    transform = description.get("transform")
+    if transform is None:
+        return [f"{weights} does not say how its images are made: assumed is what the settings say"]
+    notes = []
+    own = plain_transform(evaluation_transform(config))
+    for key, entry in SETTINGS.items():
+        if own[entry] == transform[entry]:
+            continue
+        if key in given:
+            notes.append(
+                f"{key} is {own[entry]}, as you say; the weights were evaluated with {transform[entry]}"
+            )
+        else:
+            section, field = key.split(".")
+            setattr(getattr(config, section), field, transform[entry])
+    return notes
+
+
+def build_model(config: Config, weights: str, classes: int) -> paddle.nn.Layer:
+    """Build the model of a weights file, with its weights.
+
+    Args:
+        config: the settings; they decide what a file without a description does not show.
+        weights: the file.
+        classes: of the data set.
+
+    Raises:
+        UserError: the weights do not fit the settings, or have fewer classes.
+    """
+    description = open_weights(weights)[1]
+    if description is None:
+        model = build.build_model(config, classes)
+        load_weights(model, weights)
+        return model
+    overrides: dict[str, Any] = {}
+    if description["overrides"].get("img_size", config.data.img_size) != config.data.img_size:
+        overrides["img_size"] = config.data.img_size
+    model = create_model(weights=weights, **overrides)
+    if model.spec.num_classes < classes:
+        raise UserError(f"{weights} has {model.spec.num_classes} classes; the data set has {classes}")
+    return model

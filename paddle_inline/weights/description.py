@@ -1,0 +1,171 @@
+"""What a weights file says of itself: one line of JSON that travels with the weights, whatever their format.
+
+    {"format": 1,
+     "model": "inline_deit_tiny", "overrides": {...},           builds the model
+     "transform": {"img_size": 224, "mean": [...], "std": [...],
+                   "interpolation": "bicubic", "crop": true,
+                   "resize": "square", "crop_ratio": 0.875},    makes its images, arguments of `eval_transform`
+     "classes": ["cat", ...]}                                   names its outputs
+
+Only `model` and `overrides` must be there: files of version 0.1 have no more, and no `format`. docs/convert.md
+documents the entries for other programs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..utils.errors import short
+from .lazy_array import WeightsFileError
+
+FORMAT = 1
+# The key under which a description stands: in safetensors' metadata, as an attribute of a state dict of PyTorch,
+# and in a `.pdparams` in one line of JSON behind the pickle, where `paddle.load` never looks.
+DESCRIPTION = "paddle_inline"
+INTERPOLATIONS = ("bicubic", "bilinear")  # at evaluation
+RESIZES = ("square", "short")  # both sides to one size; the short side, aspect kept
+DEFAULTS: dict[str, Any] = {
+    "interpolation": "bicubic",
+    "crop": True,
+    "resize": "square",
+    "crop_ratio": 0.875,
+}  # of a transform
+_LARGEST_SIDE = 1 << 14
+_MOST_CLASSES = 1 << 20
+
+
+def describe(
+    model: str,
+    overrides: Mapping[str, Any],
+    transform: Mapping[str, Any] | None = None,
+    classes: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Return the description of a model's weights, without the entries that are not known.
+
+    Args:
+        model, overrides: `create_model`'s.
+        transform: how images of evaluation are made, arguments of `data.transforms.eval_transform`.
+        classes: names of the model's outputs, the first ones where there are fewer.
+    """
+    description: dict[str, Any] = {"format": FORMAT, "model": model, "overrides": dict(overrides)}
+    if transform is not None:
+        description["transform"] = plain_transform(transform)
+    if classes is not None:
+        description["classes"] = list(classes)
+    return description
+
+
+def plain_transform(transform: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of an evaluation transform in the one form in which they are written: all of them."""
+    values = {**DEFAULTS, **transform}
+    size = values["img_size"]
+    if not isinstance(size, int):
+        height, width = size
+        values["img_size"] = height if height == width else [height, width]
+    values.update(mean=list(values["mean"]), std=list(values["std"]))
+    if values["interpolation"] == "random":  # in training; evaluation is bicubic then
+        values["interpolation"] = "bicubic"
+    return values
+
+
+def read_description(found: Any) -> dict[str, Any] | None:
+    """Return what a file says of itself, checked; None for anything that is not a description.
+
+    Raises:
+        WeightsFileError: it is of a later format, or has entries that no writer makes.
+    """
+    if not (isinstance(found, dict) and isinstance(found.get("model"), str)):
+        return None
+    if not isinstance(found.get("overrides"), dict):
+        return None
+    version = found.get("format", FORMAT)
+    if type(version) is not int or version < 1:
+        raise WeightsFileError(
+            f"its description has format {short(repr(version))}, which is no number of one"
+        )
+    if version > FORMAT:
+        raise WeightsFileError(
+            f"its description has format {version}; this version of paddle-inline reads {FORMAT}: install a later one"
+        )
+    result = {**found, "overrides": tuples(found["overrides"])}
+    if found.get("transform") is not None:
+        result["transform"] = check_transform(found["transform"])
+    classes = found.get("classes")
+    if classes is not None and not (
+        isinstance(classes, list)
+        and 0 < len(classes) <= _MOST_CLASSES
+        and all(isinstance(name, str) for name in classes)
+    ):
+        raise WeightsFileError("its description's classes are not a list of names")
+    return result
+
+
+def check_transform(transform: Any) -> dict[str, Any]:
+    """Return a transform that came from a file, with the defaults put in.
+
+    Raises:
+        WeightsFileError: an entry is unknown, missing or of a value that no transform has.
+    """
+    if not isinstance(transform, dict):
+        raise WeightsFileError("its description's transform is not a dictionary")
+    known = {"img_size", "mean", "std", *DEFAULTS}
+    for key in [*(known - {*DEFAULTS, *transform}), *(set(transform) - known)]:
+        problem = "unknown entry" if key in transform else "no entry"
+        raise WeightsFileError(
+            f"its description's transform has {problem} {short(repr(key))}; known are {', '.join(sorted(known))}"
+        )
+    values = {**DEFAULTS, **transform}
+    size, mean, std = values["img_size"], values["mean"], values["std"]
+    sides = size if isinstance(size, list) and len(size) == 2 else [size]
+    ratio = values["crop_ratio"]
+    rules = {
+        "img_size": all(type(side) is int and 1 <= side <= _LARGEST_SIDE for side in sides),
+        "mean": _numbers(mean),
+        "std": _numbers(std) and _numbers(mean) and len(std) == len(mean) and all(value > 0 for value in std),
+        "interpolation": values["interpolation"] in INTERPOLATIONS,
+        "crop": isinstance(values["crop"], bool),
+        "resize": values["resize"] in RESIZES,
+        "crop_ratio": type(ratio) in (int, float) and 0.1 <= ratio <= 1,
+    }
+    for key, holds in rules.items():
+        if not holds:
+            raise WeightsFileError(f"its description's transform has {key} {short(repr(values[key]))}")
+    return values
+
+
+def fitted(
+    description: Mapping[str, Any],
+    model: str,
+    overrides: Mapping[str, Any],
+    img_size: Any = None,
+    classes: int | None = None,
+) -> dict[str, Any]:
+    """Return the description of the same weights made to fit another input size or class count.
+
+    Args:
+        description: of the weights as they were.
+        model, overrides: of the result.
+        img_size: of the result, int or (height, width); None: as it was.
+        classes: outputs of a new head, which has no names; None: the head is the old one.
+    """
+    result = {**description, "format": FORMAT, "model": model, "overrides": dict(overrides)}
+    if img_size is not None and result.get("transform"):
+        result["transform"] = plain_transform({**result["transform"], "img_size": img_size})
+    if classes is not None:
+        result.pop("classes", None)
+    return result
+
+
+def tuples(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return overrides that went through JSON, which has no tuples, as `create_model` takes them."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}
+
+
+def _numbers(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and 1 <= len(values) <= 16
+        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    )
