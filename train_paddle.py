@@ -57,7 +57,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--model-ema-decay", metavar="D", help="keep an average of the weights")
     add("--save-steps", metavar="N", help="steps between checkpoints within an epoch")
     add("--stop-after", type=int, metavar="N", help="stop after N epochs, to be resumed later")
-    add("--on-bad-image", choices=("skip", "fail", "read"), help="broken image file: read what is there")
+    add("--on-bad-image", choices=("skip", "fail", "read"), help="what to do with a broken image file")
     add("--zip", action="store_true", help="the data set is in zip files")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="change any settings")
     add("-o", action="append", default=[], metavar="KEY=VALUE", help="change any setting; may be repeated")

@@ -83,7 +83,7 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
 def _add_model(parser: argparse.ArgumentParser, metavar: str, **options: Any) -> None:
     parser.add_argument("--model", metavar=metavar, help="a name in list_models()", **options)
     parser.add_argument("--weights", metavar="FILE", help="a checkpoint; test weights if not given")
-    parser.add_argument("--backward", action="store_true", help="gradients too")
+    parser.add_argument("--backward", action="store_true", help="gradients as well as outputs")
     parser.add_argument(
         "--steps", type=_positive, default=0, metavar="N", help="also train for N steps, in float64"
     )
