@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..utils.environment import parse_version
+from .doctor_data import report_data
 from .machine import Machine, examine
 from .output import show
 
@@ -39,11 +40,15 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add nothing: `doctor` has no options."""
+    """Add the options of `doctor`."""
+    parser.add_argument("data", nargs="?", metavar="DATA", help="a data set: say what a run would make of it")
+    parser.add_argument("--all", action="store_true", help="read all its images, not a sample")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Examine this machine and print the report; 1 if a check failed."""
+    """Examine this machine, or the data set given, and print the report; 1 if a check failed."""
+    if arguments.data:
+        return report_data(arguments.data, every=arguments.all)
     return report(examine())
 
 
