@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,6 +56,32 @@ def described_model(
         raise WeightsFileError(
             f"{path} describes its model in a way that this package does not write"
         ) from None
+
+
+def shown_sizes(path: str | os.PathLike[str]) -> dict[str, int]:
+    """Return the class count and the input size that a file's tensors show, as overrides of `create_model`.
+
+    The input size shows in position embeddings alone (DeiT's and PVT's); images that are not square show none.
+
+    Raises:
+        MissingFileError, WeightsFileError: as `read_weights`.
+    """
+    shapes = {
+        name: tuple(tensor.shape) for name, tensor in read_weights(path).items() if hasattr(tensor, "shape")
+    }
+    sizes = {}
+    if len(shapes.get("head.bias", ())) == 1:
+        sizes["num_classes"] = shapes["head.bias"][0]
+    kernel = shapes.get("patch_embed.proj.weight", ())
+    for name, before, stride in (
+        ("pos_embed", 1, kernel[-1] if len(kernel) == 4 else 0),
+        ("pos_embed1", 0, 4),
+    ):
+        tokens = shapes[name][1] - before if len(shapes.get(name, ())) == 3 else 0
+        side = math.isqrt(max(tokens, 0))
+        if side and side * side == tokens and stride:
+            sizes["img_size"] = side * stride
+    return sizes
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[Any, str | None]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,15 @@ from .safetensors import open_safetensors
 if TYPE_CHECKING:
     import paddle
 
-__all__ = ["DESCRIPTION", "described", "find_weights", "load_weights", "open_weights", "tuples"]
+__all__ = [
+    "DESCRIPTION",
+    "described",
+    "find_weights",
+    "load_weights",
+    "open_weights",
+    "shown_sizes",
+    "tuples",
+]
 
 _LONGEST_DESCRIPTION = 1 << 24
 # What a folder's weights are called: the best of a run, those of a checkpoint.
@@ -151,6 +160,30 @@ def described_model(
         raise UserError(f"no model is named, and the weights {path} do not name theirs; give a name")
     shapes = {name: array.shape for name, array in arrays.items()}
     return description["model"], description["overrides"], shapes
+
+
+def shown_sizes(path: str | os.PathLike[str]) -> dict[str, int]:
+    """Return the class count and the input size that a file's tensors show, as overrides of `create_model`.
+
+    The input size shows in position embeddings alone (DeiT's and PVT's); images that are not square show none.
+
+    Raises:
+        MissingFileError, WeightsFileError: as `open_weights`.
+    """
+    shapes = {name: array.shape for name, array in open_weights(path)[0].items()}
+    sizes = {}
+    if len(shapes.get("head.bias", ())) == 1:
+        sizes["num_classes"] = shapes["head.bias"][0]
+    kernel = shapes.get("patch_embed.proj.weight", ())
+    for name, before, stride in (
+        ("pos_embed", 1, kernel[-1] if len(kernel) == 4 else 0),
+        ("pos_embed1", 0, 4),
+    ):
+        tokens = shapes[name][1] - before if len(shapes.get(name, ())) == 3 else 0
+        side = math.isqrt(max(tokens, 0))
+        if side and side * side == tokens and stride:
+            sizes["img_size"] = side * stride
+    return sizes
 
 
 def difference(

@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import json
+import multiprocessing
 import os
+import pickle
 import threading
 import time
 
@@ -172,3 +174,62 @@ def test_two_threads_never_meet_in_an_engine(exported):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         list(pool.map(predictor.logits, [np.zeros((1, 3, 32, 32), "float32")] * 8))
     assert met == [False] * 8
+
+
+def test_it_takes_paths_arrays_and_images_one_or_several(exported, photos):
+    predictor = Predictor(exported[1] / "any")
+    path = photos / "a.png"
+    image = read_image(path)
+    expected = predictor([image])
+    for one in (path, str(path), np.asarray(image), image):
+        assert predictor(one) == expected
+        assert predictor([one, one]) == expected * 2
+        assert predictor(iter((one,))) == expected
+    assert predictor([]) == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(None, 1, b"bytes", {"a.png": 1}, [None], [b"bytes"], [["a.png"]], np.zeros((8, 8), "uint8")),
+        *(np.zeros((8, 8, 3), "float32"), np.zeros((8, 8, 4), "uint8"), np.zeros((0, 8, 3), "uint8")),
+    ],
+    ids=repr,
+)
+def test_what_it_does_not_take_is_answered_with_what_it_takes(exported, given):
+    with pytest.raises(TypeError, match="a Predictor takes a path, an array of H x W x 3 uint8"):
+        Predictor(exported[1] / "any")(given)
+
+
+def test_a_batch_of_other_sizes_is_refused_before_the_engine(exported):
+    for predictor in (Predictor(exported[1] / "two"), Predictor(exported[0])):
+        for shape in ((1, 3, 48, 48), (1, 1, 32, 32), (3, 32, 32)):
+            with pytest.raises(ValueError, match="transformed images of shape"):
+                predictor.logits(np.zeros(shape, "float32"))
+
+
+@pytest.mark.parametrize("kind", ["exported", "eager"])
+@pytest.mark.parametrize("called", [False, True], ids=["new", "called"])
+def test_a_predictor_can_be_pickled(exported, photos, kind, called):
+    predictor = Predictor(exported[1] / "any" if kind == "exported" else exported[0], classes=NAMES)
+    if called:
+        predictor(photos / "a.png")
+    again = pickle.loads(pickle.dumps(predictor))
+    assert again(photos / "a.png") == predictor(photos / "a.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_predictor_answers_in_a_forked_process(exported, photos):
+    predictor = Predictor(exported[1] / "any")
+    expected = predictor(photos / "a.png")
+    predictor._lock.acquire()  # as by a thread that is in a call
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=lambda: queue.put(predictor(photos / "a.png")))
+    child.start()
+    predictor._lock.release()
+    try:
+        assert queue.get(timeout=60) == expected
+    finally:
+        child.kill()
+        child.join()

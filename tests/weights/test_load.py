@@ -178,3 +178,35 @@ def test_skip_keeps_a_part_of_the_model(model):
     state = {name: value for name, value in before.items() if not name.startswith("head")}
     load_weights(model, {**state, "head.weight": np.zeros((8, 3))}, skip=("head",))
     assert_same(arrays(model), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("inline_deit_digits", {"depth": 1, "num_classes": 7, "img_size": 48}),
+        ("inline_pvt_tiny", {"depths": (1, 1, 1, 1), "num_classes": 3, "img_size": 64}),
+        ("inline_deit_digits", {"depth": 1}),
+    ],
+)
+def test_classes_and_input_size_are_read_off_the_tensors(tmp_path, name, overrides):
+    model = paddle_inline.create_model(name, **overrides)
+    paddle.save(model.state_dict(), str(tmp_path / "plain.pdparams"))
+    sizes = ("num_classes", "img_size")
+    rest = {key: value for key, value in overrides.items() if key not in sizes}
+    found = paddle_inline.create_model(name, weights=tmp_path / "plain", **rest)
+    assert found.spec.num_classes == model.spec.num_classes and found.img_size == model.img_size
+    with pytest.raises(ValueError, match="names or shapes differ"):
+        paddle_inline.create_model(name, weights=tmp_path / "plain", **rest, num_classes=11)
+
+
+def test_a_file_is_preferred_to_a_folder_and_a_run_means_its_best_weights(tmp_path):
+    for value, place in enumerate(("run.pdparams", "run/best_model.pdparams", "step/model.pdparams")):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        paddle.save({"w": paddle.full([1], value)}, str(tmp_path / place))
+    assert read_weights(tmp_path / "run")["w"] == 0
+    (tmp_path / "run.pdparams").unlink()
+    assert read_weights(tmp_path / "run")["w"] == 1
+    assert read_weights(tmp_path / "step")["w"] == 2
+    (tmp_path / "run" / "best_model.pdparams").rename(tmp_path / "run" / "other.pdparams")
+    with pytest.raises(FileNotFoundError, match=r"run is a folder without best_model.*other\.pdparams"):
+        read_weights(tmp_path / "run")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Union
 
 from ..layers.basic import Module, meta_init
 from ..utils.errors import UserError, short, unknown
-from ..weights import described_model, load_weights
+from ..weights import described_model, load_weights, shown_sizes
 from . import inline_cswin, inline_deit, inline_pvt, inline_swin, soft
 
 Path = Union[str, "os.PathLike[str]"]
@@ -98,7 +98,8 @@ def create_model(name: str | None = None, weights: Path | None = None, **overrid
     Args:
         name: one of `list_models()`; may be left out with weights that say which model they are for, as
             `python -m convert` and the trainer write them.
-        weights: a file of weights for exactly this model (see `load_weights`), or None: fresh ones.
+        weights: a file of weights for exactly this model (see `load_weights`), or None: fresh ones. Its tensors
+            say how many classes there are and, in DeiT and PVT, the input size, where no override does.
         overrides: fields of the family's spec, e.g. img_size (int or (H, W)), in_chans, num_classes (0: no
             head), drop_rate, drop_path_rate, attn_type, kernel_function, recompute.
 
@@ -114,6 +115,9 @@ def create_model(name: str | None = None, weights: Path | None = None, **overrid
         name, own, shapes = described_model(weights)
         check_described(weights, name, own, shapes)
         overrides = {**own, **overrides}
+    elif weights is not None:
+        known = {key: value for key, value in shown_sizes(weights).items() if key not in overrides}
+        overrides = {**known, **overrides}
     spec = model_spec(name, **overrides)
     model = _MODELS[name][0](spec)
     model.name = name

@@ -1,0 +1,86 @@
+"""The examples of docs/inference.md's section Deploy, as they stand there."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+paddle = pytest.importorskip("paddle")
+
+from paddle_inline import create_model, export_model  # noqa: E402
+from paddle_inline.training.checkpoint import save_weights  # noqa: E402
+from paddle_inline.weights.description import describe  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with an export, a run and two pictures."""
+    folder = tmp_path_factory.mktemp("deploy")
+    model = create_model("inline_deit_digits", depth=1)
+    names = [f"class {i}" for i in range(10)]
+    export_model(model, folder / "DIR", classes=names, log=lambda line: None)
+    (folder / "RUN").mkdir()
+    description = describe(model.name, {"depth": 1}, None, names)
+    save_weights(folder / "RUN" / "best_model.pdparams", model.state_dict(), description)
+    for i, name in enumerate(("a.jpg", "b.jpg")):
+        Image.fromarray(np.random.RandomState(i).randint(0, 256, (40, 50, 3), np.uint8)).save(folder / name)
+    return folder
+
+
+def examples():
+    text = (ROOT / "docs" / "inference.md").read_text(encoding="utf-8")
+    section = text.split("## Deploy")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.S)
+
+
+def test_a_server_with_threads(place, monkeypatch):
+    monkeypatch.chdir(place)
+    names = {"__name__": "example"}
+    exec(compile(examples()[0], "deploy", "exec"), names)
+    server = names["server"]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    answers = []
+
+    def ask():
+        answers.append(json.loads(urllib.request.urlopen(url, (place / "a.jpg").read_bytes()).read()))
+
+    try:
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(answers) == 6 and all(answer == answers[0] for answer in answers)
+        assert len(answers[0]) == 3 and answers[0][0]["name"].startswith("class ")
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            urllib.request.urlopen(url, b"no picture")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["processes", "notebook"])
+def test_a_pool_of_processes_and_a_notebook(place, number):
+    (place / "example.py").write_text(examples()[number] + ("    print(names)\n" if number == 1 else ""))
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("class ") == (2 if number == 1 else 4)
