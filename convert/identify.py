@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from paddle_inline.layers.attention import ATTENTION
 from paddle_inline.models import factory
 from paddle_inline.models.factory import model_spec
 from paddle_inline.models.spec import LETTER_OF, attention_form, attention_types
@@ -90,6 +91,8 @@ def identify(
             message = f"these tensors look like {looks}, and {name} is {family}: leave it out"
         nearest = name or next(iter(variants))
         raise UnknownModelError(f"{message}\n{_differences(nearest, {}, shapes)[1]}") from None
+    if not _told_by_tensors(known.get("attn_type")):
+        inferred = replace(inferred, fields={**inferred.fields, "attn_type": UNKNOWN})
     _refuse_contradictions(inferred, known)
     candidates = [
         _candidate(variant, {**inferred.fields, **option}, known)
@@ -156,6 +159,15 @@ def _refuse_contradictions(inferred: InferredSpec, known: Mapping[str, Any]) -> 
         whole = isinstance(seen, tuple) and isinstance(value, (tuple, list)) and len(seen) == len(value)
         if any(v != s for v, s in (zip(value, seen) if whole else [(value, seen)]) if s is not UNKNOWN):
             raise UnknownModelError(f"{key} is {seen!r} by the tensors, not {short(repr(value))}")
+
+
+def _told_by_tensors(attn_type: object) -> bool:
+    """Whether tensors tell this attn_type from others, as they tell InLine's blocks from softmax's.
+
+    Of other forms the name must be known; that the model has exactly the file's tensors is checked all the same.
+    """
+    names = attn_type.replace(" ", "").split(",") if isinstance(attn_type, str) else []
+    return not any(name in ATTENTION and name not in LETTER_OF for name in names)
 
 
 def _canonical_attention(attn_type: str, fields: Mapping[str, Any]) -> str:

@@ -55,7 +55,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
     except UserError:  # of what is read inside the block
         raise
     except OSError as error:
-        raise FileAccessError(f"{path} cannot be written: {error.strerror or error}") from error
+        if error.errno is None:  # not the system's: a framework's own error keeps its traceback
+            raise
+        raise FileAccessError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def write_weights(

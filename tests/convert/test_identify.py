@@ -5,7 +5,7 @@ import pytest
 from convert.errors import UnknownModelError
 from convert.identify import identify
 from convert.mapping import shapes_of, skeleton
-from paddle_inline import list_models
+from paddle_inline import create_model, list_models
 from paddle_inline.models.factory import model_spec
 
 # Models that have exactly the tensors of another; nothing but words can tell them apart.
@@ -203,3 +203,23 @@ def test_a_name_that_the_tensors_contradict_is_refused():
 def test_an_override_that_the_tensors_contradict_is_refused_in_one_line():
     with pytest.raises(UnknownModelError, match=r"^depth is 12 by the tensors, not 3$"):
         identify(shapes("inline_deit_tiny"), overrides={"depth": 3})
+
+
+def test_a_form_that_no_tensor_shows_is_taken_from_what_is_known(monkeypatch):
+    """Its blocks have softmax's tensors, or others; by them alone it would be taken for softmax."""
+    from paddle_inline.layers import attention
+
+    class Halved(attention.SoftmaxAttention):
+        """Softmax with half the values."""
+
+        def attend(self, q, k, v, context, size):
+            return attention.SoftmaxAttention.attend(self, q, k, v / 2, context, size)
+
+    monkeypatch.setitem(attention.ATTENTION, "halved", Halved)
+    overrides = {"attn_type": "halved", "depth": 2}
+    state = create_model("inline_deit_digits", **overrides).state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    found = identify(shapes, "inline_deit_digits", overrides)
+    assert (found.name, found.overrides) == ("inline_deit_digits", overrides)
+    with pytest.raises(UnknownModelError, match="attn_type is 'S' by the tensors, not 'I'"):
+        identify(shapes, "inline_deit_digits", {**overrides, "attn_type": "inline"})

@@ -19,6 +19,7 @@ from convert.formats.write import (
     write_sidecar,
     write_weights,
 )
+from paddle_inline.utils.errors import FileAccessError, UserError
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError
 
 RANDOM = np.random.RandomState(0)
@@ -181,3 +182,13 @@ def test_a_json_file_of_somebody_else_vouches_for_nothing(tmp_path):
     for text in ("[]", "{", '{"output": 3}', "{" * 10_000):
         sidecar_of(path).write_text(text)
         assert check_sidecar(path) is False
+
+
+def test_a_framework_s_own_oserror_is_no_output_that_cannot_be_written(tmp_path):
+    """Paddle raises OSError for CUDA's errors; the system's errors have a number, and its do not."""
+    with pytest.raises(OSError, match="CUDA error") as raised, atomic(tmp_path / "a.pth"):
+        raise OSError("(External) CUDA error(2), out of memory")
+    assert not isinstance(raised.value, UserError)
+    with pytest.raises(FileAccessError, match="No space left"), atomic(tmp_path / "a.pth"):
+        raise OSError(28, "No space left on device")
+    assert not list(tmp_path.iterdir())
