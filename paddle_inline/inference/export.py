@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models.factory import overrides_of
 from ..utils.errors import FileAccessError, UserError
 from ..weights.description import plain_transform
 from .backends import input_spec
@@ -90,6 +89,8 @@ def export_model(
         files = write_files(model, work, batch, onnx)
         checks = check_engines(model, work, files, batch, log)
         import paddle
+
+        from ..models.factory import overrides_of  # Paddle is loaded here and no sooner
 
         card = {
             "format": FORMAT,

@@ -155,3 +155,9 @@ def test_every_command_explains_itself(capsys):
         with pytest.raises(SystemExit):
             cli.main([name, "--help"])
         assert len(capsys.readouterr().out.splitlines()) > 3
+
+
+def test_the_commands_load_no_framework_before_the_cpu_is_tuned():
+    code = "import sys, paddle_inline.cli.main; assert not {'paddle', 'torch'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
