@@ -11,7 +11,9 @@ metrics.jsonl, visualdl/, samples.png, curves.png, predictions.png, config.yaml.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 import time
 import traceback
@@ -29,10 +31,13 @@ from paddle_inline.training.callbacks import Callback, LogProgress, StopOnReques
 from paddle_inline.training.diagnose import NotFinite  # noqa: E402
 from paddle_inline.training.evaluate import evaluate, forward_speed  # noqa: E402
 from paddle_inline.training.known_classes import known_classes  # noqa: E402
+from paddle_inline.training.lock import locked  # noqa: E402
 from paddle_inline.training.log import RunLog, make_folder  # noqa: E402
 from paddle_inline.training.loop import fit  # noqa: E402
 from paddle_inline.training.resume import CheckpointManager, archive_previous_run  # noqa: E402
 from paddle_inline.utils.errors import UserError  # noqa: E402
+
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C has ended
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -56,7 +61,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--use-checkpoint", action="store_true", help="save memory by recomputing activations")
     add("--model-ema-decay", metavar="D", help="keep an average of the weights")
     add("--save-steps", metavar="N", help="steps between checkpoints within an epoch")
-    add("--stop-after", type=int, metavar="N", help="stop after N epochs, to be resumed later")
+    add("--stop-after", type=int, metavar="N", help="stop after N more epochs, to be resumed later")
     add("--on-bad-image", choices=("skip", "fail", "read"), help="what to do with a broken image file")
     add("--zip", action="store_true", help="the data set is in zip files")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="change any settings")
@@ -88,18 +93,27 @@ def configure(args: argparse.Namespace) -> settings.Config:
 
 
 def train(config: settings.Config, args: argparse.Namespace) -> int:
-    """Train from the beginning or a checkpoint to the end."""
+    """Train from the beginning or a checkpoint to the end; the generators of random numbers are put back."""
     rank, world = distributed.start()
-    with failure.reported(build.run_folder(config), rank, world):
-        return train_rank(config, args, rank, world)
+    folder = build.run_folder(config)
+    draws = paddle.get_rng_state()
+    try:
+        with failure.reported(folder, rank, world), contextlib.ExitStack() as stack:
+            run = build.build_run(config, rank, world)
+            requested = config.model.resume or ("auto" if config.train.auto_resume else "")
+            if requested not in ("", "auto"):
+                requested = str(checkpoint.find_checkpoint(requested))  # refused before anything is written
+            left = stack.enter_context(locked(folder)) if rank == 0 else ""
+            if left:
+                args.notes.append(f"the run of {left} in this folder has ended without its last words")
+            return train_rank(config, args, run, requested)
+    finally:
+        paddle.set_rng_state(draws)
 
 
-def train_rank(config: settings.Config, args: argparse.Namespace, rank: int, world: int) -> int:
-    """Do one rank's part of `train`."""
-    run, folder = build.build_run(config, rank, world), build.run_folder(config)
-    requested = config.model.resume or ("auto" if config.train.auto_resume else "")
-    if requested not in ("", "auto"):
-        requested = str(checkpoint.find_checkpoint(requested))  # refused before anything is written
+def train_rank(config: settings.Config, args: argparse.Namespace, run: build.Run, requested: str) -> int:
+    """Do one rank's part of `train`, from the checkpoint that is requested."""
+    folder, rank = build.run_folder(config), run.options.rank
     archived = archive_previous_run(folder) if rank == 0 and not requested else None
     if rank == 0:
         make_folder(folder)
@@ -123,20 +137,19 @@ def train_rank(config: settings.Config, args: argparse.Namespace, rank: int, wor
     if rank == 0 and progress.step == 0:
         report.show_samples(log, run.components.load(0, 0), run.train_source.classes, mean=mean, std=std)
     frequencies = {"print_freq": config.print_freq, "histogram_freq": config.histogram_freq}
-    callbacks: list[Callback] = [
-        LogProgress(log, run.options, model, **frequencies),
-        StopOnRequest(progress, args.stop_after),
-    ]
+    stop = StopOnRequest(progress, args.stop_after)
+    callbacks: list[Callback] = [LogProgress(log, run.options, model, **frequencies), stop]
     if rank == 0:
         callbacks.insert(0, manager)
     started = time.perf_counter()
-    finished = fit(run.components, progress, run.options, callbacks)
+    with stop:
+        finished = fit(run.components, progress, run.options, callbacks)
     if rank == 0:
         if finished:
             manager.save_final()
         report.finish(log, run, progress, mean=mean, std=std, seconds=time.perf_counter() - started)
     log.close()
-    return 0
+    return INTERRUPTED if stop.signal == signal.SIGINT and not finished else 0
 
 
 def only_evaluate(config: settings.Config, args: argparse.Namespace) -> int:
@@ -174,8 +187,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the program.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 something the user gave cannot be used. Any other failure is raised
-        with its traceback.
+        The exit code: 0 done, 1 failed, 2 something the user gave cannot be used, 130 ended by Ctrl-C. Any
+        other failure is raised with its traceback.
     """
     args = parse(argv)
     try:
@@ -191,6 +204,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
     except Exception as error:
         if not failure.is_out_of_memory(error):
             raise

@@ -101,6 +101,27 @@ def test_two_and_two_epochs_equal_four_bit_for_bit(finished, cfg, tmp_path, stop
     assert ours == theirs
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "step"])
+def test_a_smoke_run_is_shorter_than_its_warm_up(cfg, tmp_path, schedule):
+    """It trains, at rates of the warm-up alone, and says so; an average that it is too short for, too."""
+    short = [
+        "-o",
+        "train.epochs=1",
+        "-o",
+        "train.warmup_epochs=20",
+        "-o",
+        f"train.lr_scheduler.name={schedule}",
+    ]
+    assert run(cfg, tmp_path, *short, "--model-ema-decay", "0.9996", "-o", "print_freq=1") == 0
+    log = (folder_of(tmp_path) / "train.log").read_text()
+    assert log.count("the warm-up of 20 epochs (train.warmup_epochs) is not finished in the 1 of") == (
+        schedule != "step"
+    )
+    assert "after this run's 11 steps 100 % of the averaged weights are still those of the beginning" in log
+    rates = [row["lr"] for row in read_metrics(folder_of(tmp_path)) if "lr" in row]
+    assert rates == pytest.approx([1e-4 + max(k - 1, 0) * (4e-3 - 1e-4) / 220 for k in range(11)])
+
+
 def test_keys_of_the_authors_files_that_are_not_used_are_in_the_log(tmp_path):
     (tmp_path / "upper.yaml").write_text(TINY + "DATA: {PIN_MEMORY: True}\nTEST: {SHUFFLE: False}\n")
     assert run(str(tmp_path / "upper.yaml"), tmp_path, "--stop-after", "0") == 0

@@ -85,7 +85,7 @@ class TrainConfig:
     min_lr: float = setting(5e-6, minimum=0)
     lr_batch: Optional[int] = setting(512, minimum=1)  # rates are for this many images per step; null: as is
     weight_decay: float = setting(0.05, minimum=0)
-    clip_grad: Optional[float] = setting(5.0, above=0)  # global norm; null: off
+    clip_grad: Optional[float] = setting(5.0, minimum=0)  # global norm; null or 0: off
     accumulation_steps: int = setting(1, minimum=1)  # batches per optimizer step
     use_checkpoint: bool = False  # recompute activations in the backward pass
     sync_bn: bool = False
@@ -118,6 +118,7 @@ class AugConfig:
 class EmaConfig:
     decay: Optional[float] = rate(None)  # null: no average is kept
     lr_batch: Optional[int] = setting(None, minimum=1)  # decay ** (images per step / this); null: decay as is
+    warmup: bool = False  # the decay grows with the steps, to 1 - steps ** (-2/3), until it is `decay`
 
 
 @dataclass
@@ -186,12 +187,6 @@ def check(config: Config) -> None:
         if value is not None and rule:
             or_null = ", or null for none" if "Optional" in known.type else ""
             raise ConfigError(f"{key} is {value!r}; it {rule}{or_null}")
-    train = config.train
-    if train.lr_scheduler.name != "step" and train.warmup_epochs >= train.epochs:
-        raise ConfigError(
-            f"train.warmup_epochs is {train.warmup_epochs} of {train.epochs} train.epochs; "
-            "the warm-up must end before the run does"
-        )
     if not config.tag or os.path.basename(config.tag) != config.tag or config.tag in (".", ".."):
         raise ConfigError(f"tag is {config.tag!r}; it names one folder, so it holds no path")
 

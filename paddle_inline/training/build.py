@@ -6,6 +6,7 @@ What is built takes values; its own description says what they mean.
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
@@ -24,7 +25,7 @@ from ..models.factory import create_model, model_spec
 from ..utils.errors import UserError
 from ..weights.resize import load_adapted
 from . import distributed
-from .ema import Ema, total_decay
+from .ema import Ema, initial_share, total_decay
 from .evaluate import evaluate
 from .loop import Components, FitOptions
 from .losses import make_loss
@@ -91,7 +92,7 @@ def build_run(config: Config, rank: int, world: int) -> Run:
         epochs=train.epochs + train.cooldown_epochs,
         steps_per_epoch=steps_per_epoch,
         accumulation=train.accumulation_steps,
-        clip=train.clip_grad,
+        clip=train.clip_grad or None,
         amp=amp,
         seed=config.seed,
         rank=rank,
@@ -105,6 +106,7 @@ def build_run(config: Config, rank: int, world: int) -> Run:
         model=model.name,
         overrides=model.overrides,
         steps_per_epoch=steps_per_epoch,
+        images=len(source),
         world=world,
         config=to_dict(config),
         classes=list(source.classes),
@@ -119,8 +121,33 @@ def build_run(config: Config, rank: int, world: int) -> Run:
         eval_source,
         eval_loader,
         images,
-        notes,
+        [*notes, *notes_on_limits(config, images, steps_per_epoch)],
     )
+
+
+def notes_on_limits(config: Config, images: int, steps_per_epoch: int) -> list[str]:
+    """Return lines on what a run of so many images a step and steps an epoch does not do as its settings say."""
+    train, notes = config.train, []
+    if worker_count(config) != config.data.num_workers:
+        notes.append(
+            f"data.num_workers is {config.data.num_workers}; a run in a thread loads its images itself, for Paddle "
+            "starts workers in the main thread alone"
+        )
+    if train.lr_scheduler.name != "step" and 0 < train.warmup_epochs >= train.epochs:
+        notes.append(
+            f"the warm-up of {train.warmup_epochs} epochs (train.warmup_epochs) is not finished in the "
+            f"{train.epochs} of train.epochs: the learning rate stays below train.base_lr"
+        )
+    if config.ema.decay is not None:
+        decay = total_decay(config.ema.decay, images, config.ema.lr_batch)
+        steps = steps_per_epoch * (train.epochs + train.cooldown_epochs)
+        share = initial_share(decay, steps, warmup=config.ema.warmup)
+        if share > 0.1:
+            notes.append(
+                f"ema.decay is {decay:g} a step: after this run's {steps} steps {100 * share:.0f} % of the averaged "
+                "weights are still those of the beginning; ema.warmup=true lets the decay grow with the steps"
+            )
+    return notes
 
 
 def run_folder(config: Config) -> Path:
@@ -183,7 +210,7 @@ def build_eval(
     transform = eval_transform(values.pop("img_size"), **values)
     samples = Samples(source, transform, on_bad_image=data.on_bad_image, replace=False)
     batches = sampler.eval_batches(len(source), data.batch_size, rank=rank, world=world)
-    return source, Loader(samples, batches, num_workers=data.num_workers), notes
+    return source, Loader(samples, batches, num_workers=worker_count(config)), notes
 
 
 def build_train(config: Config, rank: int, world: int) -> tuple[Any, Callable[[int, int], Loader]]:
@@ -207,6 +234,8 @@ def build_train(config: Config, rank: int, world: int) -> tuple[Any, Callable[[i
     )
     samples = Samples(source, transform, seed=config.seed, on_bad_image=data.on_bad_image)
 
+    workers = worker_count(config)
+
     def load(epoch, skip):
         batches = sampler.train_batches(
             len(source),
@@ -219,9 +248,14 @@ def build_train(config: Config, rank: int, world: int) -> tuple[Any, Callable[[i
             skip=skip,
             order=source.order(config.seed, epoch) if hasattr(source, "order") else None,
         )
-        return Loader(samples, batches, num_workers=data.num_workers)
+        return Loader(samples, batches, num_workers=workers)
 
     return source, load
+
+
+def worker_count(config: Config) -> int:
+    """Return how many processes load images: none in a thread, for Paddle starts them in the main one alone."""
+    return config.data.num_workers if threading.current_thread() is threading.main_thread() else 0
 
 
 def build_mixup(config: Config, classes: int) -> Mixup | None:
@@ -301,7 +335,8 @@ def build_ema(config: Config, model: paddle.nn.Layer, images: int) -> Ema | None
     """Build the average of the model's weights, or None where the settings ask for none."""
     if config.ema.decay is None:
         return None
-    return Ema(model, total_decay(config.ema.decay, images, config.ema.lr_batch))
+    decay = total_decay(config.ema.decay, images, config.ema.lr_batch)
+    return Ema(model, decay, warmup=config.ema.warmup)
 
 
 def rank_dependent_features(config: Config, model: paddle.nn.Layer) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import paddle
 
@@ -69,22 +70,48 @@ class Callback:
 
 
 class StopOnRequest(Callback):
-    """Ends a run on SIGTERM, or after so many epochs.
+    """Ends a run on SIGTERM or SIGINT (Ctrl-C), or after so many epochs.
+
+    Signals are heeded inside `with`, where this is the main thread; elsewhere a run has no handlers. A second
+    SIGINT interrupts at once. The handlers that were there before are put back.
 
     Args:
-        progress: the run's.
-        after: epochs after which the run is to end for now; None: none.
+        progress: the run's, as it begins or is resumed.
+        after: epochs from there on after which the run is to end for now; None: none.
+
+    Attributes:
+        signal: the number of the signal that has come; None: none.
     """
 
     def __init__(self, progress: Progress, after: int | None = None) -> None:
-        self.progress, self.after, self.requested = progress, after, False
-        signal.signal(signal.SIGTERM, self._request)
+        self.progress = progress
+        self.signal: int | None = None
+        self.last = None if after is None else progress.epoch + after
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopOnRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self.before[number] = signal.signal(number, self._request)
+            if hasattr(signal, "SIGCHLD"):  # Paddle's loader of several processes sets it
+                self.before[signal.SIGCHLD] = signal.getsignal(signal.SIGCHLD)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number in list(self.before):
+            self._put_back(number)
 
     def _request(self, number, frame):
-        self.requested = True
+        self.signal = number
+        if number == signal.SIGINT:
+            self._put_back(number)
+
+    def _put_back(self, number):
+        before = self.before.pop(number, None)
+        signal.signal(number, signal.SIG_DFL if before is None else before)  # None: not set from Python
 
     def should_stop(self) -> bool:
-        return self.requested or (self.after is not None and self.progress.epoch >= self.after)
+        return self.signal is not None or (self.last is not None and self.progress.epoch >= self.last)
 
 
 class LogProgress(Callback):

@@ -16,19 +16,21 @@ class Ema:
     Args:
         model: the layer to follow; the average starts as a copy of it.
         decay: at least 0 and below 1.
+        warmup: the decay grows with the steps (`decay_at`).
     """
 
-    def __init__(self, model: paddle.nn.Layer, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, model: paddle.nn.Layer, decay: float, *, warmup: bool = False) -> None:
+        self.decay, self.warmup = decay, warmup
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     @paddle.no_grad()
-    def update(self, model: paddle.nn.Layer) -> None:
-        """Take the model's present weights into the average."""
+    def update(self, model: paddle.nn.Layer, step: int = 1) -> None:
+        """Take the model's present weights into the average, after step 1, 2, ... of the run."""
+        decay = decay_at(step, self.decay) if self.warmup else self.decay
         for name, value in model.state_dict().items():
             average = self.average[name]
             if average.dtype in (paddle.float32, paddle.float64, paddle.float16, paddle.bfloat16):
-                value = average * self.decay + value.detach() * (1 - self.decay)
+                value = average * decay + value.detach() * (1 - decay)
             paddle.assign(value, output=average)
 
     @paddle.no_grad()
@@ -52,6 +54,19 @@ class Ema:
     def _write(weights, model):
         for name, value in model.state_dict().items():
             paddle.assign(weights[name], output=value)
+
+
+def decay_at(step: int, decay: float) -> float:
+    """Return the decay after step 1, 2, ... under a warm-up: 0 at first, `decay` in the end.
+
+    timm's ModelEmaV3 with use_warmup, warmup_gamma 1 and warmup_power 2/3.
+    """
+    return max(0.0, min(1 - max(step, 1) ** (-2 / 3), decay))
+
+
+def initial_share(decay: float, steps: int, *, warmup: bool = False) -> float:
+    """Return the share of the weights of the beginning in the average after so many steps."""
+    return 0.0 if warmup and steps else decay**steps
 
 
 def total_decay(decay: float, images_per_step: int, reference: int | None) -> float:

@@ -101,7 +101,7 @@ def fit(run: Components, progress: Progress, options: FitOptions, callbacks: Seq
                         where = options.rank, options.run_folder, options.amp
                         raise NotFinite(explain(run.model, micro[-1], loss, progress.step, *where))
                 if run.ema is not None:
-                    run.ema.update(run.model)
+                    run.ema.update(run.model, progress.step + 1)
                 progress.step += 1
                 notify("on_step_end", progress, result)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,15 +16,27 @@ from .log import read_metrics
 GOOD, BAD, INK = "#1b7f4b", "#c0392b", "#2c3e50"
 
 
-def _pyplot():
+def _figure(width, height, **options):
+    """Make a figure of its own, which leaves matplotlib's backend and its list of open figures the user's."""
     try:
-        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
     except ImportError:
         raise MissingPackageError("figures need matplotlib: pip install matplotlib") from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    figure = Figure(figsize=(width, height), **options)
+    FigureCanvasAgg(figure)
+    return figure
 
-    return plt
+
+def _save(figure, path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a font that lacks a class name's letters shows boxes
+        figure.savefig(path, dpi=120)
+
+
+def _verbatim(text):
+    """Return a name as it is drawn: bytes that are no UTF-8 are escaped, and nothing else is changed."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def learning_curves(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
@@ -32,11 +45,11 @@ def learning_curves(folder: str | os.PathLike[str], path: str | os.PathLike[str]
     Raises:
         MissingPackageError: without matplotlib.
     """
-    plt = _pyplot()
+    figure = _figure(13, 3.6, constrained_layout=True)
     rows = read_metrics(folder)
     train = [row for row in rows if isinstance(row.get("loss"), float)]
     tests = [row for row in rows if "top1" in row]
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.6), constrained_layout=True)
+    left, middle, right = figure.subplots(1, 3)
     left.plot([r["step"] for r in train], [r["loss"] for r in train], color=INK, lw=1)
     left.set(title="training loss", xlabel="step", yscale="log")
     for key, label, style in (("top1", "weights", "-"), ("ema_top1", "averaged weights", "--")):
@@ -53,8 +66,7 @@ def learning_curves(folder: str | os.PathLike[str], path: str | os.PathLike[str]
     for axis in (left, middle, right):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def image_grid(
@@ -68,25 +80,27 @@ def image_grid(
     """Plot images with a title over each as one figure.
 
     Args:
-        images: [n, 3, H, W] in 0..1.
+        images: [n, C, H, W] in 0..1; of one or two channels the first is shown, of more the first three.
         titles: n strings.
         correct: n booleans that colour the titles, or None.
 
     Raises:
         MissingPackageError: without matplotlib.
     """
-    plt = _pyplot()
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.35 * columns, 1.6 * rows), squeeze=False)
+    figure = _figure(1.35 * columns, 1.6 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
     for i, (axis, image, title) in enumerate(zip(axes.ravel(), images, titles)):
-        axis.imshow(np.clip(np.asarray(image).transpose(1, 2, 0), 0, 1))
+        pixels = np.clip(np.asarray(image).transpose(1, 2, 0), 0, 1)
+        axis.imshow(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
         colour = INK if correct is None else GOOD if correct[i] else BAD
-        axis.set_title(title, fontsize=8, color=colour)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+        axis.set_title(_verbatim(title), fontsize=8, color=colour, parse_math=False, usetex=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        figure.tight_layout()
+    _save(figure, path)
 
 
 @paddle.no_grad()
@@ -115,12 +129,17 @@ def predictions(
     probabilities = paddle.nn.functional.softmax(logits, -1).numpy()
     best, labels = probabilities.argmax(1), labels.numpy()
     titles = [
-        f"{classes[b]} {100 * p[b]:.0f}%" + ("" if b == t else f" ({classes[t]})")
+        f"{class_name(classes, b)} {100 * p[b]:.0f}%" + ("" if b == t else f" ({class_name(classes, t)})")
         for b, p, t in zip(best, probabilities, labels)
     ]
     image_grid(denormalise(images, mean, std), titles, path, correct=best == labels)
 
 
+def class_name(classes: Sequence[str], number: int) -> str:
+    """Return a class's name; a model may have more classes than the data set, and an image no label."""
+    return str(classes[number]) if 0 <= number < len(classes) else f"class {number}"
+
+
 def denormalise(images: Any, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Return normalised images [n, 3, H, W] as an array of 0..1."""
-    return np.asarray(images) * np.reshape(std, (1, 3, 1, 1)) + np.reshape(mean, (1, 3, 1, 1))
+    """Return normalised images [n, C, H, W] as an array of 0..1."""
+    return np.asarray(images) * np.reshape(std, (1, -1, 1, 1)) + np.reshape(mean, (1, -1, 1, 1))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ import paddle
 from PIL import Image
 
 from ..data.loaders import Loader, collate
+from ..utils.errors import short
 from . import plots
 from .log import RunLog, duration
 from .state import Progress
@@ -48,6 +50,15 @@ def name_patterns(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(re.sub(r"\b\d+\b", "*", name) for name in names))
 
 
+@contextlib.contextmanager
+def never_ends_a_run(log: RunLog, what: str) -> Iterator[None]:
+    """Make any exception of drawing inside a line of the log, `what` at its beginning."""
+    try:
+        yield
+    except Exception as error:
+        log.info(f"{what}: {short(f'{type(error).__name__}: {error}', 300)}")
+
+
 def show_samples(
     log: RunLog,
     loader: Loader,
@@ -64,13 +75,10 @@ def show_samples(
         classes: their names.
     """
     path = log.folder / "samples.png"
-    pixels, labels, _ = collate([loader.samples.load(key) for key in loader.batches[0][:count]])
-    try:
-        titles = [str(classes[label]) for label in labels]
+    with never_ends_a_run(log, "no sample images"):
+        pixels, labels, _ = collate([loader.samples.load(key) for key in loader.batches[0][:count]])
+        titles = [plots.class_name(classes, label) for label in labels]
         plots.image_grid(plots.denormalise(pixels, mean, std), titles, path)
-    except ImportError as error:
-        log.info(f"no sample images: {error}")
-    else:
         log.image("augmented images", np.asarray(Image.open(path).convert("RGB")), 0)
 
 
@@ -91,14 +99,13 @@ def finish(
         seconds: that the run took.
         count: held-out images shown with the model's predictions.
     """
-    try:
+    with never_ends_a_run(log, "no curves.png"):
         plots.learning_curves(log.folder, log.folder / "curves.png")
+    with never_ends_a_run(log, "no predictions.png"):
         images, labels = (part[:count] for part in next(iter(run.eval_loader)))
         path = log.folder / "predictions.png"
         classes = run.eval_source.classes
         plots.predictions(run.components.model, images, labels, classes, path, mean=mean, std=std)
-    except ImportError as error:
-        log.info(f"no figures: {error}")
     best = f"best top-1 {progress.best_top1:.2f}% (epoch {progress.best_epoch})"
     if progress.best_ema_top1 >= 0:
         best += f", averaged {progress.best_ema_top1:.2f}% (epoch {progress.best_ema_epoch})"

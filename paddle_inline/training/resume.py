@@ -11,6 +11,7 @@ from typing import Callable
 import paddle
 
 from ..config.load import differences
+from ..utils.errors import short
 from .callbacks import Callback
 from .checkpoint import (
     CheckpointError,
@@ -35,6 +36,11 @@ FREE = (
     *("visualdl", "histogram_freq", "data.on_bad_image"),
     *("data.data_path", "data.num_workers", "data.zip_mode", "model.resume", "model.pretrained"),
     *("train.auto_resume", "train.use_checkpoint"),
+)
+# What fixes where in an epoch a step is, and which images it sees: begun with others, an epoch begins anew.
+POSITION = (
+    *("training images", "steps an epoch", "classes", "ranks", "seed", "data.dataset"),
+    *("data.batch_size", "train.accumulation_steps"),
 )
 
 
@@ -115,7 +121,9 @@ class CheckpointManager(Callback):
         Args:
             requested: see `requested_checkpoint`.
             log: of the run; what it holds of later steps is dropped.
-            rank_dependent, force: see `check_same_run`.
+            rank_dependent: see `check_same_run`.
+            force: go on with other settings. Where they change which images a step sees, the epoch that has
+                begun begins anew.
 
         Returns:
             The run's progress, which `fit` counts forward.
@@ -128,16 +136,23 @@ class CheckpointManager(Callback):
             log.rewind(0, 0)  # of a run that was killed before its first checkpoint
             return self.state.progress
         earlier = check_checkpoint(found)
-        check_same_run(earlier, self.state, rank_dependent=rank_dependent, force=force)
+        changed = check_same_run(earlier, self.state, rank_dependent=rank_dependent, force=force)
         load_checkpoint(found, model=self.run.model, optimizer=self.run.optimizer, ema=self.run.ema)
         load_scaler_state(self.run.scaler, earlier.scaler)
         progress, origin = earlier.progress, earlier.origin
-        if earlier.config is None:
-            progress.step = progress.epoch * self.state.steps_per_epoch
+        done = progress.step  # as the log's rows count
+        moved = [line for line in changed if line.split(":")[0] in POSITION]
+        if earlier.config is None or moved:
+            done = progress.epoch * (earlier.steps_per_epoch or self.state.steps_per_epoch)
+            progress.step, progress.bad_images = progress.epoch * self.state.steps_per_epoch, 0
             origin = origin and replace(origin, source_step=progress.step, step_is_exact=True)
         self.state = replace(self.state, progress=progress, origin=origin, scaler=earlier.scaler)
-        log.rewind(progress.step, progress.epoch)
+        log.rewind(done, progress.epoch)
         log.info(f"resumed from {found}: epoch {progress.epoch}, step {progress.step}")
+        for line in changed:
+            log.info(f"changed since the checkpoint: {line}")
+        if moved:
+            log.info(f"epoch {progress.epoch + 1} begins anew: its steps see other images than before")
         return progress
 
 
@@ -182,8 +197,8 @@ def requested_checkpoint(
 
 def check_same_run(
     earlier: TrainingState, now: TrainingState, *, rank_dependent: Sequence[str] = (), force: bool = False
-) -> None:
-    """Refuse to go on from a checkpoint of other settings, unless forced.
+) -> list[str]:
+    """Refuse to go on from a checkpoint of other settings or other data, unless forced.
 
     Another number of ranks is the same run where a step sees the same images and nothing in it is drawn by each
     rank for itself; it then differs by the order of sums alone.
@@ -193,13 +208,51 @@ def check_same_run(
         now: this run's.
         rank_dependent: what is drawn or computed by each rank for itself.
 
+    Returns:
+        `what: old -> new` of all that has changed and was forced.
+
     Raises:
         CheckpointError: with the differences and the way out.
     """
+    changed = data_differences(earlier, now)
     if earlier.config is None:  # converted from PyTorch, without settings: the epochs must be as long
-        check_position(earlier, now.steps_per_epoch)
-        return
-    changed = [d for d in differences(earlier.config, now.config or {}) if d.split(":")[0] not in FREE]
+        if not force:
+            check_position(earlier, now.steps_per_epoch)
+    else:
+        changed += setting_differences(earlier, now, rank_dependent)
+    if changed and not force:
+        raise CheckpointError(
+            "the settings or the data differ from those of the checkpoint:\n  "
+            + "\n  ".join(changed)
+            + "\nContinue with the new ones with --force"
+        )
+    return changed
+
+
+def data_differences(earlier: TrainingState, now: TrainingState) -> list[str]:
+    """Return `what: old -> new` for the training data; what either state does not know is not compared."""
+    changed = []
+    if None not in (earlier.images, now.images) and earlier.images != now.images:
+        changed.append(f"training images: {earlier.images} -> {now.images}")
+    steps = earlier.steps_per_epoch, now.steps_per_epoch
+    if earlier.config is not None and None not in steps and steps[0] != steps[1]:
+        changed.append(f"steps an epoch: {steps[0]} -> {steps[1]}")
+    old, new = earlier.classes, now.classes
+    if old is not None and new is not None and old != new:
+        gone, come = [name for name in old if name not in new], [name for name in new if name not in old]
+        texts = [f"{len(old)} -> {len(new)}"]
+        texts += [f"no longer there: {short(', '.join(gone), 400)}"] if gone else []
+        texts += [f"new: {short(', '.join(come), 400)}"] if come else []
+        texts += [] if gone or come else ["the same names in another order"]
+        changed.append(f"classes: {'; '.join(texts)}")
+    return changed
+
+
+def setting_differences(
+    earlier: TrainingState, now: TrainingState, rank_dependent: Sequence[str] = ()
+) -> list[str]:
+    """Return `key: old -> new` for the settings and the number of ranks, where they make another run."""
+    changed = [d for d in differences(earlier.config or {}, now.config or {}) if d.split(":")[0] not in FREE]
     if earlier.world != now.world:
         before, after = _images_per_step(earlier), _images_per_step(now)
         share = ("data.batch_size", "train.accumulation_steps")
@@ -214,12 +267,7 @@ def check_same_run(
             changed.append(f"{ranks}, and each rank has its own {own}: start {earlier.world}")
         else:
             changed = [line for line in changed if line.split(":")[0] not in share]
-    if changed and not force:
-        raise CheckpointError(
-            "the settings differ from those of the checkpoint:\n  "
-            + "\n  ".join(changed)
-            + "\nContinue with the new settings with --force"
-        )
+    return changed
 
 
 def check_position(state: TrainingState, steps_per_epoch: int) -> int:

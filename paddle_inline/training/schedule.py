@@ -66,7 +66,8 @@ def make_schedule(
     Args:
         name: `cosine`, `linear` or `step`.
         base, warmup, floor: rates, already scaled to the batch.
-        epochs: length of the schedule, warm-up included; afterwards the rate stays at `floor`.
+        epochs: length of the schedule, warm-up included; afterwards the rate stays at `floor`. A longer warm-up
+            is not finished.
     """
     shared: dict[str, Any] = dict(base=base, warmup=warmup, warmup_steps=warmup_epochs * steps_per_epoch)
     if name == "step":

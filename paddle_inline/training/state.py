@@ -56,6 +56,7 @@ class TrainingState:
     progress: Progress = field(default_factory=Progress)
     rate: float = 0.0  # learning rate of the next step
     steps_per_epoch: Any = None  # None: not known, of a converted run
+    images: Any = None  # number of training images; None: not known
     world: Any = None  # number of ranks; None likewise
     config: dict[str, Any] | None = None  # the settings; None: converted, and not yet trained here
     classes: list[str] | None = None

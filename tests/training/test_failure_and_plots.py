@@ -1,13 +1,18 @@
 """A rank's failure on disk, and the pictures of a run."""
 
+import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from paddle_inline.training import failure, plots
+from paddle_inline.training import failure, plots, report
+from paddle_inline.training.log import RunLog
+from paddle_inline.training.state import Progress
 from paddle_inline.utils.errors import UserError
 
 
@@ -95,3 +100,106 @@ def test_pictures_of_a_run_without_rows(tmp_path):
     pytest.importorskip("matplotlib")
     plots.learning_curves(tmp_path, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").exists()
+
+
+NAMES = [
+    "price_$5_to_$10",
+    "$",
+    "$x",
+    r"\$\frac{1}$",
+    "_^{}",
+    "猫",
+    "a\nb",
+    "b\udcb5\udce7",
+    "%",
+    "",
+    "x" * 300,
+]
+
+
+def test_class_names_are_drawn_verbatim(tmp_path, recwarn):
+    text = pytest.importorskip("matplotlib.text")
+    drawn, draw = [], text.Text.set_text
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text.Text, "set_text", lambda self, s: (drawn.append(s), draw(self, s))[1])
+        plots.image_grid(np.zeros((len(NAMES), 3, 8, 8)), NAMES, tmp_path / "grid.png")
+    assert {name.encode("utf-8", "backslashreplace").decode() for name in NAMES} <= set(drawn)
+    assert not [warning for warning in recwarn if "font" in str(warning.message)]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+def test_pictures_of_any_number_of_channels(tmp_path, channels):
+    pytest.importorskip("matplotlib")
+    images = plots.denormalise(np.zeros((2, channels, 8, 8)), [0.5] * channels, [0.5] * channels)
+    plots.image_grid(images, ["a", "b"], tmp_path / "grid.png")
+    assert Image.open(tmp_path / "grid.png").size[0] > 100
+
+
+def test_more_classes_than_the_data_has_and_images_without_label(tmp_path):
+    pytest.importorskip("matplotlib")
+
+    class Always5(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.weight = self.create_parameter([1])
+
+        def forward(self, images):
+            return paddle.nn.functional.one_hot(paddle.full([images.shape[0]], 5, "int64"), 1000)
+
+    labels = paddle.to_tensor([0, -1])
+    path = tmp_path / "predictions.png"
+    plots.predictions(
+        Always5(), paddle.zeros([2, 3, 8, 8]), labels, ["a", "b"], path, mean=[0] * 3, std=[1] * 3
+    )
+    assert path.exists()
+    assert plots.class_name(["a", "b"], -1) == "class -1" and plots.class_name(["a", "b"], 1) == "b"
+
+
+def test_the_backend_and_the_style_stay_the_users(tmp_path):
+    matplotlib = pytest.importorskip("matplotlib")
+    import matplotlib.pyplot as plt
+
+    with matplotlib.rc_context({"axes.facecolor": "red"}):
+        plt.switch_backend("svg")
+        before, own = dict(matplotlib.rcParams), plt.figure()
+        plots.image_grid(np.zeros((1, 3, 8, 8)), ["a"], tmp_path / "grid.png")
+        plots.learning_curves(tmp_path, tmp_path / "curves.png")
+        assert dict(matplotlib.rcParams) == before and matplotlib.get_backend() == "svg"
+        assert plt.get_fignums() == [own.number] and plt.gcf() is own
+        plt.close(own)
+        plt.switch_backend("agg")
+
+
+ERRORS = [
+    IndexError("list index"),
+    ValueError("$"),
+    OSError("no disk"),
+    MemoryError(),
+    RuntimeError("x" * 999),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_whatever_drawing_raises_is_a_line(tmp_path, monkeypatch, error):
+    """At a run's beginning and at its end."""
+
+    def raises(*args, **kwargs):
+        raise error
+
+    for name in ("image_grid", "learning_curves", "predictions"):
+        monkeypatch.setattr(plots, name, raises)
+    log = RunLog(tmp_path, visualdl=False, console=Console(file=io.StringIO()))
+    samples = SimpleNamespace(load=lambda key: (np.zeros((3, 8, 8)), 0, 0))
+    loader = SimpleNamespace(samples=samples, batches=[[(0, 0)]])
+    report.show_samples(log, loader, ["a"], mean=[0] * 3, std=[1] * 3)
+    batch = paddle.zeros([1, 3, 8, 8]), paddle.zeros([1], "int64")
+    run = SimpleNamespace(
+        eval_loader=[batch],
+        eval_source=SimpleNamespace(classes=["a"]),
+        components=SimpleNamespace(model=None),
+    )
+    report.finish(log, run, Progress(), mean=[0] * 3, std=[1] * 3, seconds=1)
+    lines = (tmp_path / "train.log").read_text().splitlines()
+    for line, what in zip(lines, ("no sample images", "no curves.png", "no predictions.png")):
+        assert f"{what}: {type(error).__name__}: " in line
+    assert len(lines) == 4 and "everything is in" in lines[-1]

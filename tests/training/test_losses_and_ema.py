@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_inline.training.ema import Ema, total_decay
+from paddle_inline.training.ema import Ema, decay_at, initial_share, total_decay
 from paddle_inline.training.losses import make_loss, smoothed_cross_entropy, soft_target_cross_entropy
 
 
@@ -100,3 +100,26 @@ def test_ema_is_put_in_and_taken_out_again():
 def test_decay_of_an_update():
     assert total_decay(0.9996, 1024, 4096) == 0.9996**0.25
     assert total_decay(0.99996, 1024, None) == 0.99996
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.9996, 0.99996])
+def test_the_warm_up_of_the_average_is_timm_s(decay):
+    torch, utils = pytest.importorskip("torch"), pytest.importorskip("timm.utils")
+    theirs = utils.ModelEmaV3(torch.nn.Linear(1, 1), decay=decay, use_warmup=True)
+    for step in (1, 2, 3, 10, 1000, 10**6, 10**8):
+        assert decay_at(step, decay) == pytest.approx(theirs.get_decay(step), rel=1e-12)
+
+
+def test_the_average_warms_up():
+    model = paddle.nn.Linear(1, 1)
+    ema = Ema(model, 0.99, warmup=True)
+    start = model.weight.numpy().item()
+    values, expected = [start + 1, start + 2, start + 4], start
+    for step, value in enumerate(values, start=1):
+        model.weight.set_value(paddle.full([1, 1], value))
+        ema.update(model, step)
+        decay = 1 - step ** (-2 / 3)
+        expected = decay * expected + (1 - decay) * value
+    assert ema.average["weight"].numpy().item() == pytest.approx(expected, rel=1e-6)
+    assert initial_share(0.99996, 100) == pytest.approx(0.996, abs=1e-4)
+    assert initial_share(0.99996, 100, warmup=True) == 0

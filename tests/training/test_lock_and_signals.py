@@ -1,0 +1,235 @@
+"""Two runs in one folder, Ctrl-C, and runs in threads."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import paddle
+import pytest
+from PIL import Image
+
+import train_paddle
+from paddle_inline.training import lock, loop
+from paddle_inline.training.callbacks import StopOnRequest
+from paddle_inline.training.checkpoint import newest_checkpoint
+from paddle_inline.training.lock import locked
+from paddle_inline.training.state import Progress
+from paddle_inline.utils.errors import UserError
+
+pytest.importorskip("sklearn")
+HANDLED = signal.SIGINT, signal.SIGTERM, signal.SIGCHLD
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "model.overrides.depth=1 model.overrides.embed_dim=16 model.overrides.num_heads=2 train.epochs=3 "
+    "data.img_size=8 data.batch_size=128 visualdl=false"
+)
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """They take longer than such a run."""
+    for name in ("show_samples", "finish"):
+        monkeypatch.setattr(train_paddle.report, name, lambda *args, **kwargs: None)
+
+
+def command(output, *more):
+    options = [word for setting in SMALL.split() for word in ("-o", setting)]
+    return ["--cfg", str(ROOT / "configs" / "quickstart.yaml"), "--output", str(output), *options, *more]
+
+
+def newest(output):
+    return newest_checkpoint(output / "inline_deit_digits" / "default" / "checkpoints")[0]
+
+
+def test_a_second_run_is_refused_and_told_of_the_first(tmp_path):
+    with locked(tmp_path / "run") as left:
+        assert left == ""
+        with pytest.raises(UserError, match=rf"process {os.getpid()} on {socket.gethostname()}") as error:
+            locked(tmp_path / "run").__enter__()
+        assert "--tag" in str(error.value)
+        with locked(tmp_path / "other"):
+            pass
+    with locked(tmp_path / "run"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("with_worker", [False, True])
+def test_the_lock_of_a_killed_run_is_no_obstacle(tmp_path, with_worker):
+    """Nor one that a data worker of the killed run still has."""
+    code = (
+        "import os, signal, time; from paddle_inline.training.lock import locked\n"
+        f"held = locked({str(tmp_path / 'run')!r})\n"
+        "held.__enter__()\n"
+        f"if {with_worker} and not os.fork(): time.sleep(4); os._exit(0)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert process.wait(60) == -signal.SIGKILL
+    assert (tmp_path / ".run.lock").exists()
+    with locked(tmp_path / "run") as left:
+        assert left == f"process {process.pid} on {socket.gethostname()}"
+        with pytest.raises(UserError, match=f"process {os.getpid()} on"):
+            locked(tmp_path / "run").__enter__()
+
+
+@pytest.mark.parametrize(
+    ("owner", "free"),
+    [
+        ("", True),
+        ("no lock of ours", True),
+        (f"{os.getpid()} {socket.gethostname()}", False),
+        (f"999999999 {socket.gethostname()}", True),
+        (f"{os.getpid()} elsewhere", False),
+    ],
+)
+def test_where_a_file_system_has_no_locks_the_owner_decides(tmp_path, monkeypatch, owner, free):
+    monkeypatch.setattr(lock, "fcntl", None)
+    (tmp_path / ".run.lock").write_text(owner)
+    if free:
+        with locked(tmp_path / "run"):
+            pass
+    else:
+        with pytest.raises(UserError, match=owner.split()[1]):
+            locked(tmp_path / "run").__enter__()
+
+
+def test_two_runs_at_once_in_one_folder(tmp_path, capsys, monkeypatch):
+    codes, step = [], loop.train_step
+
+    def second_run_meanwhile(*args, **kwargs):
+        if not codes:
+            codes.append(None)
+            codes[0] = train_paddle.main(command(tmp_path))
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "train_step", second_run_meanwhile)
+    assert train_paddle.main(command(tmp_path, "--stop-after", "1")) == 0
+    assert codes == [2]
+    assert f"is being written by process {os.getpid()} on " in capsys.readouterr().err
+    assert newest(tmp_path).name == "step_00000011"
+    assert [path.name for path in (tmp_path / "inline_deit_digits").iterdir()] == ["default"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_saves_and_ends_the_run(tmp_path, capsys, monkeypatch, number, code):
+    before = [signal.getsignal(n) for n in HANDLED]
+    step, count = loop.train_step, []
+
+    def interrupted(*args, **kwargs):
+        count.append(1)
+        if len(count) == 15:
+            os.kill(os.getpid(), number)
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "train_step", interrupted)
+    assert train_paddle.main(command(tmp_path)) == code
+    assert newest(tmp_path).name == "step_00000015"
+    out, err = capsys.readouterr()
+    assert out.count("Stopping on request; checkpoint saved at step 15") == 1 and "Traceback" not in out + err
+    assert [signal.getsignal(n) for n in HANDLED] == before
+    monkeypatch.setattr(loop, "train_step", step)
+    assert train_paddle.main(command(tmp_path, "--resume", "auto")) == 0
+    assert newest(tmp_path).name == "step_00000033"
+
+
+def test_a_second_ctrl_c_interrupts_at_once():
+    with StopOnRequest(Progress()) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.should_stop() and stop.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--eval", "--pretrained", "x"], ["--throughput"]])
+def test_ctrl_c_before_training_is_one_line(tmp_path, capsys, monkeypatch, arguments):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_paddle.build, "build_model", interrupted)
+    assert train_paddle.main(command(tmp_path, *arguments)) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_run_in_a_thread_trains(tmp_path):
+    codes = []
+    thread = threading.Thread(
+        target=lambda: codes.append(train_paddle.main(command(tmp_path, "--stop-after", "1")))
+    )
+    thread.start()
+    thread.join()
+    assert codes == [0]
+    assert newest(tmp_path).name == "step_00000011"
+
+
+def test_a_run_puts_back_the_generators(tmp_path):
+    paddle.seed(5)
+    expected = paddle.rand([3]).numpy()
+    paddle.seed(5)
+    assert train_paddle.main(command(tmp_path, "--stop-after", "0")) == 0
+    assert (paddle.rand([3]).numpy() == expected).all()
+
+
+def test_epochs_to_stop_after_are_counted_from_where_a_run_is_resumed(tmp_path):
+    for step in ("11", "22"):
+        assert train_paddle.main(command(tmp_path, "--resume", "auto", "--stop-after", "1")) == 0
+        assert newest(tmp_path).name == f"step_000000{step}"
+
+
+def pictures(root, count=8):
+    """Two classes of so many training pictures, and half as many held-out ones."""
+    for part, number in (("train", count), ("val", count // 2)):
+        for label, green in (("cat", 200), ("dog", 0)):
+            (root / part / label).mkdir(parents=True, exist_ok=True)
+            for i in range(number):
+                Image.new("RGB", (9, 9), (20 * i % 256, green, 90)).save(root / part / label / f"{i}.jpg")
+    return ["-o", "data.dataset=imagenet", "--data-path", str(root), "--batch-size", "4"]
+
+
+def test_a_run_with_workers_in_a_thread_trains(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = [*pictures(tmp_path / "data"), "-o", "data.num_workers=2", "--stop-after", "1"]
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(train_paddle.main(command(tmp_path, *data))))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+    log = (tmp_path / "inline_deit_digits" / "default" / "train.log").read_text()
+    assert log.count("data.num_workers is 2") == 1
+
+
+def test_a_run_with_workers_puts_back_what_paddle_sets(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    before = [signal.getsignal(n) for n in HANDLED]
+    data = [*pictures(tmp_path / "data"), "-o", "data.num_workers=2", "--stop-after", "1"]
+    assert train_paddle.main(command(tmp_path, *data)) == 0
+    assert [signal.getsignal(n) for n in HANDLED] == before
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_workers_too(tmp_path):
+    """The whole group of processes gets the signal, as a terminal sends it."""
+    data = [*pictures(tmp_path / "data"), "-o", "data.num_workers=2", "-o", "train.epochs=10000"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train_paddle.py"), *command(tmp_path, *data)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "epoch 2: top-1" in line:
+            os.killpg(process.pid, signal.SIGINT)
+    out = "".join(lines)
+    assert process.wait(60) == 130, out
+    assert out.count("Stopping on request") == 1 and "Traceback" not in out, out
