@@ -27,7 +27,7 @@ paddle = import_paddle()
 from paddle_inline.config import load as settings  # noqa: E402
 from paddle_inline.data.loaders import BadImage  # noqa: E402
 from paddle_inline.training import build, checkpoint, described_eval, distributed, failure, report  # noqa: E402
-from paddle_inline.training.callbacks import Callback, LogProgress, StopOnRequest  # noqa: E402
+from paddle_inline.training.callbacks import Callback, LogProgress, StopOnRequest, loader_handler_put_back  # noqa: E402
 from paddle_inline.training.diagnose import NotFinite  # noqa: E402
 from paddle_inline.training.evaluate import evaluate, forward_speed  # noqa: E402
 from paddle_inline.training.known_classes import known_classes  # noqa: E402
@@ -98,7 +98,11 @@ def train(config: settings.Config, args: argparse.Namespace) -> int:
     folder = build.run_folder(config)
     draws = paddle.get_rng_state()
     try:
-        with failure.reported(folder, rank, world), contextlib.ExitStack() as stack:
+        with (
+            failure.reported(folder, rank, world),
+            loader_handler_put_back(),
+            contextlib.ExitStack() as stack,
+        ):
             run = build.build_run(config, rank, world)
             requested = config.model.resume or ("auto" if config.train.auto_resume else "")
             if requested not in ("", "auto"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -93,8 +95,6 @@ class StopOnRequest(Callback):
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self.before[number] = signal.signal(number, self._request)
-            if hasattr(signal, "SIGCHLD"):  # Paddle's loader of several processes sets it
-                self.before[signal.SIGCHLD] = signal.getsignal(signal.SIGCHLD)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -112,6 +112,23 @@ class StopOnRequest(Callback):
 
     def should_stop(self) -> bool:
         return self.signal is not None or (self.last is not None and self.progress.epoch >= self.last)
+
+
+@contextlib.contextmanager
+def loader_handler_put_back() -> Iterator[None]:
+    """Put back the handler of SIGCHLD that Paddle's loader of several processes sets once for a program."""
+    from paddle.io import multiprocess_utils as theirs
+
+    known = hasattr(theirs, "_SIGCHLD_handler_set") and hasattr(signal, "SIGCHLD")
+    if not known or theirs._SIGCHLD_handler_set or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+        theirs._SIGCHLD_handler_set = False  # so that the next loader sets it again
 
 
 class LogProgress(Callback):

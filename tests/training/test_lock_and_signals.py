@@ -206,6 +206,7 @@ def test_a_run_with_workers_in_a_thread_trains(tmp_path, monkeypatch):
 
 
 def test_a_run_with_workers_puts_back_what_paddle_sets(tmp_path, monkeypatch):
+    monkeypatch.setattr("paddle.io.multiprocess_utils._SIGCHLD_handler_set", False)  # of an earlier test
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     before = [signal.getsignal(n) for n in HANDLED]
     data = [*pictures(tmp_path / "data"), "-o", "data.num_workers=2", "--stop-after", "1"]
