@@ -148,7 +148,7 @@ def test_a_second_ctrl_c_interrupts_at_once():
             signal.pause()
 
 
-@pytest.mark.parametrize("arguments", [[], ["--eval", "--pretrained", "x"], ["--throughput"]])
+@pytest.mark.parametrize("arguments", [[], ["--throughput"]])
 def test_ctrl_c_before_training_is_one_line(tmp_path, capsys, monkeypatch, arguments):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
