@@ -66,6 +66,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--zip", action="store_true", help="the data set is in zip files")
     add("--opts", nargs="+", default=[], metavar="KEY VALUE", help="change any settings")
     add("-o", action="append", default=[], metavar="KEY=VALUE", help="change any setting; may be repeated")
+    for flag in ("--find-unused-params", "--model-ema", "--model-ema-force-cpu"):
+        add(flag, action="store_true", help=argparse.SUPPRESS)
+    add("--cache-mode", choices=("no", "full", "part"), help=argparse.SUPPRESS)  # of the authors' programs
     add("--local_rank", help=argparse.SUPPRESS)  # older launchers pass it
     return parser.parse_args(argv)
 
@@ -89,7 +92,16 @@ def configure(args: argparse.Namespace) -> settings.Config:
     }
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     args.notes = []
-    return settings.load_config(args.cfg, args.opts, [*args.o, *given], notes=args.notes)
+    config = settings.load_config(args.cfg, args.opts, [*args.o, *given], notes=args.notes)
+    average, theirs = config.ema, config.model.name.startswith("inline_cswin")
+    if args.model_ema and average.decay is None:
+        average.decay = 0.9996 if theirs else 0.99996
+    if theirs and average.lr_batch is None and (args.model_ema or args.model_ema_decay):
+        average.lr_batch = 4096  # as the authors' program scales it
+    for flag in ("cache_mode", "find_unused_params", "model_ema_force_cpu"):
+        if getattr(args, flag):
+            args.notes.append(f"--{flag.replace('_', '-')} is understood and has no effect here")
+    return config
 
 
 def train(config: settings.Config, args: argparse.Namespace) -> int:
@@ -197,9 +209,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
         config = configure(args)
-        if args.throughput:
+        if args.throughput or config.throughput_mode:
             return throughput(config)
-        if args.eval:
+        if args.eval or config.eval_mode:
             return only_evaluate(config, args)
         return train(config, args)
     except (BadImage, NotFinite) as error:

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from .schema import ConfigError
 
 # Keys that are read and not used, and why nothing is lost.
 IGNORED = {
-    "MODEL.TYPE": "the model is named by MODEL.NAME",
+    "MODEL.TYPE": "the model is named by MODEL.TYPE, or by MODEL.NAME where that is a family",
     "DATA.CACHE_MODE": "files are read when needed",
     "DATA.PIN_MEMORY": "the loader decides",
     "TRAIN.START_EPOCH": "a checkpoint knows its epoch",
     "TEST.SEQUENTIAL": "evaluation is always sequential",
     "TEST.SHUFFLE": "evaluation is always sequential",
     "LOCAL_RANK": "the launcher gives it",
-    "EVAL_MODE": "given by --eval",
-    "THROUGHPUT_MODE": "given by --throughput",
     "FUSED_WINDOW_PROCESS": "a speed switch of another framework",
     "FUSED_LAYERNORM": "a speed switch of another framework",
     "ENABLE_AMP": "see AMP",
 }
-# What a model's architecture section may change; its other keys restate the named variant.
-ARCHITECTURE = {"ATTN_TYPE": "attn_type", "WINDOW_SIZE": "window_size"}
+# Keys of a model's section (MODEL.SWIN.EMBED_DIM) and the override of `create_model` that each is; IN_CHANS and
+# the like are settings of their own.
+ARCHITECTURE = {
+    **{
+        key: key.lower() for key in ("ATTN_TYPE", "WINDOW_SIZE", "EMBED_DIM", "EMBED_DIMS", "DEPTH", "DEPTHS")
+    },
+    **{key: key.lower() for key in ("NUM_HEADS", "QKV_BIAS", "MLP_RATIO", "MLP_RATIOS", "SR_RATIOS")},
+    **{key: key.lower() for key in ("LA_SR_RATIOS", "KERNEL_FUNCTION")},
+}
+# Keys of a model's section that are built in one way alone; another value is refused.
+FIXED = {"QK_SCALE": None, "APE": False, "PATCH_NORM": True, "PATCH_SIZE": 4}
+FAMILIES = ("inline_deit", "inline_pvt", "inline_swin", "inline_cswin")
+# What a file of theirs means that does not say it.
+SWIN_DEFAULTS = {"window_size": 7, "attn_type": "IIII"}
+CSWIN_AVERAGE = {"ema.decay": 0.9996, "ema.lr_batch": 4096}
 SIZES = {"t": "tiny", "s": "small", "m": "medium", "b": "base", "l": "large", "h": "huge"}
 
 
@@ -39,26 +52,85 @@ def model_name(name: str) -> str:
     return "_".join(parts)
 
 
-def translate(
-    key: str, value: Any, known: Collection[str], nearest: Callable[..., str | None]
-) -> tuple[str, Any] | None:
+def translate(key: str, value: Any, *, labelled: bool = True) -> tuple[str, Any] | None:
     """Return an upper-case setting as (lower-case key, value); None where nothing is to be set.
 
     Args:
-        known: all lower-case keys.
-        nearest: (key, cutoff=similarity) -> the nearest known key, or None.
+        labelled: MODEL.NAME names the model.
+
+    Raises:
+        ConfigError: for what of a model cannot be built.
     """
     if key in IGNORED:
         return None
-    if key == "MODEL.NAME":
-        return "model.name", model_name(str(value))
+    if key == "MODEL.NAME":  # a file's is a free label beside its MODEL.TYPE
+        return ("model.name", model_name(str(value))) if labelled else None
     if key in ("AMP_OPT_LEVEL", "AMP"):
-        level = value if isinstance(value, str) else "O1" if value else "O0"
-        return "amp.level", level or "O0"
+        words = {None: "O0", False: "O0", True: "O1", "": "O0"}
+        value = _plain(value)
+        return "amp.level", words.get(value, value)
     parts = key.split(".")
-    if parts[0] == "MODEL" and len(parts) > 1 and key.lower() not in known:
-        if parts[-1] in ARCHITECTURE:
-            return "model.overrides." + ARCHITECTURE[parts[-1]], value
-        if len(parts) > 2 or not nearest(key.lower(), cutoff=0.85):
-            return None  # restates the variant that MODEL.NAME names
+    if parts[0] == "MODEL" and len(parts) > 2:
+        if parts[-1] in FIXED and not (parts[-1] == "PATCH_SIZE" and "DEIT" in parts[1]):
+            if _plain(value) != FIXED[parts[-1]]:
+                raise ConfigError(
+                    f"{key} is {value!r}; the models here are built with {FIXED[parts[-1]]} alone: leave it out"
+                )
+            return None
+        if parts[-1] == "IN_CHANS":
+            return "model.in_chans", value
+        if parts[-1] == "PATCH_SIZE":
+            return "model.overrides.patch_size", value
+        if parts[-1] not in ARCHITECTURE:
+            names = ", ".join((*ARCHITECTURE, *FIXED, "IN_CHANS"))
+            raise ConfigError(f"{key} is no key of a model's section; there are {names}")
+        return "model.overrides." + ARCHITECTURE[parts[-1]], value
     return key.lower(), value
+
+
+def _plain(value):
+    """Return what a value of the command line or of a file's text means."""
+    words = {"none": None, "null": None, "false": False, "true": True}
+    if isinstance(value, str):
+        return words.get(value.lower(), int(value) if value.isdecimal() else value)
+    return value
+
+
+def implied(given: Mapping[str, Any], is_model: Callable[[str], bool]) -> dict[str, Any]:
+    """Return the settings that a file of theirs means without saying them; empty for another file.
+
+    Args:
+        given: the file's settings as they are spelled there.
+        is_model: whether a name is a model's.
+
+    Raises:
+        ConfigError: where neither MODEL.TYPE nor MODEL.NAME is a model.
+    """
+    kind, label = str(given.get("MODEL.TYPE") or ""), str(given.get("MODEL.NAME") or "")
+    if not kind and not label:
+        return {}
+    names = [model_name(name) for name in (kind, label) if name and is_model(model_name(name))]
+    family = kind.lower()
+    if not names and family in FAMILIES:
+        sized = [model_name(f"{family}_{size}") for size in ("t", "s", "m", "b", "l")]
+        sizes = {_key(key): value for key, value in given.items() if key.count(".") == 2}
+        if not sizes:
+            raise ConfigError(
+                f"MODEL.TYPE is {kind!r}, a family, and MODEL.NAME {label!r} is no model of it: set MODEL.NAME to one "
+                f"of {', '.join(name for name in sized if is_model(name))}"
+            )
+        names = [sized[0]]
+    if not names:
+        raise ConfigError(
+            f"MODEL.TYPE {kind!r} and MODEL.NAME {label!r} name no model; `python -m paddle_inline list` shows them"
+        )
+    settings: dict[str, Any] = {"model.name": names[0], "train.auto_resume": True}
+    if names[0].startswith("inline_swin"):
+        settings.update({f"model.overrides.{key}": value for key, value in SWIN_DEFAULTS.items()})
+    if names[0].startswith("inline_cswin"):
+        settings.update(CSWIN_AVERAGE)
+    return settings
+
+
+def _key(key):
+    return key.rsplit(".", 1)[-1]

@@ -17,7 +17,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .legacy_keys import IGNORED, model_name, translate
+from .legacy_keys import IGNORED, implied, model_name, translate
 from .schema import Config, ConfigError, check, known_settings
 
 __all__ = ["Config", "ConfigError", "differences", "load_config", "model_name", "to_dict", "to_yaml"]
@@ -52,6 +52,8 @@ def load_config(
         ConfigError: for an unknown key, a wrong type, a value out of range, an unreadable file.
     """
     settings = read_file(path) if path else []
+    theirs = implied({key: value for key, value, _ in settings if key.isupper()}, _is_model)
+    settings = [Setting(key, value, path) for key, value in theirs.items()] + settings
     if len(opts) % 2:
         raise ConfigError(f"--opts takes pairs of KEY VALUE; {opts[-1]!r} has no value")
     settings += [Setting(k, v, "--opts") for k, v in zip(opts[::2], opts[1::2])]
@@ -63,7 +65,8 @@ def load_config(
 
     config, known = OmegaConf.structured(Config), known_settings()
     for key, value, origin in settings:
-        translated = translate(key, value, known, _nearest) if key.isupper() else (key, value)
+        labelled = not theirs or origin in ("--opts", "-o")
+        translated = translate(key, value, labelled=labelled) if key.isupper() else (key, value)
         if translated is not None:
             _set(config, Setting(*translated, origin), known)
     ignored = dict.fromkeys(key for key, _, _ in settings if key in IGNORED)
@@ -152,6 +155,12 @@ def _set(config: Any, setting: Setting, known: dict[str, Any]) -> None:
         OmegaConf.update(config, key, value, force_add=free)
     except OmegaConfBaseException:
         raise problem from None
+
+
+def _is_model(name: str) -> bool:
+    from ..models.factory import list_models
+
+    return name in list_models()
 
 
 def _sections() -> list[str]:

@@ -147,6 +147,8 @@ class Config:
     ema: EmaConfig = field(default_factory=EmaConfig)
     amp: AmpConfig = field(default_factory=AmpConfig)
     test: TestConfig = field(default_factory=TestConfig)
+    eval_mode: bool = False  # the same as --eval
+    throughput_mode: bool = False  # the same as --throughput
     output: str = "output"
     tag: str = "default"
     seed: int = setting(0, minimum=0)

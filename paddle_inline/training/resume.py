@@ -10,7 +10,7 @@ from typing import Callable
 
 import paddle
 
-from ..config.load import differences
+from ..config.load import Config, differences, to_dict
 from ..utils.errors import short
 from .callbacks import Callback
 from .checkpoint import (
@@ -33,7 +33,7 @@ from .state import Progress, TrainingState, load_scaler_state, scaler_state
 # Settings that may change between a run and its resumption: none of them changes the weights.
 FREE = (
     *("output", "tag", "print_freq", "save_freq", "save_steps", "keep_last", "save_optimizer"),
-    *("visualdl", "histogram_freq", "data.on_bad_image"),
+    *("visualdl", "histogram_freq", "data.on_bad_image", "eval_mode", "throughput_mode"),
     *("data.data_path", "data.num_workers", "data.zip_mode", "model.resume", "model.pretrained"),
     *("train.auto_resume", "train.use_checkpoint"),
 )
@@ -252,7 +252,8 @@ def setting_differences(
     earlier: TrainingState, now: TrainingState, rank_dependent: Sequence[str] = ()
 ) -> list[str]:
     """Return `key: old -> new` for the settings and the number of ranks, where they make another run."""
-    changed = [d for d in differences(earlier.config or {}, now.config or {}) if d.split(":")[0] not in FREE]
+    before_config = _with_defaults(earlier.config or {}, to_dict(Config()))  # a setting that is newer than it
+    changed = [d for d in differences(before_config, now.config or {}) if d.split(":")[0] not in FREE]
     if earlier.world != now.world:
         before, after = _images_per_step(earlier), _images_per_step(now)
         share = ("data.batch_size", "train.accumulation_steps")
@@ -288,6 +289,14 @@ def check_position(state: TrainingState, steps_per_epoch: int) -> int:
         f"the checkpoint has done {found} steps in {epoch} epochs; with this batch and data an epoch has "
         f"{steps_per_epoch}. Choose data.batch_size and train.accumulation_steps as it was trained with"
     )
+
+
+def _with_defaults(config, defaults):
+    merged = {**defaults, **config}
+    for key, value in defaults.items():
+        if isinstance(value, dict) and isinstance(config.get(key), dict):
+            merged[key] = _with_defaults(config[key], value)
+    return merged
 
 
 def _images_per_step(state):

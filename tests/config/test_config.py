@@ -229,7 +229,10 @@ def test_upper_case_files_are_accepted_unchanged(tmp_path):
     config = load_config(write(tmp_path / "a.yaml", UPPER), ["TRAIN.EPOCHS", "31"])
     assert config.model.name == "inline_swin_base_384"
     assert config.model.drop_path_rate == 0.5
-    assert config.model.overrides == {"window_size": 96, "attn_type": "IIMS2"}
+    assert config.model.overrides == {
+        **{"window_size": 96, "attn_type": "IIMS2", "embed_dim": 128},
+        **{"depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32]},
+    }
     assert (config.data.img_size, config.data.batch_size) == (384, 32)
     assert config.train.weight_decay == 1e-8
     assert config.train.base_lr == 2e-5
@@ -244,10 +247,11 @@ def test_upper_case_files_are_accepted_unchanged(tmp_path):
 
 def test_keys_that_are_not_used_are_named_with_the_reason(tmp_path):
     notes = []
-    load_config(write(tmp_path / "a.yaml", UPPER), ["EVAL_MODE", "true"], notes=notes)
+    load_config(write(tmp_path / "a.yaml", UPPER), ["TEST.SHUFFLE", "true"], notes=notes)
     assert notes == [
-        "settings not used: MODEL.TYPE (the model is named by MODEL.NAME), DATA.PIN_MEMORY (the loader decides), "
-        "DATA.CACHE_MODE (files are read when needed), EVAL_MODE (given by --eval)"
+        "settings not used: MODEL.TYPE (the model is named by MODEL.TYPE, or by MODEL.NAME where that is a family), "
+        "DATA.PIN_MEMORY (the loader decides), DATA.CACHE_MODE (files are read when needed), TEST.SHUFFLE (evaluation "
+        "is always sequential)"
     ]
     load_config(assignments=["seed=1"], notes=notes)
     assert len(notes) == 1
@@ -285,3 +289,60 @@ def test_typos_in_upper_case_files_are_errors_too(tmp_path, text, message):
 )
 def test_model_names(theirs, ours):
     assert model_name(theirs) == ours
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "overrides"),
+    [
+        ("{TYPE: inline_pvt_t, NAME: my best run}", "inline_pvt_tiny", {}),
+        ("{NAME: inline_pvt_s}", "inline_pvt_small", {}),
+        ("{TYPE: inline_swin_t}", "inline_swin_tiny", {"window_size": 7, "attn_type": "IIII"}),
+        (
+            "{TYPE: inline_swin, NAME: mine, SWIN: {EMBED_DIM: 48, DEPTHS: [1, 1, 2, 1], QKV_BIAS: False, APE: False}}",
+            "inline_swin_tiny",
+            dict(window_size=7, attn_type="IIII", embed_dim=48, depths=[1, 1, 2, 1], qkv_bias=False),
+        ),
+        (
+            "{TYPE: inline_swin, NAME: inline_swin_b, SWIN: {QK_SCALE: None, WINDOW_SIZE: 56}, INLINE: {ATTN_TYPE: IIIS}}",
+            "inline_swin_base",
+            {"window_size": 56, "attn_type": "IIIS"},
+        ),
+    ],
+)
+def test_the_model_of_a_file_of_theirs(tmp_path, model, name, overrides):
+    config = load_config(write(tmp_path / "a.yaml", f"MODEL: {model}\n"))
+    assert (config.model.name, config.model.overrides) == (name, overrides)
+    assert config.train.auto_resume is True
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("{TYPE: inline_swin_t, SWIN: {QK_SCALE: 0.3}}", "MODEL.SWIN.QK_SCALE is 0.3"),
+        ("{TYPE: inline_swin_t, SWIN: {APE: True}}", "MODEL.SWIN.APE is True"),
+        ("{TYPE: inline_swin_t, SWIN: {EMBED_DIMM: 96}}", "MODEL.SWIN.EMBED_DIMM is no key"),
+        ("{TYPE: inline_swin_t, SWIN: {PATCH_SIZE: 2}}", "MODEL.SWIN.PATCH_SIZE is 2"),
+        ("{TYPE: inline_swin_t, WINDOWS: 3}", "unknown key 'model.windows'"),
+        ("{TYPE: inline_swin, NAME: mine}", "a family, and MODEL.NAME 'mine' is no model of it"),
+        ("{TYPE: resnet, NAME: mine}", "name no model"),
+    ],
+)
+def test_what_of_a_model_cannot_be_built_is_refused_by_name(tmp_path, model, message):
+    with pytest.raises(ConfigError) as error:
+        load_config(write(tmp_path / "a.yaml", f"MODEL: {model}\n"))
+    assert message in str(error.value)
+
+
+def test_what_their_files_mean_without_saying_it(tmp_path):
+    config = load_config(write(tmp_path / "a.yaml", "MODEL: {TYPE: inline_cswin_t}\nEVAL_MODE: True\n"))
+    assert (config.ema.decay, config.ema.lr_batch) == (0.9996, 4096)
+    assert config.eval_mode is True and config.train.auto_resume is True
+    config = load_config(
+        write(
+            tmp_path / "a.yaml",
+            "MODEL: {TYPE: inline_cswin_t}\nTRAIN: {AUTO_RESUME: False, CLIP_GRAD: 0.0}\n",
+        ),
+        ["AMP", "True"],
+    )
+    assert config.train.auto_resume is False and config.train.clip_grad == 0 and config.amp.level == "O1"
+    assert load_config(write(tmp_path / "b.yaml", "TRAIN: {EPOCHS: 9}\n")).train.auto_resume is False
