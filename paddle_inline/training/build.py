@@ -318,6 +318,8 @@ def build_schedule(config: Config, images: int, steps_per_epoch: int) -> Callabl
     base, warmup, floor = (
         scaled(rate, images, train.lr_batch) for rate in (train.base_lr, train.warmup_lr, train.min_lr)
     )
+    if train.lr_scheduler.name == "linear":
+        floor = base / 100  # as in the authors' programs, whatever train.min_lr says
     return make_schedule(
         train.lr_scheduler.name,
         base=base,

@@ -303,7 +303,8 @@ def test_model_names(theirs, ours):
             dict(window_size=7, attn_type="IIII", embed_dim=48, depths=[1, 1, 2, 1], qkv_bias=False),
         ),
         (
-            "{TYPE: inline_swin, NAME: inline_swin_b, SWIN: {QK_SCALE: None, WINDOW_SIZE: 56}, INLINE: {ATTN_TYPE: IIIS}}",
+            "{TYPE: inline_swin, NAME: inline_swin_b, SWIN: {QK_SCALE: None, WINDOW_SIZE: 56},"
+            " INLINE: {ATTN_TYPE: IIIS}}",
             "inline_swin_base",
             {"window_size": 56, "attn_type": "IIIS"},
         ),
