@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paddle_inline.utils.environment import import_paddle
-from paddle_inline.utils.errors import short
+from paddle_inline.utils.errors import UserError, short
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, nonfinite
 from paddle_inline.weights.resize import REBUILT, adapt_weights, as_float64
 from paddle_inline.weights.safe_pickle import Inert
 
 from .errors import UnfitWeightsError
-from .formats.source import Source, Weights, open_source, select_weights
+from .formats.select import EMA_KEYS, MODEL_KEYS, Weights, select_weights
+from .formats.source import Source, open_source
 from .formats.write import check_sidecar
 
 if TYPE_CHECKING:
@@ -26,13 +28,16 @@ if TYPE_CHECKING:
     from .identify import Identity
 
 
+_FAMILY_WORD = re.compile(r"soft|swin|pvt|deit|inline", re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class ConversionOptions:
     """What a user can ask of a conversion; the defaults ask the file."""
 
     model: str | None = None  # of the source
     overrides: dict[str, Any] = field(default_factory=dict)  # of the source
-    take: str = "model"  # or "ema"
+    take: str = "model"  # or "ema", or the key path of a dictionary of tensors
     img_size: int | tuple[int, int] | None = None  # of the result, if not the source's
     num_classes: int | None = None  # likewise
     skip_calls: bool = False
@@ -47,6 +52,8 @@ class Opened:
     weights: Weights
     identity: Identity
     counters: dict[str, int]  # BatchNorm's num_batches_tracked, which Paddle has no place for
+    left_out: dict[str, Any] = field(default_factory=dict)  # tensors beside the model's, by the file's names
+    rebuilt: tuple[str, ...] = ()  # buffers that the file has not got, made of the model's sizes
 
 
 def open_checkpoint(path: str | Path, options: ConversionOptions) -> Opened:
@@ -61,9 +68,18 @@ def open_checkpoint(path: str | Path, options: ConversionOptions) -> Opened:
     source = open_source(path, options.skip_calls)
     check_sidecar(source.path)
     weights = select_weights(source, options.take)
+    if weights.unsure:
+        raise UserError(
+            f"{source.path} holds several models, and nothing says which is meant; choose with --take "
+            + " or --take ".join(weights.unsure)
+        )
     import_paddle()  # only for a file that could be read
+    from .beside import completed, split_beside
     from .identify import identify
 
+    kept, beside = split_beside(weights.arrays)
+    left_out = {**weights.left_out, **{weights.prefix + name: array for name, array in beside.items()}}
+    weights = replace(weights, arrays=kept)
     shapes = {name: array.shape for name, array in weights.arrays.items()}
     described = source.description
     if described and options.model in (None, described["model"]):
@@ -81,28 +97,51 @@ def open_checkpoint(path: str | Path, options: ConversionOptions) -> Opened:
     counts = {name: int(array.read()) for name, array in counters.items() if array.shape == ()}
     if identity.side == "paddle" and described:
         counts = described.get("num_batches_tracked", {})
-    return Opened(source, replace(weights, arrays=arrays), identity, counts)
+    arrays, rebuilt = completed(arrays, identity)
+    return Opened(source, replace(weights, arrays=arrays), identity, counts, left_out, rebuilt)
 
 
 def training_hints(contents: Mapping[str, Any]) -> dict[str, Any]:
     """Return what training settings in a checkpoint say of the model: {"img_size": ..., "text": its name or type}.
 
-    They are the authors' (a pickled yacs node under "config", here a stand-in that nothing ran) or ours.
+    They are the authors' (a pickled yacs node under "config", here a stand-in that nothing ran) or ours, timm's
+    `arch` and `args`, or other settings that name a model of these families.
     """
     config = entries(contents.get("config"))
     data, model = entries(config.get("data")), entries(config.get("model"))
-    hints = {"text": " ".join(str(model[key]) for key in ("type", "name") if isinstance(model.get(key), str))}
-    if isinstance(data.get("img_size"), int):
-        hints["img_size"] = data["img_size"]
+    words = [str(model[key]) for key in ("type", "name") if isinstance(model.get(key), str)]
+    size = data.get("img_size")
+    for key in ("", "args", "hyper_parameters", "cfg", "hparams", "opt"):
+        settings = entries(contents.get(key)) if key else {"arch": contents.get("arch")}
+        named = [settings.get(name) for name in ("arch", "model", "model_name")]
+        named = [word for word in named if isinstance(word, str) and _FAMILY_WORD.search(word)]
+        words += [word for word in named if word not in words]
+        if named and not isinstance(size, int):
+            size = settings.get("img_size", settings.get("input_size"))
+    if not isinstance(size, int) and (found := re.search(r"(?<!\d)(224|384|448|512)(?!\d)", " ".join(words))):
+        size = int(found[1])
+    hints: dict[str, Any] = {"text": " ".join(words)}
+    if isinstance(size, int):
+        hints["img_size"] = size
     return hints
 
 
 def entries(node: object) -> dict[str, Any]:
     """Return the entries of a dictionary or settings node by lower-case name; none for anything else."""
-    found = node.contents if isinstance(node, Inert) else node
+    found = node
+    if isinstance(node, Inert):
+        found = node.contents if isinstance(node.contents, dict) else node.state
+        found = found.get("_content", found) if isinstance(found, dict) else found  # omegaconf's
     if not isinstance(found, dict):
         return {}
-    return {key.lower(): value for key, value in found.items() if isinstance(key, str)}
+    return {key.lower(): _value(value) for key, value in found.items() if isinstance(key, str)}
+
+
+def _value(value: Any) -> Any:
+    """The value in a node of omegaconf; anything else as it is."""
+    if isinstance(value, Inert) and isinstance(value.state, dict) and "_val" in value.state:
+        return value.state["_val"]
+    return value
 
 
 def summary_lines(opened: Opened) -> Iterator[str]:
@@ -110,7 +149,7 @@ def summary_lines(opened: Opened) -> Iterator[str]:
     weights, identity = opened.weights, opened.identity
     used = f"its weights under {weights.taken!r}" if weights.taken else "its weights"
     if weights.others:
-        used += f" (it also has {', '.join(map(repr, weights.others))}: --take model or ema)"
+        used += f" (it also has {', '.join(map(repr, weights.others))}: --take {_choices(weights)})"
     if weights.prefix:
         used += f", without the prefix {weights.prefix!r}"
     yield f"{opened.source.path}: {opened.source.format}, {len(weights.arrays)} tensors; taking {used}"
@@ -118,6 +157,28 @@ def summary_lines(opened: Opened) -> Iterator[str]:
     if identity.assumed:
         values = ", ".join(f"{key}={value!r}" for key, value in identity.assumed.items())
         yield f"no tensor shows, so taken from {identity.name}: {values}"
+    if opened.left_out:
+        yield f"left out, as it is beside the model: {listed(opened.left_out)}"
+    if opened.rebuilt:
+        yield f"not in the file, so rebuilt from the model's sizes: {listed(opened.rebuilt)}"
+
+
+def listed(names: Collection[str], most: int = 12) -> str:
+    """Return names for one line, those of one module together."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.split(".")[0] if len(names) > most else name, []).append(name)
+    if len(groups) > most:
+        groups = dict([*list(groups.items())[:most], (f"and {len(groups) - most} more", [""])])
+    return ", ".join(
+        short(key) if len(found) == 1 else f"{short(key)}.* ({len(found)} tensors)"
+        for key, found in groups.items()
+    )
+
+
+def _choices(weights: Weights) -> str:
+    plain = all(key in (*MODEL_KEYS, *EMA_KEYS) for key in weights.others)
+    return "model or ema" if plain else ", ".join(weights.others)
 
 
 def paddle_side(

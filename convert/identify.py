@@ -8,17 +8,20 @@ otherwise the same; where two variants are, or the choice would be a guess, the 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from paddle_inline.config.legacy_keys import model_name
 from paddle_inline.layers.attention import ATTENTION
 from paddle_inline.models import factory
 from paddle_inline.models.factory import model_spec
 from paddle_inline.models.spec import LETTER_OF, attention_form, attention_types
 from paddle_inline.utils.errors import UserError, short, shortened
 from paddle_inline.weights.load import difference
+from paddle_inline.weights.resize import REBUILT
 
 from .errors import UnknownModelError
 from .families import FAMILIES
@@ -112,10 +115,11 @@ def identify(
         raise UnknownModelError(f"the nearest model is {_call(chosen.name, chosen.overrides)}\n{lines}")
     if not decided:
         raise UnknownModelError(_ambiguity(tied))
-    if name is None and "num_heads" in chosen.assumed:
+    named = chosen.rank[0] == 0 and _names_family(hints or {}, list(variants))
+    if name is None and "num_heads" in chosen.assumed and not named:
         _refuse_unseen_heads(chosen, inferred)
     how = "names and shapes" if name is None else "the model that was named"
-    if len(tied) > 1:
+    if len(tied) > 1 or (named and "num_heads" in chosen.assumed):
         how += " and the training settings in the file"
     return Identity(chosen.name, chosen.overrides, side, chosen.assumed, how)
 
@@ -242,6 +246,12 @@ def _agrees(spec: Any, hints: Mapping[str, Any]) -> bool:
     return not (text and hasattr(spec, "normed")) or ("norm" in text.lower()) == spec.normed
 
 
+def _names_family(hints: Mapping[str, Any], variants: Sequence[str]) -> bool:
+    """Whether training settings name a model of a family, as the authors or we spell it."""
+    stem = os.path.commonprefix(variants).rstrip("_")
+    return any(model_name(word).startswith(stem) for word in hints.get("text", "").split())
+
+
 def _refuse_unseen_heads(chosen: _Candidate, inferred: InferredSpec) -> None:
     heads = inferred.fields.get("num_heads", UNKNOWN)
     if heads is UNKNOWN or set(heads) == {UNKNOWN}:
@@ -291,10 +301,15 @@ def _differences(name: str, overrides: Mapping[str, Any], shapes: Shapes) -> tup
         return "torch", f"  {_call(name, overrides)} cannot be built: {error}"
     ignored = set(torch_only_names(model))
     known = {key: shape for key, shape in shapes.items() if key not in ignored}
-    found = {side: difference(shapes_of(model, side), known) for side in ("torch", "paddle")}
+    found = {side: difference(_needed(shapes_of(model, side), known), known) for side in ("torch", "paddle")}
     side = min(found, key=lambda key: len(found[key]))
     lines = found[side]
     return side, "\n".join(["  (- in the model, + in the file)", *shortened(lines)] if lines else [])
+
+
+def _needed(own: Shapes, found: Shapes) -> Shapes:
+    """A model's tensors, without the buffers that follow from its sizes and that a file has left out."""
+    return {name: shape for name, shape in own.items() if name in found or name.split(".")[-1] not in REBUILT}
 
 
 def _call(name: str, overrides: Mapping[str, Any]) -> str:

@@ -34,7 +34,8 @@ from paddle_inline.weights.load import open_weights, tuples
 from .checkpoint import ConversionOptions, open_checkpoint, paddle_side, summary_lines
 from .conversion import carried_on, torch_side, versions
 from .errors import CheckFailedError, UnfitWeightsError
-from .formats.source import EMA_KEYS, open_source, select_weights
+from .formats.select import EMA_KEYS, select_weights
+from .formats.source import open_source
 from .formats.write import atomic, check_output, sha256, sidecar_of, write_sidecar
 from .identify import Identity, identify
 from .optimizer_state import (

@@ -15,7 +15,8 @@ from paddle_inline.weights.lazy_array import LazyArray
 
 from .checkpoint import Opened
 from .errors import CheckFailedError
-from .formats.source import open_source, select_weights
+from .formats.select import select_weights
+from .formats.source import open_source
 from .identify import Identity
 from .mapping import translated
 from .parity.run import compare_models

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -62,7 +63,8 @@ def _sizes(
     found_in_file = {
         name: shape for name, shape in shapes.shapes.items() if name.rsplit(".", 1)[-1] in REBUILT
     }
-    if not found_in_file and not {"img_size", "window_size"} & set(known):
+    indices = _indices(shapes)
+    if not found_in_file and not indices and not {"img_size", "window_size"} & set(known):
         return ({},)
     forms, sides = forms_of(letters), range(32, LARGEST_IMAGE + 1, 32)
     squares: list[tuple[int, int]] = [(side, side) for side in sides]
@@ -74,15 +76,37 @@ def _sizes(
     windows: Iterable[Any] = range(1, LARGEST_IMAGE // 4)
     if "window_size" in known:
         default, windows = [known["window_size"]], []
-    for sizes, choices in ((squares, default), (squares, windows), (every, default)):
-        found: dict[tuple[int, int], dict[str, Any]] = {}
-        for size, window in itertools.product(sizes, choices):
-            if buffer_shapes(size, window, forms) == found_in_file:
-                # other windows that cut the same grids into the same parts are the same model
-                found.setdefault(size, {"img_size": square(size), "window_size": window})
-        if found:
-            return tuple(found.values())
+    # first the buffers as they are; then, for a file that has not got all of them, the indices that tables show
+    for whole in (True, False):
+        for sizes, choices in ((squares, default), (squares, windows), (every, default)):
+            found: dict[tuple[int, int], dict[str, Any]] = {}
+            for size, window in itertools.product(sizes, choices):
+                buffers = buffer_shapes(size, window, forms)
+                if buffers == found_in_file if whole else _fit(buffers, found_in_file, indices):
+                    # other windows that cut the same grids into the same parts are the same model
+                    found.setdefault(size, {"img_size": square(size), "window_size": window})
+            if found:
+                return tuple(found.values())
     raise NoSuchSpecError("no image and window sizes give its masks and indices")
+
+
+def _indices(shapes: TensorShapes) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the indices into the tables of relative biases, [(2 side - 1) ** 2, heads]."""
+    found = {}
+    for name, shape in shapes.shapes.items():
+        if name.endswith(".relative_position_bias_table") and len(shape) == 2:
+            tokens = ((math.isqrt(shape[0]) + 1) // 2) ** 2
+            found[name.replace("_bias_table", "_index")] = (tokens, tokens)
+    return found
+
+
+def _fit(
+    buffers: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    indices: Mapping[str, tuple[int, ...]],
+) -> bool:
+    """Whether a model's buffers are those of a file where it has them, and its indices those of the tables."""
+    return all(buffers.get(name) == shape for name, shape in {**indices, **found}.items())
 
 
 FAMILY = Family(

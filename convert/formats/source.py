@@ -9,18 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paddle_inline.utils.errors import UserError, short
+from paddle_inline.utils.errors import short
+from paddle_inline.weights.foreign import advice, kind_of
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, check_file
 from paddle_inline.weights.load import DESCRIPTION, described, lazy_array_of, open_pickle
 from paddle_inline.weights.safetensors import open_safetensors
 
 from .torch_file import LEGACY_MAGIC, Tensor, open_torch
 
-# Where training code puts weights in its checkpoints; the first that is there is taken.
-MODEL_KEYS = ("model", "state_dict", "model_state_dict", "module", "net")
-EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
-# What wrappers put in front of every name: DataParallel, torch.compile, Lightning.
-PREFIXES = ("module.", "_orig_mod.", "model.")
 _LARGEST_INDEX = 1 << 26
 
 
@@ -40,16 +36,6 @@ class Source:
         return sum(path.stat().st_size for path in self.files)
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Named tensors of a source, and how they were found."""
-
-    arrays: dict[str, LazyArray]
-    taken: str  # the key they stood under; "" for a plain state dict
-    others: tuple[str, ...] = ()  # keys of other weights that the file has
-    prefix: str = ""  # what was taken off every name
-
-
 def open_source(path: str | Path, skip_calls: bool = False) -> Source:
     """Open a checkpoint by what it holds, whatever its name.
 
@@ -62,6 +48,8 @@ def open_source(path: str | Path, skip_calls: bool = False) -> Source:
         MissingFileError: there is no such file.
         WeightsFileError: it is not a sound checkpoint.
     """
+    if Path(path).is_dir() and (foreign := advice(path)):
+        raise WeightsFileError(foreign)
     path = check_file(path)
     try:
         with open(path, "rb") as file:
@@ -73,15 +61,18 @@ def open_source(path: str | Path, skip_calls: bool = False) -> Source:
     if head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < path.stat().st_size:
         arrays, metadata = open_safetensors(path)
         return Source(path, "safetensors", arrays, (path,), described(metadata.get(DESCRIPTION)))
-    if head[:4] == b"PK\3\4":
+    what, step = kind_of(path)
+    if head[:4] == b"PK\3\4" and not step:
         return _torch(path, "torch", skip_calls)
     if head[2:3] == b"\x8a" and head[4:14] == LEGACY_MAGIC.to_bytes(10, "little"):
         return _torch(path, "torch (before zip)", skip_calls)
-    if head[:1] == b"\x80":
+    if head[:1] == b"\x80" and not step:
         contents, description = open_pickle(path)
         if not isinstance(contents, dict):
             raise WeightsFileError(f"{path} holds a {type(contents).__name__}, not named weights")
         return Source(path, "Paddle", _plain(contents, lazy_array_of), (path,), description)
+    if step:
+        raise WeightsFileError(f"{path} is {what}, not a checkpoint that is read here: {step}")
     raise WeightsFileError(
         f"{path} is not a checkpoint: neither torch's, nor safetensors, nor a .pdparams of Paddle 2 or later"
     )
@@ -146,57 +137,3 @@ def _open_shards(path: Path, skip_calls: bool) -> Source:
             f"{path} places {short(missing)!r} in {short(wanted[missing])}, where it is not"
         )
     return Source(path, f"{'/'.join(sorted(formats))} shards", arrays, tuple(files))
-
-
-def select_weights(source: Source, take: str = "model") -> Weights:
-    """Select the named tensors of a checkpoint.
-
-    Args:
-        source: the opened checkpoint.
-        take: "model" or "ema": which one of a checkpoint that has both; with "model" the averaged ones are
-            taken where there are no others.
-
-    Raises:
-        WeightsFileError: there are none, or their tensors are larger than the files.
-        UserError: `take` is neither, or the file has no averaged weights.
-    """
-    if take not in ("model", "ema"):
-        raise UserError(f"take {take!r} must be 'model' or 'ema'")
-    places = {
-        key: value
-        for key in (*MODEL_KEYS, *EMA_KEYS)
-        if isinstance(value := source.contents.get(key), Mapping) and _arrays(value)
-    }
-    averaged = [key for key in places if key in EMA_KEYS]
-    if take == "ema" and not averaged:
-        raise UserError(f"{source.path} has no averaged weights (none of {', '.join(EMA_KEYS)})")
-    own = [key for key in places if key in MODEL_KEYS]
-    taken = (averaged if take == "ema" else own or averaged or [""])[0]
-    arrays = _arrays(places.get(taken, source.contents))
-    if not arrays:
-        raise WeightsFileError(f"{source.path} holds no tensors under any of {', '.join(MODEL_KEYS)}")
-    if sum(array.nbytes for array in arrays.values()) > source.size:
-        raise WeightsFileError(
-            f"{source.path} declares tensors of {sum(array.nbytes for array in arrays.values())} bytes, "
-            f"more than its own {source.size}"
-        )
-    arrays, prefix = _without_prefix(arrays)
-    return Weights(arrays, taken, tuple(key for key in places if key != taken), prefix)
-
-
-def _arrays(entries: Mapping) -> dict[str, LazyArray]:
-    return {
-        name: value
-        for name, value in entries.items()
-        if isinstance(name, str) and isinstance(value, LazyArray)
-    }
-
-
-def _without_prefix(arrays: dict[str, LazyArray]) -> tuple[dict[str, LazyArray], str]:
-    taken_off = ""
-    while True:
-        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in arrays)), None)
-        if prefix is None:
-            return arrays, taken_off
-        arrays = {name[len(prefix) :]: array for name, array in arrays.items()}
-        taken_off += prefix

@@ -11,8 +11,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from paddle_inline.utils.errors import short
+from paddle_inline.weights.inert_data import inert_data
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, check_shape, numpy_dtype
-from paddle_inline.weights.pickled_arrays import COMMON
+from paddle_inline.weights.pickled_arrays import COMMON, AnyArray, Array
 from paddle_inline.weights.safe_pickle import Inert, Name, load
 
 _STORAGES = {
@@ -28,6 +29,19 @@ _STORAGES = {
     "BoolStorage": "bool",
 }
 _UNTYPED = "UntypedStorage"
+_DTENSOR = (
+    "it is a DTensor, of which this file has one rank's part; gather it before saving, with tensor.full_tensor() or "
+    "get_model_state_dict(..., options=StateDictOptions(full_state_dict=True))"
+)
+# Functions of torch that make other tensors than those of plain numbers.
+_UNREADABLE = {
+    "torch._utils._rebuild_meta_tensor_no_storage": "it is on the meta device: its numbers are not in the file",
+    "torch._utils._rebuild_sparse_tensor": "it is sparse; save tensor.to_dense()",
+    "torch._utils._rebuild_sparse_csr_tensor": "it is sparse; save tensor.to_dense()",
+    "torch._utils._rebuild_qtensor": "it is quantized; save the model before it was quantized",
+    "torch._utils._rebuild_nested_tensor": "it is a nested tensor",
+    "torch._utils._rebuild_wrapper_subclass": "it is a wrapped tensor, whose numbers are elsewhere",
+}
 
 
 class Tensor:
@@ -38,6 +52,16 @@ class Tensor:
 
     def build(self, state: Any) -> None:
         """Ignore attributes that somebody set on the tensor; weights need none."""
+
+
+class Unreadable:
+    """A tensor whose numbers are not read, and why; only who needs it is stopped."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        self.kind, self.reason = kind, reason
+
+    def build(self, state: Any) -> None:
+        """Ignore its state."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +91,19 @@ def load_torch_pickle(stream: BinaryIO, storage: Callable[..., Storage], skip_ca
         check_shape((count,))
         kind = kind.path.rsplit(".", 1)[1]
         if kind not in _STORAGES and kind != _UNTYPED:
-            raise WeightsFileError(f"it holds a tensor of {short(kind)}, not of plain numbers")
+            return Unreadable(kind, f"it is a tensor of {short(kind)}, not of plain numbers")
         return storage(_STORAGES.get(kind), key, count, view[0] if view else None)
 
     def inert(path: str, arguments: tuple[Any, ...], by_call: bool) -> Inert:
-        if by_call and not skip_calls and path not in _DATA:
+        if path in _UNREADABLE:
+            return Unreadable(path, _UNREADABLE[path])
+        found = inert_data(path, arguments, by_call)
+        if found is None and not skip_calls:
             raise WeightsFileError(
                 f"to unpickle it is to call {short(path)}, which weights do not need. Nothing was run. "
                 "If you know why it is there, skip such calls (--skip-calls) and its tensors are read"
             )
-        return Inert(path, arguments)
+        return found or Inert(path, arguments)
 
     return load(stream, _KNOWN, persistent, inert)
 
@@ -90,8 +117,10 @@ def _tensor(
     hooks: Any = None,
     attributes: Any = None,
     dtype: str | None = None,
-) -> Tensor:
+) -> Tensor | Unreadable:
     """Make a tensor over a storage from the arguments of torch._utils._rebuild_tensor_v2."""
+    if isinstance(storage, Unreadable):
+        return storage
     if not isinstance(storage, Storage):
         raise WeightsFileError("it holds a tensor without a storage")
     if attributes:
@@ -115,17 +144,32 @@ def _tensor_of_dtype(
     hooks: Any,
     dtype: Any,
     attributes: Any = None,
-) -> Tensor:
+) -> Tensor | Unreadable:
     """Do the same for torch._utils._rebuild_tensor_v3, whose storage is untyped."""
     name = dtype.path.rsplit(".", 1)[1] if isinstance(dtype, Name) else "unknown"
     if name not in _STORAGES.values():
-        raise WeightsFileError(f"it holds a tensor of dtype {short(name)}, which these models never have")
+        return Unreadable(name, f"it is a tensor of dtype {short(name)}, which these models never have")
     return _tensor(storage, offset, shape, strides, attributes=attributes, dtype=name)
 
 
-def _of_type(make: Name, kind: Any, arguments: Any, state: Any) -> Tensor:
+def _of_type(make: Name, kind: Any, arguments: Any, state: Any) -> Tensor | Unreadable:
     """Do the same for a subclass of torch.Tensor, which counts as a plain tensor."""
+    if make.path not in _KNOWN:
+        path = kind.path if isinstance(kind, Name) else make.path
+        return Unreadable(path, _DTENSOR if path.endswith("DTensor") else f"it is a {short(path)}")
     return _KNOWN[make.path](*arguments)
+
+
+def _of_device(data: Any, dtype: Any, *_: Any) -> Tensor | Unreadable:
+    """Make a tensor of an accelerator whose numbers are in the file, as an array or as a tensor of the CPU."""
+    if isinstance(data, (Tensor, Unreadable)):
+        return data
+    if not isinstance(data, Array) or data.stored is None:
+        raise WeightsFileError("it holds a tensor of a device without its numbers")
+    stored, name = data.stored, dtype.path.rsplit(".", 1)[-1] if isinstance(dtype, Name) else ""
+    if name != stored.dtype and (name, stored.dtype) != ("bfloat16", "float32"):  # exact in float32
+        return Unreadable(name, f"it is a tensor of {short(name)} kept as {stored.dtype}")
+    return Tensor(stored)
 
 
 def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
@@ -148,28 +192,16 @@ def _read(
 # What calling these names makes.
 _KNOWN: dict[str, Callable[..., Any]] = {
     **COMMON,
+    "numpy.ndarray": AnyArray,
+    "numpy.core.multiarray._reconstruct": AnyArray,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
     "torch._tensor._rebuild_from_type_v2": _of_type,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
+    "torch._utils._rebuild_device_tensor_from_numpy": _of_device,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _of_device,
+    "torch._utils._rebuild_xla_tensor": _of_device,
     "torch.Size": tuple,
 }
-# Plain data that training code likes to keep beside its weights; calling these is as harmless as it looks.
-_DATA = (
-    "torch.device",
-    "collections.Counter",
-    "collections.defaultdict",
-    "collections.deque",
-    "builtins.set",
-    "builtins.frozenset",
-    "builtins.complex",
-    "builtins.slice",
-    "datetime.date",
-    "datetime.datetime",
-    "datetime.timedelta",
-    "pathlib.PosixPath",
-    "pathlib.PurePosixPath",
-    "pathlib.WindowsPath",
-)

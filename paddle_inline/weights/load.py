@@ -18,9 +18,11 @@ import numpy as np
 from ..utils.errors import MissingFileError, UserError, short, shortened
 from .bfloat16 import from_bfloat16
 from .description import DESCRIPTION, read_description, tuples
+from .foreign import advice, converter
+from .inert_data import inert_data
 from .lazy_array import LazyArray, WeightsFileError, check_file, nonfinite
 from .pickled_arrays import COMMON, Array
-from .safe_pickle import load
+from .safe_pickle import Inert, load
 from .safetensors import open_safetensors
 
 if TYPE_CHECKING:
@@ -60,6 +62,9 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
     for name in IN_FOLDERS:
         if (path / name).exists():
             return check_file(path / name)
+    foreign = advice(path)
+    if foreign:
+        raise WeightsFileError(foreign)
     inside = sorted(str(file.name) for file in path.iterdir() if file.suffix in (".pdparams", ".safetensors"))
     raise MissingFileError(
         f"{path} is a folder without {' or '.join(IN_FOLDERS)}, and there is no {path}.pdparams; "
@@ -80,10 +85,17 @@ def open_pickle(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any] | Non
     path = check_file(path)
     with open(path, "rb") as file:
         try:
-            contents = load(file, {**COMMON, "builtins.tuple": tuple})
+            contents = load(file, {**COMMON, "builtins.tuple": tuple}, inert=_inert)
             return contents, described(file.read(_LONGEST_DESCRIPTION), DESCRIPTION)
         except WeightsFileError as error:
             raise WeightsFileError(f"{path} is not read: {error}") from None
+
+
+def _inert(path: str, arguments: tuple[Any, ...], by_call: bool) -> Inert:
+    found = inert_data(path, arguments, by_call)
+    if found is None:
+        raise WeightsFileError(f"it asks for {short(path)}, which no weight file needs")
+    return found
 
 
 def described(text: Any, *keys: str) -> dict[str, Any] | None:
@@ -121,6 +133,9 @@ def open_weights(path: str | os.PathLike[str]) -> tuple[dict[str, LazyArray], di
         MissingFileError, WeightsFileError: no such file; it cannot be read or holds no named weights.
     """
     path = find_weights(path)
+    foreign = advice(path)
+    if foreign:
+        raise WeightsFileError(foreign)
     if path.suffix == ".safetensors":
         arrays, metadata = open_safetensors(path)
         try:

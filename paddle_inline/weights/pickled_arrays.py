@@ -29,14 +29,19 @@ class OrderedDict(dict):
 
 
 class _Dtype:
-    """A numpy dtype of numbers, its byte order set by the pickle afterwards."""
+    """A numpy dtype, its byte order set by the pickle afterwards."""
 
     def __init__(self, name: Any, *_: Any) -> None:
-        if not (isinstance(name, str) and re.fullmatch(r"[<>=|]?[biufcUO]\d{0,4}", name)):
+        if not (isinstance(name, str) and re.fullmatch(r"[<>=|]?[biufcUOSMm]\d{0,4}", name)):
             raise WeightsFileError("it holds an array of an unknown dtype")
         self.value = np.dtype(name)
+
+    @property
+    def numbers(self) -> np.dtype:
+        """The dtype, if it is one of numbers."""
         if self.value.kind not in "biufc":
             raise WeightsFileError(f"it holds an array of {self.value}, not of numbers")
+        return self.value
 
     def build(self, state: Any) -> None:
         if state[1] in ("<", ">"):
@@ -58,7 +63,7 @@ class Array:
             data = data.encode("latin1")
         if not isinstance(dtype, _Dtype):
             raise WeightsFileError("it holds an array of an unknown dtype")
-        shape, dtype, order = check_shape(shape), dtype.value, "F" if fortran_order else "C"
+        shape, dtype, order = check_shape(shape), dtype.numbers, "F" if fortran_order else "C"
         count = math.prod(shape)
         if count * dtype.itemsize != len(data):
             raise WeightsFileError(f"it declares an array {shape} of {dtype} but brings {len(data)} bytes")
@@ -74,7 +79,20 @@ def _read(data: bytes | Blob, dtype: np.dtype, shape: tuple[int, ...], order: An
     return np.asarray(values.reshape(shape, order=order), order="C")
 
 
-def _scalar(dtype: _Dtype, data: bytes) -> np.generic:
+class AnyArray(Array):
+    """The same beside weights, where an array may hold text or dates: nothing is stored of those."""
+
+    def build(self, state: Any) -> None:
+        """Keep an array of numbers, and the place of any other."""
+        if not (isinstance(state[2], _Dtype) and state[2].value.kind in "UOSMm"):
+            super().build(state)
+
+
+def _scalar(dtype: _Dtype, data: Any) -> Any:
+    if dtype.value.kind == "U":
+        return data.decode("utf-32-be" if dtype.value.byteorder == ">" else "utf-32-le").rstrip("\0")
+    if dtype.value.kind in "OSMm":
+        return data
     return np.frombuffer(data, dtype.value)[0]
 
 

@@ -240,13 +240,18 @@ def put_entries(target: dict, keys: list[Any], values: list[Any]) -> None:
     if len(keys) != len(values):
         raise WeightsFileError("its pickle sets a key without a value")
     for key, value in zip(keys, values):
-        if not isinstance(key, (str, bytes, int, type(None), Name)) or (
-            isinstance(key, int) and abs(key) >= 2**61 - 1
-        ):
+        if isinstance(key, (float, tuple)) and all(map(_short, key if isinstance(key, tuple) else ())):
+            key = str(key)  # nobody looks for it, and the hash of text cannot be made to collide
+        large = isinstance(key, int) and abs(key) >= 2**61 - 1
+        if not isinstance(key, (str, bytes, int, type(None), Name, Inert)) or large:
             raise WeightsFileError(f"its pickle uses a {type(key).__name__} as a key")
         if key in target:
             raise WeightsFileError(f"it names {short(key)!r} twice")
         target[key] = value
+
+
+def _short(value: Any) -> bool:
+    return isinstance(value, (int, float, str, type(None))) and len(str(value)) <= 32
 
 
 _STEPS: dict[bytes, Callable[[_Machine], Any]] = {

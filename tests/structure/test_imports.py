@@ -32,6 +32,7 @@ IMPORT_LAYERS = {
         "families",
         "formats",
         "identify",
+        "beside",
         "checkpoint",
         "parity",
         "verify",

@@ -1,0 +1,66 @@
+"""Tensors beside a model's own, which are left out by name, and the model's buffers that a file has left out."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from paddle_inline.weights.lazy_array import LazyArray
+from paddle_inline.weights.resize import REBUILT
+
+from .identify import VARIANTS, Identity, recognise
+from .mapping import shapes_of, skeleton
+
+# Names of a network's parts: what is called so belongs to its function, and a model without it is another.
+_PART = re.compile(
+    r"token|embed|pos(?![a-z])|norm|stem|patch|layer|block|stage|attn|gamma|regist|sample|merge|neck|scale",
+    re.IGNORECASE,
+)
+# Names of what training keeps beside a network, even where they hold one of the words above.
+_BESIDE = re.compile(
+    r"loss|criteri|metric|acc(?![a-z])|accura|head|classif|optim|(^|_)ema|queue|center|count|step|epoch|proj|predict|"
+    r"decod|teacher|student|momentum|aux|logit|memory|proto|normaliz|pixel|average|scaler",
+    re.IGNORECASE,
+)
+# Counters that profilers put into every layer.
+_COUNTERS = ("total_ops", "total_params")
+
+
+def split_beside(arrays: Mapping[str, LazyArray]) -> tuple[dict[str, LazyArray], dict[str, LazyArray]]:
+    """Return (the tensors that are or may be a model's, those that are only beside it).
+
+    A tensor of the model's own modules is always its own, and refused later if the model lacks it; so is one whose
+    name is that of a part of a network, as `dist_token` or `fc_norm.weight`: without it the model is another.
+    """
+    family = recognise(arrays)
+    if family is None:
+        return dict(arrays), {}
+    variants = next(variants for model, variants in VARIANTS.items() if model.__name__ == family)
+    model = skeleton(next(iter(variants)), {})
+    modules = {name.split(".")[0] for name in shapes_of(model, "torch")}
+    has_head = any(name in arrays for name in ("head.weight", "head.bias"))
+    kept: dict[str, LazyArray] = {}
+    left: dict[str, LazyArray] = {}
+    for name, array in arrays.items():
+        first, last = name.split(".")[0], name.rsplit(".", 1)[-1]
+        if first in modules and not (first == "head" and not has_head):
+            beside = last in _COUNTERS
+        else:
+            counter = "int" in array.dtype and math.prod(array.shape) <= 1
+            beside = counter or last in _COUNTERS or bool(_BESIDE.search(first)) or not _PART.search(first)
+        (left if beside else kept)[name] = array
+    return kept, left
+
+
+def completed(
+    arrays: Mapping[str, LazyArray], identity: Identity
+) -> tuple[dict[str, LazyArray], tuple[str, ...]]:
+    """Return the tensors with the buffers that follow from the model's sizes, and the names of those added."""
+    own = identity.model.state_dict()  # buffers are called alike in both frameworks
+    rebuilt = tuple(n for n in own if n.rsplit(".", 1)[-1] in REBUILT and n not in arrays)
+    made = {
+        name: LazyArray(tuple(own[name].shape), str(own[name].dtype).split(".")[-1], own[name].numpy)
+        for name in rebuilt
+    }
+    return {**arrays, **made}, rebuilt
