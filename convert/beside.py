@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 
 from paddle_inline.weights.lazy_array import LazyArray
 from paddle_inline.weights.resize import REBUILT
 
+from .formats.company import is_company
 from .identify import VARIANTS, Identity, recognise
 from .mapping import shapes_of, skeleton
 
-# Names of a network's parts: what is called so belongs to its function, and a model without it is another.
-_PART = re.compile(
-    r"token|embed|pos(?![a-z])|norm|stem|patch|layer|block|stage|attn|gamma|regist|sample|merge|neck|scale",
-    re.IGNORECASE,
-)
-# Names of what training keeps beside a network, even where they hold one of the words above.
-_BESIDE = re.compile(
-    r"loss|criteri|metric|acc(?![a-z])|accura|head|classif|optim|(^|_)ema|queue|center|count|step|epoch|proj|predict|"
-    r"decod|teacher|student|momentum|aux|logit|memory|proto|normaliz|pixel|average|scaler",
-    re.IGNORECASE,
-)
 # Counters that profilers put into every layer.
 _COUNTERS = ("total_ops", "total_params")
 
@@ -48,7 +37,7 @@ def split_beside(arrays: Mapping[str, LazyArray]) -> tuple[dict[str, LazyArray],
             beside = last in _COUNTERS
         else:
             counter = "int" in array.dtype and math.prod(array.shape) <= 1
-            beside = counter or last in _COUNTERS or bool(_BESIDE.search(first)) or not _PART.search(first)
+            beside = counter or last in _COUNTERS or is_company(first)
         (left if beside else kept)[name] = array
     return kept, left
 

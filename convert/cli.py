@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import textwrap
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from paddle_inline.utils.errors import UserError, short
+from paddle_inline.utils.errors import UserError
+from paddle_inline.weights.foreign import kind_of
 from paddle_inline.weights.lazy_array import WeightsFileError
 
-from .checkpoint import ConversionOptions, open_checkpoint, summary_lines
+from .checkpoint import ConversionOptions
 from .conversion import convert
 from .errors import EXIT_CODES, INTERNAL_ERROR, exit_code
 from .formats.write import SUFFIXES
+from .inspection import Inspection
 from .parity.cli import parse_overrides
 
 if TYPE_CHECKING:
@@ -87,9 +88,10 @@ def _add(
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--take",
-        choices=("model", "ema"),
+        metavar="model|ema|KEY.PATH",
         default="model",
-        help="the model's own weights or their moving average, where FILE has both; default: model",
+        help="the model's own weights or their moving average, where FILE has both, or the dictionary of tensors "
+        "at a key path (`inspect` lists them); default: model",
     )
     parser.add_argument(
         "--model", metavar="NAME", help="a name in list_models(), if the tensors do not determine it"
@@ -125,42 +127,14 @@ def _options(arguments: argparse.Namespace) -> ConversionOptions:
 
 def inspect(arguments: argparse.Namespace) -> int:
     """Print what a checkpoint holds."""
-    opened = open_checkpoint(arguments.file, _options(arguments))
-    source, weights, identity = opened.source, opened.weights, opened.identity
-    parameters = sum(math.prod(array.shape) for array in weights.arrays.values())
-    dtypes = sorted({array.dtype for array in weights.arrays.values()})
-    if arguments.json:
-        facts = {
-            "file": str(source.path),
-            "format": source.format,
-            "side": identity.side,
-            "taken": weights.taken,
-            "others": list(weights.others),
-            "model": identity.name,
-            "overrides": identity.overrides,
-            "assumed": identity.assumed,
-            "recognised_by": identity.how,
-            "numbers": parameters,
-            "dtypes": dtypes,
-        }
-        print(json.dumps(facts))
-        return 0
-    for line in summary_lines(opened):
+    inspection = Inspection(arguments.file, _options(arguments))
+    if not arguments.json:
+        for line in inspection.heading():
+            print(line)
+    inspection.open()
+    for line in [json.dumps(inspection.facts())] if arguments.json else inspection.lines():
         print(line)
-    side = {"torch": "PyTorch", "paddle": "Paddle"}[identity.side]
-    print(f"numbers: {parameters:,} in {', '.join(dtypes)}, in {side}'s layout")
-    if weights.taken:
-        print(f"contents: {', '.join(_content(*item) for item in list(source.contents.items())[:20])}")
     return 0
-
-
-def _content(key: object, value: Any) -> str:
-    if hasattr(value, "shape"):
-        return f"{short(key)} {list(value.shape)}"
-    if isinstance(value, (int, float, str, bool)) or value is None:
-        return f"{short(key)}={short(str(value), 40)}"
-    what = f"({len(value)})" if isinstance(value, (dict, list, tuple)) else short(value)
-    return f"{short(key)} {what}"
 
 
 def to_other(arguments: argparse.Namespace) -> int:
@@ -187,6 +161,9 @@ def to_other(arguments: argparse.Namespace) -> int:
 
 def _convert_folder(folder: Path, out: Path, side: str, options: ConversionOptions) -> int:
     files = checkpoints_in(folder)
+    what, step = kind_of(folder)
+    if step and (not files or "folder of checkpoints" not in what):
+        raise WeightsFileError(f"{folder} is {what}: {step}")
     if not files:
         raise WeightsFileError(f"{folder} has no checkpoints ({', '.join(_CHECKPOINTS)} or *.index.json)")
     if out.exists() and not out.is_dir():

@@ -8,7 +8,6 @@ otherwise the same; where two variants are, or the choice would be a guess, the 
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -98,10 +97,11 @@ def identify(
         inferred = replace(inferred, fields={**inferred.fields, "attn_type": UNKNOWN})
     _refuse_contradictions(inferred, known)
     candidates = [
-        _candidate(variant, {**inferred.fields, **option}, known)
+        _candidate(variant, {**inferred.fields, **option}, known, inferred.unseen)
         for variant in ([name] if name else variants)
         for option in inferred.options
     ]
+    candidates = [c for c in candidates if _agrees_on_norm(c.spec, hints or {})] or candidates
     rank = min(candidate.rank for candidate in candidates)
     tied = list({repr(c.spec): c for c in reversed(candidates) if c.rank == rank}.values())[::-1]
     if rank[0]:  # sizes that nobody released, so no variant's input size is nearer than the usual one
@@ -184,7 +184,9 @@ def _canonical_attention(attn_type: str, fields: Mapping[str, Any]) -> str:
         return attn_type
 
 
-def _candidate(variant: str, seen: Mapping[str, Any], known: Mapping[str, Any]) -> _Candidate:
+def _candidate(
+    variant: str, seen: Mapping[str, Any], known: Mapping[str, Any], unseen: Iterable[str] = ()
+) -> _Candidate:
     """The variant with the overrides that a file's tensors, and what else is known of it, ask for."""
     spec = model_spec(variant)
     model_spec(variant, **known)  # its error says which overrides there are
@@ -196,7 +198,7 @@ def _candidate(variant: str, seen: Mapping[str, Any], known: Mapping[str, Any]) 
     assumed = {
         key: overrides.get(key, value)
         for key, value in vars(spec).items()
-        if key not in TRAINING_ONLY | set(known) and _has_unknown(seen.get(key, UNKNOWN))
+        if key not in TRAINING_ONLY | set(known) and (key in unseen or _has_unknown(seen.get(key, UNKNOWN)))
     }
     return _Candidate(variant, overrides, assumed)
 
@@ -240,16 +242,22 @@ def _canonical(spec: Any, key: str) -> Any:
 
 def _agrees(spec: Any, hints: Mapping[str, Any]) -> bool:
     """Whether training settings speak of this spec: its image size, and the word norm where that decides."""
-    size, text = hints.get("img_size"), hints.get("text", "")
+    size = hints.get("img_size")
     if size is not None and square(size) != square(spec.img_size):
         return False
+    return _agrees_on_norm(spec, hints)
+
+
+def _agrees_on_norm(spec: Any, hints: Mapping[str, Any]) -> bool:
+    text = hints.get("text", "")
     return not (text and hasattr(spec, "normed")) or ("norm" in text.lower()) == spec.normed
 
 
 def _names_family(hints: Mapping[str, Any], variants: Sequence[str]) -> bool:
     """Whether training settings name a model of a family, as the authors or we spell it."""
-    stem = os.path.commonprefix(variants).rstrip("_")
-    return any(model_name(word).startswith(stem) for word in hints.get("text", "").split())
+    stems = {"_".join(variant.split("_")[:2]) for variant in variants}
+    words = map(model_name, hints.get("text", "").split())
+    return any("_".join(word.split("_")[:2]) in stems for word in words)
 
 
 def _refuse_unseen_heads(chosen: _Candidate, inferred: InferredSpec) -> None:

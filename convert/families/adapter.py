@@ -78,10 +78,15 @@ UNKNOWN = _Unknown()
 
 @dataclass(frozen=True)
 class InferredSpec:
-    """What a file's tensors show: fields of the spec, and the alternatives where several values explain them."""
+    """What a file's tensors show: fields of the spec, and the alternatives where several values explain them.
+
+    Attributes:
+        unseen: fields of the alternatives for which the nearest variant's value is only the likeliest.
+    """
 
     fields: dict[str, Any]
     options: tuple[dict[str, Any], ...] = ({},)
+    unseen: set[str] = field(default_factory=set)
 
 
 class NoSuchSpecError(LookupError):

@@ -46,26 +46,27 @@ def infer_spec(shapes: TensorShapes, known: Mapping[str, Any]) -> InferredSpec:
         "attn_type": attention_code(letters),
         **shapes.ends("patch_embed.proj.weight"),
     }
-    return InferredSpec(fields, _sizes(shapes, letters, known))
+    return InferredSpec(fields, *_sizes(shapes, letters, known))
 
 
 def _sizes(
     shapes: TensorShapes, letters: Sequence[str], known: Mapping[str, Any]
-) -> tuple[dict[str, Any], ...]:
+) -> tuple[tuple[dict[str, Any], ...], set[str]]:
     """Return the image and window sizes that give exactly the masks and indices of a file: what is known, square
-    images and default windows first.
+    images and default windows first; and the names of those that a file without its masks does not show.
 
     Where a file has none, every size does, and there is nothing to choose from.
     """
     from paddle_inline.models.inline_swin import buffer_shapes
     from paddle_inline.models.spec import forms_of
+    from paddle_inline.models.swin_windows import indivisible_windows
 
     found_in_file = {
         name: shape for name, shape in shapes.shapes.items() if name.rsplit(".", 1)[-1] in REBUILT
     }
     indices = _indices(shapes)
     if not found_in_file and not indices and not {"img_size", "window_size"} & set(known):
-        return ({},)
+        return ({},), set()
     forms, sides = forms_of(letters), range(32, LARGEST_IMAGE + 1, 32)
     squares: list[tuple[int, int]] = [(side, side) for side in sides]
     every: Iterable[tuple[int, int]] = itertools.product(sides, sides)
@@ -81,12 +82,14 @@ def _sizes(
         for sizes, choices in ((squares, default), (squares, windows), (every, default)):
             found: dict[tuple[int, int], dict[str, Any]] = {}
             for size, window in itertools.product(sizes, choices):
+                if indivisible_windows(size, window, forms):
+                    continue
                 buffers = buffer_shapes(size, window, forms)
                 if buffers == found_in_file if whole else _fit(buffers, found_in_file, indices):
                     # other windows that cut the same grids into the same parts are the same model
                     found.setdefault(size, {"img_size": square(size), "window_size": window})
             if found:
-                return tuple(found.values())
+                return tuple(found.values()), set() if whole else {"img_size", "window_size"}
     raise NoSuchSpecError("no image and window sizes give its masks and indices")
 
 

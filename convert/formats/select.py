@@ -18,6 +18,7 @@ from paddle_inline.weights.load import lazy_array_of
 from paddle_inline.weights.safe_pickle import Inert
 
 from ..families import FAMILIES
+from .company import is_company
 from .source import Source
 from .torch_file import Tensor
 from .torch_pickle import Unreadable
@@ -201,9 +202,7 @@ def _roots(names: Mapping[str, Any]) -> dict[str, str]:
     return {
         root: family
         for root, family in found.items()
-        if not any(
-            root != other and root.startswith(other) and found[other] != family for other in found
-        )
+        if not any(root != other and root.startswith(other) and found[other] != family for other in found)
     }
 
 
@@ -244,14 +243,15 @@ def select_weights(source: Source, take: str = "model") -> Weights:
             f"{source.path} declares tensors of {size} bytes, more than its own {source.size}"
         )
     others = tuple(
-        each.label for each in found if each.label != chosen.label and (each.family or each.averaged or each.usual)
+        each.label
+        for each in found
+        if each.label != chosen.label and (each.family or each.averaged or each.usual)
     )
-    return Weights(arrays, chosen.label, others, chosen.prefix, chosen.left_out, unsure)
+    unread = {chosen.prefix + name: v for name, v in chosen.entries.items() if name not in arrays}
+    return Weights(arrays, chosen.label, others, chosen.prefix, {**chosen.left_out, **unread}, unsure)
 
 
-def _choose(
-    source: Source, found: list[Dictionary], take: str
-) -> tuple[Dictionary | None, tuple[str, ...]]:
+def _choose(source: Source, found: list[Dictionary], take: str) -> tuple[Dictionary | None, tuple[str, ...]]:
     """Return the dictionary to take, and the key paths of those that would do as well."""
     models = [each for each in found if each.family]
     if take not in ("model", "ema"):
@@ -270,7 +270,9 @@ def _choose(
     else:
         own = [each for each in own if not each.path] or own
     if len(own) > 1:
-        named = [each for each in own if each.inner.rstrip(".").split(".")[0] in ("", *MODEL_KEYS, "backbone")]
+        named = [
+            each for each in own if each.inner.rstrip(".").split(".")[0] in ("", *MODEL_KEYS, "backbone")
+        ]
         own = named if len(named) == 1 else own
     if own:
         return own[0], tuple(each.label for each in own) if len(own) > 1 else ()
@@ -302,10 +304,12 @@ def _named(source: Source, found: list[Dictionary], take: str) -> Dictionary:
 
 def _readable(source: Source, chosen: Dictionary) -> dict[str, LazyArray]:
     """Return the tensors of a dictionary; the error says why the file has not got their numbers."""
+    arrays: dict[str, LazyArray] = {}
     for name, value in chosen.entries.items():
-        if isinstance(value, Unreadable):
+        if not isinstance(value, Unreadable):
+            arrays[name] = value
+        elif not (chosen.family and is_company(name.split(".")[0])) or name.startswith("head."):
             raise WeightsFileError(f"{source.path} is not read: of {short(name)}, {value.reason}")
-    arrays: dict[str, LazyArray] = chosen.entries
     empty = [name for name, array in arrays.items() if 0 in array.shape]
     if len(empty) * 2 > len(arrays):
         raise WeightsFileError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +27,22 @@ def check_output(path: str | Path, side: str) -> Path:
         side: the framework whose weights they are, "paddle" or "torch".
 
     Raises:
-        UserError: it is a folder, has another format's suffix, or its folder is not there.
+        UserError: it is a folder, has another format's suffix, or a file is where its folder is to be.
     """
     path = Path(path)
     if path.is_dir():
         raise UserError(f"output {path} is a folder; name a file in it")
     if path.suffix not in SUFFIXES[side]:
         raise UserError(f"output {path} must end in one of {', '.join(SUFFIXES[side])}")
-    if not path.parent.is_dir():
-        raise UserError(f"output {path}: there is no folder {path.parent}")
+    above = next((folder for folder in path.parents if folder.exists()), path.parent)
+    if not above.is_dir():
+        raise UserError(f"output {path}: {above} is a file, not a folder")
     return path
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Write a file that the user named, whole or not at all, as `atomic_write` does.
+    """Write a file that the user named, whole or not at all, as `atomic_write` does; its folder is made.
 
     Yields:
         The path to write to; it takes `path`'s place if the block ends well.
@@ -49,7 +50,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
     Raises:
         FileAccessError: it cannot be written; the message says why.
     """
+    path = Path(path)
+    made = [folder for folder in path.parents if not folder.exists()]
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
             yield temporary
     except UserError:  # of what is read inside the block
@@ -58,6 +62,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
         if error.errno is None:  # not the system's: a framework's own error keeps its traceback
             raise
         raise FileAccessError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        if not path.exists():  # leave no folder that was made for nothing
+            for folder in made:
+                with suppress(OSError):
+                    folder.rmdir()
 
 
 def write_weights(

@@ -30,6 +30,7 @@ from ..utils.errors import UserError
 from ..weights.atomic import atomic_write, flush_to_disk, sha256, sync_folder
 from ..weights.description import DESCRIPTION, describe
 from ..weights.load import load_weights
+from ..weights.foreign import TORCH, advice, kind_of
 from .optim import load_optimizer_state, optimizer_state
 from .state import TrainingState
 
@@ -223,6 +224,9 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     if not path.exists():
         raise CheckpointError(f"no checkpoint {path}")
     if path.is_file():
+        if foreign := advice(path):
+            whole = f"; a whole run is converted by python -m convert to-paddle {path} FOLDER --training"
+            raise CheckpointError(foreign + (whole if kind_of(path)[0] == TORCH else ""))
         raise CheckpointError(
             f"{path} is a file; a run is resumed from its folder or one of its checkpoints' (such as "
             "OUTPUT/MODEL/TAG/checkpoints/last), weights alone are loaded with --pretrained"

@@ -72,6 +72,8 @@ def kind_of(path: str | os.PathLike[str]) -> tuple[str, str]:
             head = file.read(512)
     except OSError:
         return "", ""
+    if path.suffix == ".distcp":  # torch's files, one behind another
+        return _SUFFIXES[path.suffix]
     if head[:4] == b"PK\3\4":
         return _zip(path)
     if head[2:14] == _LEGACY_MAGIC:

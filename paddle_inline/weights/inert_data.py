@@ -39,12 +39,11 @@ _DATA = re.compile(
 )
 # Classes of other packages are written Like.This; their modules and functions are not.
 _CLASS = re.compile(r"(?:\w+\.)+_{0,2}[A-Z]\w*")
-_STANDARD = frozenset(getattr(sys, "stdlib_module_names", ())) | frozenset(
-    "os posix nt ntpath posixpath subprocess sys builtins importlib runpy ctypes shutil socket pty code codeop pickle "
-    "marshal webbrowser operator functools types multiprocessing threading asyncio concurrent imp pdb bdb profile "
-    "cProfile timeit tempfile io zipfile zipimport tarfile urllib http ftplib smtplib xmlrpc platform distutils "
-    "collections copyreg pathlib site pip inspect ast commands trace doctest unittest venv ensurepip".split()
-)
+_MODULES = """os posix nt ntpath posixpath subprocess sys builtins importlib runpy ctypes shutil socket pty code codeop
+pickle marshal webbrowser operator functools types multiprocessing threading asyncio concurrent imp pdb bdb profile
+cProfile timeit tempfile io zipfile zipimport tarfile urllib http ftplib smtplib xmlrpc platform distutils collections
+copyreg pathlib site pip inspect ast commands trace doctest unittest venv ensurepip"""
+_STANDARD = {*getattr(sys, "stdlib_module_names", ()), *re.findall(r"\w+", _MODULES)}
 
 
 def is_data(path: str, arguments: tuple[Any, ...]) -> bool:

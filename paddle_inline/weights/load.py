@@ -138,6 +138,10 @@ def open_weights(path: str | os.PathLike[str]) -> tuple[dict[str, LazyArray], di
         raise WeightsFileError(foreign)
     if path.suffix == ".safetensors":
         arrays, metadata = open_safetensors(path)
+        if metadata.get("format") == "pt":
+            raise WeightsFileError(
+                f"{path} has PyTorch's names and layouts; convert it first: {converter(path)}"
+            )
         try:
             return arrays, described(metadata.get(DESCRIPTION))
         except WeightsFileError as error:

@@ -84,7 +84,7 @@ def test_inspect(tmp_path, capsys):
     [
         (["{folder}/none.pth", "{folder}/m.pdparams"], 3, "no file"),
         (["{folder}/a.pth", "{folder}/m.onnx"], 2, "must end in"),
-        (["{folder}/a.pth", "{folder}/none/m.pdparams"], 2, "there is no folder"),
+        (["{folder}/a.pth", "{folder}/a.pth/m.pdparams"], 2, "is a file, not a folder"),
         (["{folder}/a.pth", "{folder}/m.pdparams", "--take", "ema"], 2, "no averaged weights"),
         (["{folder}/a.pth", "{folder}/m.pdparams", "--model", "inline_deit"], 2, "did you mean"),
         (["{folder}/a.pth", "{folder}/m.pdparams", "--opts", "depht", "3"], 2, "did you mean 'depth'"),

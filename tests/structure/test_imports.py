@@ -37,6 +37,7 @@ IMPORT_LAYERS = {
         "parity",
         "verify",
         "conversion",
+        "inspection",
         "training_layout",
         "optimizer_state",
         "training_run",

@@ -154,12 +154,13 @@ def test_a_link_is_replaced_not_followed(tmp_path):
     [
         ("a.pth", "paddle", r"must end in one of \.pdparams, \.safetensors"),
         ("a.pdparams", "torch", r"must end in one of \.pth"),
-        ("none/a.pdparams", "paddle", "there is no folder"),
+        ("a.txt/a.pdparams", "paddle", "is a file, not a folder"),
         ("sub.pdparams", "paddle", "is a folder"),
     ],
 )
 def test_an_output_that_cannot_be_is_named(tmp_path, name, side, message):
     (tmp_path / "sub.pdparams").mkdir()
+    (tmp_path / "a.txt").touch()
     with pytest.raises(ValueError, match=message):
         check_output(tmp_path / name, side)
 
