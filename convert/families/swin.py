@@ -22,6 +22,7 @@ from .adapter import (
 )
 
 LARGEST_IMAGE = 2048
+LARGEST_BUFFERS = 1 << 25  # numbers that are built where a file has none
 
 
 def infer_spec(shapes: TensorShapes, known: Mapping[str, Any]) -> InferredSpec:
@@ -108,8 +109,12 @@ def _fit(
     found: Mapping[str, tuple[int, ...]],
     indices: Mapping[str, tuple[int, ...]],
 ) -> bool:
-    """Whether a model's buffers are those of a file where it has them, and its indices those of the tables."""
-    return all(buffers.get(name) == shape for name, shape in {**indices, **found}.items())
+    """Whether a model's buffers are those of a file where it has them, its indices those of the tables, and the others
+    of a size that can be built for a file that only claims to need them."""
+    missing = sum(math.prod(shape) for name, shape in buffers.items() if name not in found)
+    return missing <= LARGEST_BUFFERS and all(
+        buffers.get(name) == shape for name, shape in {**indices, **found}.items()
+    )
 
 
 FAMILY = Family(

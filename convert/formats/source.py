@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ def open_source(path: str | Path, skip_calls: bool = False) -> Source:
         MissingFileError: there is no such file.
         WeightsFileError: it is not a sound checkpoint.
     """
-    if Path(path).is_dir() and (foreign := advice(path)):
+    if os.path.isdir(path) and (foreign := advice(path)):
         raise WeightsFileError(foreign)
     path = check_file(path)
     try:
