@@ -113,8 +113,8 @@ def training_hints(contents: Mapping[str, Any]) -> dict[str, Any]:
     size = data.get("img_size")
     for key in ("", "args", "hyper_parameters", "cfg", "hparams", "opt"):
         settings = entries(contents.get(key)) if key else {"arch": contents.get("arch")}
-        named = [settings.get(name) for name in ("arch", "model", "model_name")]
-        named = [word for word in named if isinstance(word, str) and _FAMILY_WORD.search(word)]
+        given = [settings.get(name) for name in ("arch", "model", "model_name")]
+        named = [word for word in given if isinstance(word, str) and _FAMILY_WORD.search(word)]
         words += [word for word in named if word not in words]
         if named and not isinstance(size, int):
             size = settings.get("img_size", settings.get("input_size"))

@@ -96,7 +96,7 @@ def _sizes(
 
 def _indices(shapes: TensorShapes) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the indices into the tables of relative biases, [(2 side - 1) ** 2, heads]."""
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.shapes.items():
         if name.endswith(".relative_position_bias_table") and len(shape) == 2:
             tokens = ((math.isqrt(shape[0]) + 1) // 2) ** 2

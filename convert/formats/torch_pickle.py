@@ -94,7 +94,7 @@ def load_torch_pickle(stream: BinaryIO, storage: Callable[..., Storage], skip_ca
             return Unreadable(kind, f"it is a tensor of {short(kind)}, not of plain numbers")
         return storage(_STORAGES.get(kind), key, count, view[0] if view else None)
 
-    def inert(path: str, arguments: tuple[Any, ...], by_call: bool) -> Inert:
+    def inert(path: str, arguments: tuple[Any, ...], by_call: bool) -> Inert | Unreadable:
         if path in _UNREADABLE:
             return Unreadable(path, _UNREADABLE[path])
         found = inert_data(path, arguments, by_call)

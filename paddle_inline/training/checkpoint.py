@@ -29,8 +29,8 @@ from safetensors.numpy import load_file, save_file
 from ..utils.errors import UserError
 from ..weights.atomic import atomic_write, flush_to_disk, sha256, sync_folder
 from ..weights.description import DESCRIPTION, describe
-from ..weights.load import load_weights
 from ..weights.foreign import TORCH, advice, kind_of
+from ..weights.load import load_weights
 from .optim import load_optimizer_state, optimizer_state
 from .state import TrainingState
 

@@ -144,7 +144,7 @@ def _members(path: Path) -> list[str]:
         head = file.read(1 << 16)
         file.seek(max(0, file.seek(0, os.SEEK_END) - (1 << 20)))
         tail = file.read()
-    names = []
+    names: list[str] = []
     for part, mark, name in ((head, b"PK\3\4", 30), (tail, b"PK\1\2", 46)):
         at = part.find(mark)
         while 0 <= at <= len(part) - name and len(names) < 100_000:
