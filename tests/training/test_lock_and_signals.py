@@ -88,6 +88,7 @@ def test_the_lock_of_a_killed_run_is_no_obstacle(tmp_path, with_worker):
         (f"999999999 {socket.gethostname()}", True),
         (f"{os.getpid()} elsewhere", False),
     ],
+    ids=["empty", "not a lock", "alive here", "dead here", "elsewhere"],  # the same in every worker
 )
 def test_where_a_file_system_has_no_locks_the_owner_decides(tmp_path, monkeypatch, owner, free):
     monkeypatch.setattr(lock, "fcntl", None)
