@@ -3,6 +3,8 @@
 Each family has a reader (families/) that looks at tensors which are shaped alike in both frameworks (biases, norms,
 convolutions, tables) and says what they show of its spec. What no tensor shows is taken from the variant that is
 otherwise the same; where two variants are, or the choice would be a guess, the answer is an error.
+
+(Above 300 lines: candidates, their order and the messages on what none of them fits share one vocabulary.)
 """
 
 from __future__ import annotations

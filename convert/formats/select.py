@@ -3,6 +3,8 @@
 Training code wraps models: `state_dict`, `student`, `trainer.model`; `module.backbone.` before the names, marks of
 compilers and wrappers inside them; losses, metrics and heads beside them. A model of ours is found by its family's
 landmark under any of that. Where two are found, and no name says which is the model, the choice is the user's.
+
+(Above 300 lines: a third are the tables of wrappers' words and their reasons, which are read with what uses them.)
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@
 
 A folder is written under another name, flushed to disk and then renamed: a run that is killed at any moment
 leaves its last checkpoint or the new one, never a part of one. Version 0.1 named the folders `update_N`.
+
+(A few lines above 300: the writer and the reader of one format stay together.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A run's checkpoints: written while it trains, found and loaded when it is resumed."""
+"""A run's checkpoints: written while it trains, found and loaded when it is resumed.
+
+(A few lines above 300: every condition of resuming stands beside the manager that asks it.)
+"""
 
 from __future__ import annotations
 

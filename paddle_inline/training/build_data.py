@@ -1,0 +1,121 @@
+"""The images of a run and what is done with them, built from its settings; a part of build.py."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Callable
+
+from ..config.evaluation import evaluation_transform
+from ..config.load import Config
+from ..data import sampler
+from ..data.classes import match_classes, numbered_classes
+from ..data.loaders import Loader, Samples
+from ..data.mixup import Mixup
+from ..data.sources import open_source
+from ..data.transforms import eval_transform, train_transform
+from ..utils.errors import UserError
+
+
+def build_eval(
+    config: Config,
+    rank: int,
+    world: int,
+    *,
+    classes: Sequence[str] | None = None,
+    named: bool | None = None,
+    known: str = "train",
+) -> tuple[Any, Loader, list[str]]:
+    """Build (source, loader of this rank's share, what is to be said) of the held-out images.
+
+    Args:
+        classes: names of the classes that the model learns or has learnt; the labels become their numbers.
+        named: whether those are names; numbers 0, 1, 2 ... are taken to be none where this is not known (None).
+        known: what has those classes, as messages call it.
+
+    Raises:
+        UserError: for an image of another class.
+    """
+    data = config.data
+    source = open_source(data.dataset, data.data_path, train=False, zip_mode=data.zip_mode)
+    notes = list(source.notes)
+    if classes is not None:
+        named = tuple(classes) != numbered_classes(len(classes)) if named is None else named
+        source, more = match_classes(source, classes, named=named, known=known)
+        notes += more
+    values = evaluation_transform(config)
+    transform = eval_transform(values.pop("img_size"), **values)
+    samples = Samples(source, transform, on_bad_image=data.on_bad_image, replace=False)
+    batches = sampler.eval_batches(len(source), data.batch_size, rank=rank, world=world)
+    return source, Loader(samples, batches, num_workers=worker_count(config)), notes
+
+
+def build_train(config: Config, rank: int, world: int) -> tuple[Any, Callable[[int, int], Loader]]:
+    """Build (source, (epoch, batches to skip) -> loader) of this rank's share of the training images."""
+    data, aug = config.data, config.aug
+    source = open_source(data.dataset, data.data_path, train=True, zip_mode=data.zip_mode)
+    transform = train_transform(
+        data.img_size,
+        mean=data.mean,
+        std=data.std,
+        interpolation=data.interpolation,
+        scale=(aug.scale[0], aug.scale[1]),
+        ratio=(aug.ratio[0], aug.ratio[1]),
+        hflip=aug.hflip,
+        rotation=aug.rotation,
+        color_jitter=aug.color_jitter,
+        auto_augment=aug.auto_augment,
+        reprob=aug.reprob,
+        remode=aug.remode,
+        recount=aug.recount,
+    )
+    samples = Samples(source, transform, seed=config.seed, on_bad_image=data.on_bad_image)
+
+    workers = worker_count(config)
+
+    def load(epoch, skip):
+        batches = sampler.train_batches(
+            len(source),
+            data.batch_size,
+            seed=config.seed,
+            epoch=epoch,
+            rank=rank,
+            world=world,
+            accumulation=config.train.accumulation_steps,
+            skip=skip,
+            order=source.order(config.seed, epoch) if hasattr(source, "order") else None,
+        )
+        return Loader(samples, batches, num_workers=workers)
+
+    return source, load
+
+
+def worker_count(config: Config) -> int:
+    """Return how many processes load images: none in a thread, for Paddle starts them in the main one alone."""
+    return config.data.num_workers if threading.current_thread() is threading.main_thread() else 0
+
+
+def build_mixup(config: Config, classes: int) -> Mixup | None:
+    """Build the recipe's mixup, or None where the settings turn it off.
+
+    Raises:
+        UserError: for a batch that cannot be paired.
+    """
+    aug = config.aug
+    if not (aug.mixup > 0 or aug.cutmix > 0 or aug.cutmix_minmax):
+        return None
+    if config.data.batch_size % 2:
+        raise UserError(
+            f"data.batch_size is {config.data.batch_size}; mixup pairs images, so it must be even (or "
+            "set aug.mixup=0 aug.cutmix=0)"
+        )
+    return Mixup(
+        classes,
+        mixup=aug.mixup,
+        cutmix=aug.cutmix,
+        cutmix_minmax=aug.cutmix_minmax,
+        prob=aug.mixup_prob,
+        switch_prob=aug.mixup_switch_prob,
+        mode=aug.mixup_mode,
+        smoothing=config.model.label_smoothing,
+    )
