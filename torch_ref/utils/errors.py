@@ -22,6 +22,10 @@ class FileAccessError(UserError, OSError):
     """A file or folder that the user named cannot be read or written."""
 
 
+class WrongTypeError(UserError, TypeError):
+    """A value of a kind that a function does not take; the message says what it takes."""
+
+
 class MissingPackageError(UserError, ImportError):
     """An optional package that the user asked for is not installed; the message says how to install it."""
 
