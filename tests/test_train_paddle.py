@@ -520,3 +520,12 @@ def test_a_run_that_explodes_says_where_and_keeps_its_checkpoint(cfg, tmp_path, 
     assert batch["images"].shape == (128, 3, 8, 8) and np.isfinite(batch["images"]).all()
     found, skipped = newest_checkpoint(folder_of(tmp_path) / "checkpoints")
     assert found.name == "step_00000011" and not skipped
+
+
+def test_an_average_that_is_not_continued_is_said(cfg, tmp_path, capsys):
+    """As of a converted run whose settings keep no average."""
+    assert run(cfg, tmp_path, "--stop-after", "1") == 0
+    arguments = ("--resume", "auto", "--force", "--stop-after", "1", "-o", "ema.decay=null")
+    assert "averaged weights are left out" not in capsys.readouterr().out
+    assert run(cfg, tmp_path, *arguments) == 0
+    assert "averaged weights are left out, for the settings keep none" in capsys.readouterr().out

@@ -125,7 +125,7 @@ class CheckpointManager(Callback):
             requested: see `requested_checkpoint`.
             log: of the run; what it holds of later steps is dropped.
             rank_dependent: see `check_same_run`.
-            force: go on with other settings. Where they change which images a step sees, the epoch that has
+            force: continue with other settings. Where they change which images a step sees, the epoch that has
                 begun begins anew.
 
         Returns:
@@ -152,6 +152,11 @@ class CheckpointManager(Callback):
         self.state = replace(self.state, progress=progress, origin=origin, scaler=earlier.scaler)
         log.rewind(done, progress.epoch)
         log.info(f"resumed from {found}: epoch {progress.epoch}, step {progress.step}")
+        if self.run.ema is None and (Path(found) / "ema.pdparams").exists():
+            log.info(
+                "the checkpoint's averaged weights are left out, for the settings keep none: set ema.decay "
+                "(--model-ema-decay) to continue them"
+            )
         for line in changed:
             log.info(f"changed since the checkpoint: {line}")
         if moved:
