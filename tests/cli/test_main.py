@@ -123,7 +123,9 @@ FAULTS = {  # Paddle's own errors are often ValueError or OSError, which a user'
 }
 PLANTED = """
 import sys
-import paddle
+from paddle_inline.utils.environment import import_paddle, tune_cpu
+tune_cpu()
+paddle = import_paddle()
 from paddle_inline.cli.main import main
 from paddle_inline.models.inline_deit import InLineDeiT
 def planted_fault(self, x):
