@@ -9,6 +9,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -133,6 +134,7 @@ class Predictor:
         """Be as before the first call, in this process."""
         self._engine: Engine | None = None  # made for the first images
         self._lock = threading.Lock()  # engines serve one call at a time
+        self._thread: ThreadPoolExecutor | None = None  # in which the engine runs, if not the caller's
         _ALIVE.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -219,9 +221,14 @@ class Predictor:
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         with self._lock:
-            if self._engine is None:
-                self._engine = self._start(images)
-            return self._engine(images)
+            if self._thread is not None:
+                return self._thread.submit(self._call, images).result()
+            return self._call(images)
+
+    def _call(self, images: np.ndarray) -> np.ndarray:
+        if self._engine is None:
+            self._engine = self._start(images)
+        return self._engine(images)
 
     def _start(self, images: np.ndarray) -> Engine:
         """Open the folder's engine and try it; without oneDNN where oneDNN fails here. Of a model: the model."""
@@ -267,10 +274,15 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _after_fork() -> None:
-    """In a forked process: the parent's engines do not work, and a thread that is not here may hold a lock."""
+    """In a forked process: the parent's engines do not work, and a thread that is not here may hold a lock.
+
+    The thread that forked waits for ever for GNU OpenMP's threads, which stayed in the parent; one that starts here
+    gets threads of its own, so the engine runs in such a one.
+    """
     for predictor in list(_ALIVE):
         _LEFT_BEHIND.append(predictor._engine)
         predictor._ready()
+        predictor._thread = ThreadPoolExecutor(1)
 
 
 if hasattr(os, "register_at_fork"):

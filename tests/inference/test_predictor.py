@@ -219,12 +219,8 @@ def test_a_predictor_can_be_pickled(exported, photos, kind, called):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-@pytest.mark.skipif(
-    paddle.__version__.startswith("2."),
-    reason="Paddle 2's own threads do not survive a fork: take spawn there",
-)
 def test_a_predictor_answers_in_a_forked_process(exported, photos):
-    predictor = Predictor(exported[1] / "any", threads=1)  # OpenMP's own threads do not survive a fork
+    predictor = Predictor(exported[1] / "any")
     expected = predictor(photos / "a.png")
     predictor._lock.acquire()  # as by a thread that is in a call
     context = multiprocessing.get_context("fork")
