@@ -9,7 +9,7 @@ from paddle_inline.weights.lazy_array import LazyArray
 from paddle_inline.weights.resize import REBUILT
 
 from .formats.company import is_company
-from .identify import VARIANTS, Identity, recognise
+from .identify import Identity, recognise, variants_of
 from .mapping import shapes_of, skeleton
 
 # Counters that profilers put into every layer.
@@ -25,8 +25,7 @@ def split_beside(arrays: Mapping[str, LazyArray]) -> tuple[dict[str, LazyArray],
     family = recognise(arrays)
     if family is None:
         return dict(arrays), {}
-    variants = next(variants for model, variants in VARIANTS.items() if model.__name__ == family)
-    model = skeleton(next(iter(variants)), {})
+    model = skeleton(next(iter(variants_of(family))), {})
     modules = {name.split(".")[0] for name in shapes_of(model, "torch")}
     has_head = any(name in arrays for name in ("head.weight", "head.bias"))
     kept: dict[str, LazyArray] = {}

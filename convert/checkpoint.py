@@ -67,6 +67,11 @@ def open_checkpoint(path: str | Path, options: ConversionOptions) -> Opened:
     """
     source = open_source(path, options.skip_calls)
     check_sidecar(source.path)
+    return recognised(source, options)
+
+
+def recognised(source: Source, options: ConversionOptions) -> Opened:
+    """Recognise the model of an opened file; errors as for `open_checkpoint`."""
     weights = select_weights(source, options.take)
     if weights.unsure:
         raise UserError(

@@ -85,7 +85,7 @@ def identify(
     family = recognise(shapes) if name is None else _family_named(name)
     if family is None:
         raise UnknownModelError(_nearest(shapes))
-    variants = _variants(family)
+    variants = variants_of(family)
     try:
         inferred = FAMILIES[family].infer_spec(TensorShapes(shapes), known)
     except (NoSuchSpecError, ZeroDivisionError) as error:
@@ -136,7 +136,8 @@ def _family_named(name: str) -> str:
     return next(family.__name__ for family, variants in VARIANTS.items() if name in variants)
 
 
-def _variants(family: str) -> Iterable[str]:
+def variants_of(family: str) -> Iterable[str]:
+    """Return the names of a family's variants, by its model class's name."""
     return next(variants for model, variants in VARIANTS.items() if model.__name__ == family)
 
 

@@ -13,10 +13,11 @@ from paddle_inline.utils.environment import import_paddle
 from paddle_inline.utils.errors import UserError, short
 from paddle_inline.weights.foreign import converter
 
-from .checkpoint import ConversionOptions, Opened, open_checkpoint, summary_lines
+from .checkpoint import ConversionOptions, Opened, recognised, summary_lines
 from .errors import UnknownModelError
 from .formats.select import Dictionary, dictionaries, select_weights
 from .formats.source import Source, open_source
+from .formats.write import check_sidecar
 
 _MOST = 40  # dictionaries that are listed
 # What a description can say of the pictures, beside the model itself.
@@ -47,14 +48,15 @@ class Inspection:
     def open(self) -> None:
         """Recognise the model that is taken; raises what `open_checkpoint` does."""
         if not self.unsure:
-            self.opened = open_checkpoint(self.source.path, self.options)
+            check_sidecar(self.source.path)
+            self.opened = recognised(self.source, self.options)
 
     def _model(self, each: Dictionary) -> str:
         if not each.family:
             return ""
         options = replace(self.options, take=each.label or "model")
         try:
-            opened = open_checkpoint(self.source.path, options)
+            opened = recognised(self.source, options)
             self.kept[each.label] = len(opened.weights.arrays) - len(opened.rebuilt) + len(opened.counters)
             return str(opened.identity)
         except UnknownModelError as error:

@@ -218,7 +218,7 @@ def _open_run(folder):
         model = _build(state.model, tuples(state.overrides), dtypes)
         optimizer = make_adamw(model, _groups(state) or [adamw_settings(state)])
         ema = Ema(model, 0.0) if (folder / "ema.pdparams").exists() else None
-        load_checkpoint(folder, model=model, optimizer=optimizer, ema=ema)
+        load_checkpoint(folder, model=model, optimizer=optimizer, ema=ema, state=state)
     except CheckpointError as error:
         raise WeightsFileError(str(error)) from None
     except (KeyError, TypeError, AttributeError) as error:
