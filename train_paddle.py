@@ -25,6 +25,7 @@ TUNED = tune_cpu(workers=int(os.environ.get("PADDLE_LOCAL_SIZE", "1")))  # befor
 paddle = import_paddle()
 
 from paddle_inline.config import load as settings  # noqa: E402
+from paddle_inline.config.legacy_keys import average_of_flags  # noqa: E402
 from paddle_inline.data.loaders import BadImage  # noqa: E402
 from paddle_inline.training import build, checkpoint, described_eval, distributed, failure, report  # noqa: E402
 from paddle_inline.training.callbacks import Callback, LogProgress, StopOnRequest, loader_handler_put_back  # noqa: E402
@@ -93,11 +94,13 @@ def configure(args: argparse.Namespace) -> settings.Config:
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     args.notes = []
     config = settings.load_config(args.cfg, args.opts, [*args.o, *given], notes=args.notes)
-    average, theirs = config.ema, config.model.name.startswith("inline_cswin")
-    if args.model_ema and average.decay is None:
-        average.decay = 0.9996 if theirs else 0.99996
-    if theirs and average.lr_batch is None and (args.model_ema or args.model_ema_decay):
-        average.lr_batch = 4096  # as the authors' program scales it
+    config.ema.decay, config.ema.lr_batch = average_of_flags(
+        config.model.name,
+        config.ema.decay,
+        config.ema.lr_batch,
+        wanted=args.model_ema,
+        decay_given=args.model_ema_decay is not None,
+    )
     for flag in ("cache_mode", "find_unused_params", "model_ema_force_cpu"):
         if getattr(args, flag):
             args.notes.append(f"--{flag.replace('_', '-')} is understood and has no effect here")

@@ -117,6 +117,7 @@ def test_a_smoke_run_is_shorter_than_its_warm_up(cfg, tmp_path, schedule):
     assert log.count("the warm-up of 20 epochs (train.warmup_epochs) is not finished in the 1 of") == (
         schedule != "step"
     )
+    assert log.count("train.min_lr is not used") == (schedule == "linear")
     assert "after this run's 11 steps 100 % of the averaged weights are still those of the beginning" in log
     rates = [row["lr"] for row in read_metrics(folder_of(tmp_path)) if "lr" in row]
     assert rates == pytest.approx([1e-4 + max(k - 1, 0) * (4e-3 - 1e-4) / 220 for k in range(11)])

@@ -34,8 +34,28 @@ FIXED = {"QK_SCALE": None, "APE": False, "PATCH_NORM": True, "PATCH_SIZE": 4}
 FAMILIES = ("inline_deit", "inline_pvt", "inline_swin", "inline_cswin")
 # What a file of theirs means that does not say it.
 SWIN_DEFAULTS = {"window_size": 7, "attn_type": "IIII"}
-CSWIN_AVERAGE = {"ema.decay": 0.9996, "ema.lr_batch": 4096}
+CSWIN_AVERAGE: dict[str, Any] = {"ema.decay": 0.9996, "ema.lr_batch": 4096}
+DECAY = 0.99996  # of `--model-ema` in the other programs
 SIZES = {"t": "tiny", "s": "small", "m": "medium", "b": "base", "l": "large", "h": "huge"}
+
+
+def average_of_flags(
+    model: str, decay: float | None, lr_batch: int | None, *, wanted: bool, decay_given: bool
+) -> tuple[float | None, int | None]:
+    """Return (ema.decay, ema.lr_batch) as the authors' `--model-ema` and `--model-ema-decay` mean them.
+
+    Args:
+        model: the model's name; CSwin's program has a decay of its own and scales it to the batch.
+        decay, lr_batch: as the settings have them.
+        wanted: whether `--model-ema` was given.
+        decay_given: whether `--model-ema-decay` was.
+    """
+    cswin = model_name(model).startswith("inline_cswin")
+    if wanted and decay is None:
+        decay = CSWIN_AVERAGE["ema.decay"] if cswin else DECAY
+    if cswin and lr_batch is None and (wanted or decay_given):
+        lr_batch = CSWIN_AVERAGE["ema.lr_batch"]
+    return decay, lr_batch
 
 
 def model_name(name: str) -> str:

@@ -133,6 +133,10 @@ def notes_on_limits(config: Config, images: int, steps_per_epoch: int) -> list[s
             f"the warm-up of {train.warmup_epochs} epochs (train.warmup_epochs) is not finished in the "
             f"{train.epochs} of train.epochs: the learning rate stays below train.base_lr"
         )
+    if train.lr_scheduler.name == "linear":
+        notes.append(
+            "the linear schedule ends at 1 % of the base rate, as in the authors' programs; train.min_lr is not used"
+        )
     if config.ema.decay is not None:
         decay = total_decay(config.ema.decay, images, config.ema.lr_batch)
         steps = steps_per_epoch * (train.epochs + train.cooldown_epochs)

@@ -250,8 +250,14 @@ def load_checkpoint(
     model: paddle.nn.Layer,
     optimizer: paddle.optimizer.Optimizer,
     ema: Ema | None = None,
+    state: TrainingState | None = None,
 ) -> TrainingState:
     """Load weights, average and optimizer; every file's SHA-256 is checked before anything changes.
+
+    Args:
+        folder: the checkpoint's.
+        model, optimizer, ema: what is loaded into.
+        state: what `check_checkpoint` returned, where the files have been checked already.
 
     Returns:
         The checkpoint's state.
@@ -261,7 +267,7 @@ def load_checkpoint(
         UserError: if weights or optimizer state differ from the model's, with the difference.
     """
     folder = Path(folder)
-    state = check_checkpoint(folder)
+    state = check_checkpoint(folder) if state is None else state
     name = getattr(model, "name", state.model)
     if state.model != name:
         raise CheckpointError(f"{folder} is a checkpoint of {state.model}, not of {name}")

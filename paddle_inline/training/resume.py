@@ -140,7 +140,8 @@ class CheckpointManager(Callback):
             return self.state.progress
         earlier = check_checkpoint(found)
         changed = check_same_run(earlier, self.state, rank_dependent=rank_dependent, force=force)
-        load_checkpoint(found, model=self.run.model, optimizer=self.run.optimizer, ema=self.run.ema)
+        run = self.run
+        load_checkpoint(found, model=run.model, optimizer=run.optimizer, ema=run.ema, state=earlier)
         load_scaler_state(self.run.scaler, earlier.scaler)
         progress, origin = earlier.progress, earlier.origin
         done = progress.step  # as the log's rows count

@@ -83,6 +83,19 @@ def test_everything_comes_back_in_another_process_s_names(saved):
         same(a[name], b[name])
 
 
+def test_files_that_were_checked_are_not_read_for_it_again(saved, monkeypatch):
+    folder, _ = saved
+    hashed = []
+    monkeypatch.setattr(checkpoint, "sha256", lambda path: hashed.append(path) or sha256(path))
+    found = checkpoint.check_checkpoint(folder / "step_00000003")
+    files = len(hashed)
+    model, optimizer, ema = make()
+    load_checkpoint(folder / "step_00000003", model=model, optimizer=optimizer, ema=ema, state=found)
+    assert len(hashed) == files == 4
+    load_checkpoint(folder / "step_00000003", model=model, optimizer=optimizer, ema=ema)
+    assert len(hashed) == 2 * files
+
+
 def test_the_files_load_alone_and_have_no_process_wide_names(saved):
     folder, (model, _, ema) = saved
     newest = folder / "last"
