@@ -84,6 +84,8 @@ class TrainConfig:
     warmup_lr: float = setting(5e-7, minimum=0)
     min_lr: float = setting(5e-6, minimum=0)
     lr_batch: Optional[int] = setting(512, minimum=1)  # rates are for this many images per step; null: as is
+    lr_scaled: str = setting("all", choices=("all", "base"))  # what lr_batch scales: all rates; base_lr alone
+    lr_per: str = setting("step", choices=("step", "epoch"))  # when the rate changes
     weight_decay: float = setting(0.05, minimum=0)
     clip_grad: Optional[float] = setting(5.0, minimum=0)  # global norm; null or 0: off
     accumulation_steps: int = setting(1, minimum=1)  # batches per optimizer step

@@ -210,9 +210,9 @@ def build_optimizer(
 def build_schedule(config: Config, images: int, steps_per_epoch: int) -> Callable[[int], float]:
     """Return the function step -> learning rate, for so many images per step."""
     train = config.train
-    base, warmup, floor = (
-        scaled(rate, images, train.lr_batch) for rate in (train.base_lr, train.warmup_lr, train.min_lr)
-    )
+    others = train.lr_batch if train.lr_scaled == "all" else None
+    base = scaled(train.base_lr, images, train.lr_batch)
+    warmup, floor = (scaled(rate, images, others) for rate in (train.warmup_lr, train.min_lr))
     if train.lr_scheduler.name == "linear":
         floor = base / 100  # as in the authors' programs, whatever train.min_lr says
     return make_schedule(
@@ -225,6 +225,7 @@ def build_schedule(config: Config, images: int, steps_per_epoch: int) -> Callabl
         steps_per_epoch=steps_per_epoch,
         decay_epochs=train.lr_scheduler.decay_epochs,
         decay_rate=train.lr_scheduler.decay_rate,
+        per=train.lr_per,
     )
 
 

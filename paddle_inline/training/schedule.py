@@ -57,18 +57,22 @@ def make_schedule(
     steps_per_epoch: int,
     decay_epochs: int = 30,
     decay_rate: float = 0.1,
+    per: str = "step",
 ) -> Callable[[int], float]:
     """Return the function from step 0, 1, 2, ... to its learning rate.
 
-    Step 0 uses the rate of clock 0 and step k + 1 that of clock k: timm's schedulers set a rate after the step
-    it belongs to.
+    Where the rate changes with the steps, step 0 uses the rate of clock 0 and step k + 1 that of clock k: timm's
+    schedulers set a rate after the step it belongs to. Where it changes with the epochs, all steps of epoch
+    0, 1, ... use the rate of that epoch.
 
     Args:
         name: `cosine`, `linear` or `step`.
         base, warmup, floor: rates, already scaled to the batch.
         epochs: length of the schedule, warm-up included; afterwards the rate stays at `floor`. A longer warm-up
             is not finished.
+        per: `step` or `epoch`, when the rate changes.
     """
+    length, steps_per_epoch = steps_per_epoch, steps_per_epoch if per == "step" else 1
     shared: dict[str, Any] = dict(base=base, warmup=warmup, warmup_steps=warmup_epochs * steps_per_epoch)
     if name == "step":
         shape: Callable[..., float] = step_decay
@@ -77,6 +81,8 @@ def make_schedule(
         shape = {"cosine": cosine, "linear": linear}[name]
         shared.update(floor=floor, steps=epochs * steps_per_epoch)
     rate = partial(shape, **shared)
+    if per == "epoch":
+        return lambda step: rate(step // length)
     return lambda step: rate(max(step - 1, 0))
 
 

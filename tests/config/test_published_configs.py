@@ -1,5 +1,6 @@
 """The files in configs/ against the published recipes, number by number."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from paddle_inline.config.evaluation import evaluation_transform
 from paddle_inline.config.load import Config, load_config
 from paddle_inline.data.published import published_transform
+from paddle_inline.training.build import build_schedule
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 NONE, EMA = None, {"decay": 0.9996, "lr_batch": 4096}
@@ -15,7 +17,7 @@ NONE, EMA = None, {"decay": 0.9996, "lr_batch": 4096}
 DEFAULT = (128, 300, 20, 0, 5e-4, 5e-7, 5e-6, 0.05, 5.0, 0.1, 224)
 PVT = (128, 300, 5, 10, 5e-4, 1e-6, 1e-5, 0.05, NONE, 0.1, 224)
 CSWIN = (128, 300, 20, 10, 5e-4, 1e-6, 1e-5, 0.05, NONE, 0.2, 224)
-SOFT = (128, 300, 10, 10, 1e-3, 1e-6, 5e-5, 0.05, 1.0, 0.1, 224)
+SOFT = (128, 300, 10, 0, 1e-3, 1e-6, 5e-5, 0.05, 1.0, 0.1, 224)
 
 
 def but(row, **changes):
@@ -82,9 +84,11 @@ def test_the_numbers_of_the_recipe(name):
         *(train.base_lr, train.warmup_lr, train.min_lr, train.weight_decay, train.clip_grad),
         *(config.model.drop_path_rate, config.data.img_size),
     )
-    assert train.lr_batch == (None if name.startswith("soft") else 512)
     assert config.test.crop is (name != "inline_swin_b_384")
     soft = name.startswith("soft")
+    rates = (train.lr_batch, train.lr_scaled, train.lr_per)
+    assert rates == ((1024, "base", "epoch") if soft else (512, "all", "step"))
+    assert config.data.interpolation == ("random" if soft else "bicubic")
     assert (config.test.resize, config.test.crop_ratio) == (("short", 0.9) if soft else ("square", 0.875))
     transform = published_transform(model, config.data.img_size)
     assert evaluation_transform(config) == transform  # what weights are taken to want that do not say
@@ -93,6 +97,42 @@ def test_the_numbers_of_the_recipe(name):
     found = [value for start, value in expected.items() if name.startswith(start)]
     assert average == (found[0] if found else {"decay": None, "lr_batch": None})
     assert (config.aug.mixup, config.aug.cutmix, config.aug.reprob) == (0.8, 1.0, 0.25)
+
+
+def cosine(epoch, base, warmup=1e-6, floor=5e-5):
+    """The rate of an epoch of 300 with 10 of warm-up, by hand."""
+    if epoch < 10:
+        return warmup + epoch * (base - warmup) / 10
+    return floor + (base - floor) * (1 + math.cos(math.pi * epoch / 300)) / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks", "accumulation", "base"),
+    [
+        ("soft_tiny", 8, 1, 1e-3),
+        ("soft_tiny", 1, 1, 1.25e-4),
+        ("soft_medium", 8, 1, 8.75e-5),
+        ("soft_medium", 8, 4, 3.5e-4),
+        ("soft_norm_medium", 8, 1, 1e-4),
+        ("soft_large", 8, 1, 8.25e-5),
+        ("soft_huge", 4, 1, 3.375e-5),
+        ("soft_norm_huge", 16, 2, 2.7e-4),
+    ],
+)
+def test_soft_s_rates_are_set_once_an_epoch_and_its_base_rate_alone_is_scaled(
+    name, ranks, accumulation, base
+):
+    config = load_config(
+        str(CONFIGS / f"{name}.yaml"), assignments=[f"train.accumulation_steps={accumulation}"]
+    )
+    images = config.data.batch_size * ranks * accumulation
+    rate = build_schedule(config, images, 5)
+    train = config.train
+    assert train.epochs + train.cooldown_epochs == 300  # and no epoch of a cool-down
+    found = [[rate(5 * epoch + step) for step in range(5)] for epoch in range(300)]
+    assert all(len(set(steps)) == 1 for steps in found)
+    assert [steps[0] for steps in found] == pytest.approx([cosine(e, base) for e in range(300)], rel=1e-12)
+    assert found[0][0] == 1e-6 and found[299][0] == pytest.approx(5e-5, rel=3e-3)
 
 
 def test_the_base_file_says_what_the_defaults_are():

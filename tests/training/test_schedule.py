@@ -59,6 +59,26 @@ def test_step_equals_timm(recipe):
     assert ours("step", recipe, decay_epochs=3, decay_rate=0.2) == theirs
 
 
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_rate_an_epoch_equals_timm(recipe):
+    """As timm's own training program steps: `step(epoch + 1)` at an epoch's end."""
+    scheduler, torch = pytest.importorskip("timm.scheduler"), pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=recipe["base"])
+    theirs = scheduler.CosineLRScheduler(
+        optimizer,
+        t_initial=recipe["epochs"],
+        lr_min=recipe["floor"],
+        warmup_lr_init=recipe["warmup"],
+        warmup_t=recipe["warmup_epochs"],
+        cycle_limit=1,
+    )
+    rates = []
+    for epoch in range(recipe["epochs"] + COOLDOWN):
+        rates += [optimizer.param_groups[0]["lr"]] * PER_EPOCH
+        theirs.step(epoch + 1)
+    assert ours("cosine", recipe, per="epoch") == rates
+
+
 def test_the_first_step_and_the_one_after_use_the_same_clock():
     rates = ours("cosine", RECIPES["default"])
     assert rates[0] == rates[1] == 5e-7 < rates[2]
