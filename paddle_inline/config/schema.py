@@ -111,6 +111,7 @@ class AugConfig:
     mixup: float = setting(0.8, minimum=0)
     cutmix: float = setting(1.0, minimum=0)
     cutmix_minmax: Optional[list[float]] = setting(None, pair=True)
+    cutmix_boxes: str = setting("exact", choices=("exact", "timm-0.4"))  # timm 0.4.12's are a pixel shorter
     mixup_prob: float = setting(1.0, minimum=0, maximum=1)
     mixup_switch_prob: float = setting(0.5, minimum=0, maximum=1)
     mixup_mode: str = setting("batch", choices=("batch", "pair", "elem"))

@@ -13,7 +13,9 @@ import numpy as np
 import paddle
 from numpy.random import RandomState
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, unknown
+
+BOXES = ("exact", "timm-0.4")
 
 
 class Mixup:
@@ -23,6 +25,8 @@ class Mixup:
         num_classes: width of the targets.
         mixup, cutmix: the Beta distribution's alpha of each; 0 is off.
         cutmix_minmax: range of the box's sides as shares of the image's, in place of lambda.
+        boxes: `exact`, timm 1.0's; `timm-0.4`, those of timm 0.4.12: sides of an odd number of pixels are one shorter,
+            and with `cutmix_minmax` no box touches the lower or right edge.
         prob: probability that a batch (batch mode) or an image is mixed.
         switch_prob: probability of cutmix where both are on.
         mode: `batch` one lambda for all; `pair` one for each pair of an image and its mirror in the
@@ -40,6 +44,7 @@ class Mixup:
         mixup: float = 0.8,
         cutmix: float = 1.0,
         cutmix_minmax: Sequence[float] | None = None,
+        boxes: str = "exact",
         prob: float = 1.0,
         switch_prob: float = 0.5,
         mode: str = "batch",
@@ -47,10 +52,13 @@ class Mixup:
     ) -> None:
         if mode not in ("batch", "pair", "elem"):
             raise UserError(f"mixup mode {mode!r}; it is one of batch, pair, elem")
+        if boxes not in BOXES:
+            raise unknown("cutmix boxes", boxes, BOXES)
         if not (mixup > 0 or cutmix > 0 or cutmix_minmax):
             raise UserError("mixup and cutmix are both 0; leave Mixup out instead")
         self.num_classes, self.smoothing, self.mode = num_classes, smoothing, mode
         self.mixup, self.cutmix = mixup, 1.0 if cutmix_minmax else cutmix
+        self.old_boxes = boxes == "timm-0.4"
         self.cutmix_minmax, self.prob, self.switch_prob = cutmix_minmax, prob, switch_prob
 
     def __call__(
@@ -139,12 +147,15 @@ class Mixup:
             low, high = self.cutmix_minmax
             h = rng.randint(int(height * low), int(height * high))
             w = rng.randint(int(width * low), int(width * high))
-            top = rng.randint(0, height - h + 1)
-            left = rng.randint(0, width - w + 1)
+            beyond = 0 if self.old_boxes else 1
+            top = rng.randint(0, height - h + beyond)
+            left = rng.randint(0, width - w + beyond)
             bottom, right = top + h, left + w
         else:
             share = np.sqrt(1 - lam)
             h, w = int(height * share), int(width * share)
+            if self.old_boxes:
+                h, w = h - h % 2, w - w % 2
             y, x = rng.randint(0, height), rng.randint(0, width)
             top, bottom = np.clip([y - h // 2, y + (h + 1) // 2], 0, height)
             left, right = np.clip([x - w // 2, x + (w + 1) // 2], 0, width)

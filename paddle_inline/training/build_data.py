@@ -114,6 +114,7 @@ def build_mixup(config: Config, classes: int) -> Mixup | None:
         mixup=aug.mixup,
         cutmix=aug.cutmix,
         cutmix_minmax=aug.cutmix_minmax,
+        boxes=aug.cutmix_boxes,
         prob=aug.mixup_prob,
         switch_prob=aug.mixup_switch_prob,
         mode=aug.mixup_mode,

@@ -4,7 +4,9 @@ import numpy as np
 import paddle
 import pytest
 
+from paddle_inline.config.load import load_config
 from paddle_inline.data.mixup import Mixup
+from paddle_inline.training.build_data import build_mixup
 
 SETTINGS = {
     "recipe": dict(),
@@ -55,9 +57,48 @@ def test_batch_mode_mixes_as_written_down():
     assert targets.numpy().tolist() == [[0.25, 0.75], [0.75, 0.25]]
 
 
+# (height, width), lambda, minmax -> ((top, bottom, left, right), lambda of the box) of timm 0.4.12, seeds 0 to 3
+OF_TIMM_0_4 = {
+    ((9, 15), 0.6, None): [
+        ((3, 7, 0, 4), 0.8814814814814815),
+        ((3, 7, 7, 15), 0.762962962962963),
+        ((6, 9, 9, 15), 0.8666666666666667),
+        ((6, 9, 5, 13), 0.8222222222222222),
+    ],
+    ((224, 224), 0.3, None): [
+        ((79, 224, 0, 140), 0.5954241071428572),
+        ((0, 130, 47, 224), 0.5414142219387755),
+        ((75, 224, 0, 108), 0.6792889030612245),
+        ((13, 199, 59, 224), 0.38835299744897955),
+    ],
+    ((9, 15), 0.6, (0.2, 0.8)): [
+        ((0, 5, 3, 11), 0.7037037037037037),
+        ((1, 7, 3, 14), 0.5111111111111111),
+        ((6, 7, 3, 14), 0.9185185185185185),
+        ((1, 4, 3, 14), 0.7555555555555555),
+    ],
+}
+
+
+@pytest.mark.parametrize("size, lam, minmax", OF_TIMM_0_4)
+def test_the_boxes_of_timm_0_4_on_request(size, lam, minmax):
+    """Recorded from timm 0.4.12, which the authors pin; by default the boxes are timm 1.0's."""
+    expected = OF_TIMM_0_4[size, lam, minmax]
+    found = {}
+    for boxes in ("timm-0.4", "exact"):
+        mixup = Mixup(2, cutmix_minmax=minmax, boxes=boxes)
+        found[boxes] = [mixup._box(*size, lam, np.random.RandomState(seed)) for seed in range(4)]
+    assert [(tuple(map(int, box)), lam) for box, lam in found["timm-0.4"]] == expected
+    assert [(tuple(map(int, box)), lam) for box, lam in found["exact"]] != expected
+    config = load_config(assignments=["aug.cutmix_boxes=timm-0.4"])
+    assert build_mixup(config, 2).old_boxes and not build_mixup(load_config(), 2).old_boxes
+
+
 def test_what_it_refuses():
     with pytest.raises(ValueError, match="batch, pair, elem"):
         Mixup(10, mode="triple")
+    with pytest.raises(ValueError, match="exact, timm-0.4"):
+        Mixup(10, boxes="timm")
     with pytest.raises(ValueError, match="both 0"):
         Mixup(10, mixup=0.0, cutmix=0.0)
     with pytest.raises(ValueError, match="even batch, got 3"):
