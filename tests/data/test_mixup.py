@@ -97,7 +97,7 @@ def test_the_boxes_of_timm_0_4_on_request(size, lam, minmax):
 def test_what_it_refuses():
     with pytest.raises(ValueError, match="batch, pair, elem"):
         Mixup(10, mode="triple")
-    with pytest.raises(ValueError, match="exact, timm-0.4"):
+    with pytest.raises(ValueError, match=r"exact, timm-0\.4"):
         Mixup(10, boxes="timm")
     with pytest.raises(ValueError, match="both 0"):
         Mixup(10, mixup=0.0, cutmix=0.0)
