@@ -262,6 +262,8 @@ ROWS = [
     Row("train.warmup_lr", 1e-6, rates(0), [1e-6]),
     Row("train.min_lr", 1e-6, rates(10 * STEPS + 1), [1e-6]),
     Row("train.lr_batch", 64, rates(0, 10 * STEPS + 1), [1e-6, 1e-5]),
+    Row("train.lr_scaled", "base", rates(0, 10 * STEPS + 1), [5e-7, 5e-6], {"train.lr_batch": 64}),
+    Row("train.lr_per", "epoch", rates(1, STEPS - 1), [5e-7, 5e-7]),
     Row("train.weight_decay", 0.3, decays, {0.0, 0.3}),
     Row("train.clip_grad", 2.5, of("options", "clip"), 2.5),
     Row("train.clip_grad", 0, of("options", "clip"), None),
@@ -307,6 +309,7 @@ ROWS = [
     Row("aug.mixup", 0, lambda s: s.run.loss_fn is soft_target_cross_entropy, False, {"aug.cutmix": 0}),
     Row("aug.cutmix", 0.5, of("run", "mixup", "cutmix"), 0.5),
     Row("aug.cutmix_minmax", "[0.2,0.4]", of("run", "mixup", "cutmix_minmax"), [0.2, 0.4]),
+    Row("aug.cutmix_boxes", "timm-0.4", of("run", "mixup", "old_boxes"), True),
     Row("aug.mixup_prob", 0.25, of("run", "mixup", "prob"), 0.25),
     Row("aug.mixup_switch_prob", 0.75, of("run", "mixup", "switch_prob"), 0.75),
     Row("aug.mixup_mode", "elem", of("run", "mixup", "mode"), "elem"),
@@ -354,7 +357,9 @@ def test_a_setting_is_seen_in_what_is_built(build_it, row, tmp_path):
 
 
 def test_every_setting_has_a_row():
-    assert {row.key for row in ROWS} | ELSEWHERE == set(known_settings())
+    rows, known = {row.key for row in ROWS} | ELSEWHERE, set(known_settings())
+    assert not known - rows, "add to ROWS what a run shows of these settings, off their defaults"
+    assert not rows - known, "these are no settings any more"
 
 
 def test_pretrained_weights_are_those_that_a_run_begins_with(build_it, tmp_path):
