@@ -9,7 +9,6 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..data.pictures import describe, read_image, upright_rgb
 from ..utils.errors import FileAccessError, UserError, WrongTypeError, unknown
 from .backends import EagerEngine, Engine, OnnxEngine, OpenVinoEngine, PaddleEngine, check_device
 from .card import evaluation_of, read_card
+from .engine_process import EngineProcess, needed_after_fork
 from .pickled_model import PickledModel
 from .pictures import Picture, pictures
 
@@ -37,6 +37,7 @@ _ALIVE: weakref.WeakSet[Predictor] = weakref.WeakSet()
 _LEFT_BEHIND: list[
     Any
 ] = []  # engines of the parent process: their threads are not here, so they cannot be ended
+_FORKED = False  # from a process that had loaded an engine
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Predictor:
     """Classifies images as the model that was trained does: the same transform, the same numbers.
 
     Threads may share one: they take turns at the engine, and transform their images side by side. It can be pickled,
-    before its first call and after, and used in a forked process: the engine is made anew there. It leaves the
-    process's streams, signals and environment alone.
+    before its first call and after, and used in a forked process, where the engine runs in a process of its own if
+    Paddle was loaded before the fork. It leaves the process's streams, signals and environment alone.
 
     Args:
         source: a folder of `python -m paddle_inline export`, or a model of `create_model`. The model's transform and
@@ -134,7 +135,6 @@ class Predictor:
         """Be as before the first call, in this process."""
         self._engine: Engine | None = None  # made for the first images
         self._lock = threading.Lock()  # engines serve one call at a time
-        self._thread: ThreadPoolExecutor | None = None  # in which the engine runs, if not the caller's
         _ALIVE.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -185,7 +185,7 @@ class Predictor:
         for start in range(0, len(images), size):
             part = images[start : start + size]
             padding = np.zeros((size - len(part), *part.shape[1:]), part.dtype)  # of a fixed batch
-            parts.append(self._run(np.concatenate([part, padding]))[: len(part)])
+            parts.append(self.run(np.concatenate([part, padding]))[: len(part)])
         return np.concatenate(parts)
 
     def __call__(
@@ -219,16 +219,12 @@ class Predictor:
         named = self.classes is not None and index < len(self.classes)
         return self.classes[index] if named and self.classes else str(index)
 
-    def _run(self, images: np.ndarray) -> np.ndarray:
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Return the engine's logits of images that are a batch for it; `logits` takes any."""
         with self._lock:
-            if self._thread is not None:
-                return self._thread.submit(self._call, images).result()
-            return self._call(images)
-
-    def _call(self, images: np.ndarray) -> np.ndarray:
-        if self._engine is None:
-            self._engine = self._start(images)
-        return self._engine(images)
+            if self._engine is None:
+                self._engine = EngineProcess(self) if _FORKED else self._start(images)
+            return self._engine(images)
 
     def _start(self, images: np.ndarray) -> Engine:
         """Open the folder's engine and try it; without oneDNN where oneDNN fails here. Of a model: the model."""
@@ -274,15 +270,12 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _after_fork() -> None:
-    """In a forked process: the parent's engines do not work, and a thread that is not here may hold a lock.
-
-    The thread that forked waits for ever for GNU OpenMP's threads, which stayed in the parent; one that starts here
-    gets threads of its own, so the engine runs in such a one.
-    """
+    """In a forked process: the parent's engines do not work, and a thread that is not here may hold a lock."""
+    global _FORKED
+    _FORKED = needed_after_fork()
     for predictor in list(_ALIVE):
         _LEFT_BEHIND.append(predictor._engine)
         predictor._ready()
-        predictor._thread = ThreadPoolExecutor(1)
 
 
 if hasattr(os, "register_at_fork"):

@@ -19,6 +19,7 @@ from paddle_inline.data.folders import find_images  # noqa: E402
 from paddle_inline.data.transforms import eval_transform  # noqa: E402
 from paddle_inline.inference import predictor as predict  # noqa: E402
 from paddle_inline.inference.backends import PaddleEngine  # noqa: E402
+from paddle_inline.inference.engine_process import EngineProcess  # noqa: E402
 from paddle_inline.inference.export import export_model  # noqa: E402
 from paddle_inline.inference.gallery import page  # noqa: E402
 from paddle_inline.inference.predictor import Predictor, read_image  # noqa: E402
@@ -220,16 +221,36 @@ def test_a_predictor_can_be_pickled(exported, photos, kind, called):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_predictor_answers_in_a_forked_process(exported, photos):
-    predictor = Predictor(exported[1] / "any")
-    expected = predictor(photos / "a.png")
-    predictor._lock.acquire()  # as by a thread that is in a call
+    predictors = [Predictor(exported[1] / "any", engine="paddle") for _ in range(2)]
+    expected = predictors[0](photos / "a.png")
+    busy = [threading.Thread(target=predictor, args=[photos / "a.png"]) for predictor in predictors]
+    for thread in busy:  # each leaves threads of the engine behind, which the child has not got
+        thread.start()
+    for thread in busy:
+        thread.join()
+    predictors[0]._lock.acquire()  # as by a thread that is in a call
+
+    def in_child():
+        answers = [predictors[0](photos / "a.png") for _ in range(2)]
+        again = pickle.loads(pickle.dumps(predictors[0]))
+        predictors[0]._engine._process.kill()
+        with pytest.raises(RuntimeError, match="the engine's process ended with -9"):
+            predictors[0](photos / "a.png")
+        queue.put([*answers, again.card == predictors[0].card])
+
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    child = context.Process(target=lambda: queue.put(predictor(photos / "a.png")))
+    child = context.Process(target=in_child)
     child.start()
-    predictor._lock.release()
+    predictors[0]._lock.release()
     try:
-        assert queue.get(timeout=60) == expected
+        assert queue.get(timeout=60) == [expected, expected, True]
     finally:
         child.kill()
         child.join()
+
+
+def test_what_an_engine_raises_in_its_process_is_raised_here(exported):
+    process = EngineProcess(Predictor(exported[1] / "two", engine="paddle"))
+    with pytest.raises(Exception, match="shape"):
+        process(np.zeros((1, 3, 7, 7), "float32"))
