@@ -22,7 +22,9 @@ DIST = loadscope
 test-golden: DIST = worksteal
 # One worker is no worker: plain pytest.
 PYTEST = -m pytest -n $(patsubst 1,0,$(WORKERS)) --dist $(DIST)
-# Python compiles what it imports; pip would compile every file, a minute long.
+# Python compiles what it imports, once, if the environment does not forbid to keep it; pip would compile every file,
+# a minute long.
+export PYTHONDONTWRITEBYTECODE =
 INSTALL = -m pip install --no-compile
 
 .DEFAULT_GOAL := help
