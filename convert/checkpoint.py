@@ -90,7 +90,7 @@ def recognised(source: Source, options: ConversionOptions) -> Opened:
     if described and options.model in (None, described["model"]):
         try:
             identity = identify(shapes, described["model"], {**described["overrides"], **options.overrides})
-        except Exception as error:  # a description can hold anything
+        except UserError as error:
             raise WeightsFileError(
                 f"{source.path} says it is of {short(described['model'])!r}, but: {error}"
             ) from error

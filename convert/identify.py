@@ -24,6 +24,7 @@ from paddle_inline.utils.errors import UserError, short, shortened
 from paddle_inline.weights.load import difference
 from paddle_inline.weights.resize import REBUILT
 
+from .claims import check_overrides
 from .errors import UnknownModelError
 from .families import FAMILIES
 from .families.adapter import UNKNOWN, InferredSpec, NoSuchSpecError, TensorShapes, attention_code, square
@@ -81,11 +82,12 @@ def identify(
             differences.
         UserError: an unknown name or override.
     """
-    known = {key: square(value) if key == "img_size" else value for key, value in (overrides or {}).items()}
     family = recognise(shapes) if name is None else _family_named(name)
     if family is None:
         raise UnknownModelError(_nearest(shapes))
     variants = variants_of(family)
+    check_overrides(name or next(iter(variants)), overrides or {})
+    known = {key: square(value) if key == "img_size" else value for key, value in (overrides or {}).items()}
     try:
         inferred = FAMILIES[family].infer_spec(TensorShapes(shapes), known)
     except (NoSuchSpecError, ZeroDivisionError) as error:
@@ -192,7 +194,6 @@ def _candidate(
 ) -> _Candidate:
     """The variant with the overrides that a file's tensors, and what else is known of it, ask for."""
     spec = model_spec(variant)
-    model_spec(variant, **known)  # its error says which overrides there are
     wanted = {key: _filled(value, getattr(spec, key)) for key, value in seen.items()}
     if "num_heads" in seen:
         wanted["num_heads"] = _filled_heads(seen, spec)
@@ -308,7 +309,7 @@ def _differences(name: str, overrides: Mapping[str, Any], shapes: Shapes) -> tup
     """(side, lines): the side from which a model differs less from `shapes`, and how; "" if not at all."""
     try:
         model = skeleton(name, overrides)
-    except Exception as error:  # overrides from a file can be anything
+    except UserError as error:  # overrides from a file can be of any values
         return "torch", f"  {_call(name, overrides)} cannot be built: {error}"
     ignored = set(torch_only_names(model))
     known = {key: shape for key, shape in shapes.items() if key not in ignored}

@@ -86,11 +86,14 @@ def check_forward(
     paddle_model.eval()
     report = compare_models(paddle_model, torch_model.eval(), backward=False, batch=1)
     if not report.passed:
-        row = report.worst() or report.rows[0]
-        raise CheckFailedError(
-            f"{identity} computes something else in the other framework: first at "
-            f"{report.first_divergence}, {row.max_rel:.1e} where {row.tolerance:.0e} is allowed"
+        row = report.worst()
+        where = f"first at {report.first_divergence}, " if report.first_divergence else ""
+        found = (
+            f"{where}{row.max_rel:.1e} where {row.tolerance:.0e} is allowed"
+            if row
+            else "nothing was compared"
         )
+        raise CheckFailedError(f"{identity} computes something else in the other framework: {found}")
     logits = report.of_kind("output")[-1]
     text = (
         f"forward pass in float64, {len(report.rows)} sublayers equal, logits to {logits.max_rel:.1e} "

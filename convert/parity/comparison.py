@@ -15,7 +15,7 @@ from . import metrics, tolerance
 from .arbiter import Arbiter
 from .listener import KeyedArray
 from .recording import MODEL, Call, Recording, Value
-from .result import Divergence, Report, Row
+from .result import NAMES, Divergence, Report, Row
 
 
 def compare_recordings(reference: Recording, candidate: Recording, arbiter: Arbiter | None = None) -> Report:
@@ -231,6 +231,8 @@ class Comparison:
                 ),
                 self.framework: metrics.results_of(labels=labels, **self.results),
             },
+            reference=NAMES.get(reference.framework, reference.framework),
+            candidate=NAMES.get(self.framework, self.framework),
         )
 
     def inputs_agree(self, call: Call, inputs: Sequence[KeyedArray]) -> bool:

@@ -23,7 +23,7 @@ from . import tolerance
 from .inputs import draw_images, draw_labels
 from .listener import KeyedArray
 from .recording import MODEL
-from .result import Report, Row
+from .result import NAMES, RECORDED, Report, Row
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,15 @@ def compare_digest(digest: Digest, golden: Golden, shapes: Mapping[str, Sequence
         rows = list(_rows(digest, golden, numbers, shapes))
     subject = {"golden": golden.name, "input": list(golden.input), "overrides": golden.overrides}
     versions = {digest.framework: digest.version}
-    return Report(golden.model, digest.dtype, tuple(rows), versions=versions, subject=subject)
+    return Report(
+        golden.model,
+        digest.dtype,
+        tuple(rows),
+        versions=versions,
+        subject=subject,
+        reference=RECORDED,
+        candidate=NAMES[digest.framework],
+    )
 
 
 def _rows(

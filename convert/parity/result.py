@@ -10,6 +10,9 @@ import numpy as np
 
 from .recording import describe_machine
 
+NAMES = {"torch": "PyTorch", "paddle": "Paddle"}  # of the frameworks, for readers
+RECORDED = "recorded numbers"  # a reference that is no framework
+
 
 @dataclass(frozen=True)
 class Row:
@@ -76,6 +79,8 @@ class Report:
     subject: dict[str, Any] = field(default_factory=dict)  # seed, batch, weights, overrides
     seconds: float = 0.0
     results: Mapping[str, Any] = field(default_factory=dict)  # {framework: see metrics.results_of}
+    reference: str = "PyTorch"  # what was compared with, and what was compared, for readers
+    candidate: str = "Paddle"
 
     @property
     def passed(self) -> bool:

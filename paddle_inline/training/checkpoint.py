@@ -32,8 +32,8 @@ from ..utils.errors import UserError
 from ..weights.atomic import atomic_write, flush_to_disk, sha256, sync_folder
 from ..weights.description import DESCRIPTION, describe
 from ..weights.foreign import TORCH, advice, kind_of
-from ..weights.load import load_weights
-from .optim import load_optimizer_state, optimizer_state
+from ..weights.load import fitting, write_state
+from .optim import check_optimizer_state, load_optimizer_state, optimizer_state
 from .state import TrainingState
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def load_checkpoint(
     ema: Ema | None = None,
     state: TrainingState | None = None,
 ) -> TrainingState:
-    """Load weights, average and optimizer; every file's SHA-256 is checked before anything changes.
+    """Load weights, average and optimizer; every file's SHA-256, names and shapes are checked before anything changes.
 
     Args:
         folder: the checkpoint's.
@@ -273,14 +273,19 @@ def load_checkpoint(
         raise CheckpointError(f"{folder} is a checkpoint of {state.model}, not of {name}")
     if ema is not None and not (folder / "ema.pdparams").exists():
         raise CheckpointError(f"{folder} holds no averaged weights; resume without ema.decay")
-    if ema is not None:
-        load_weights(model, folder / "ema.pdparams")
-        ema.copy_from(model)
-    load_weights(model, folder / "model.pdparams")
+    weights = fitting(model, folder / "model.pdparams")
+    averaged = fitting(model, folder / "ema.pdparams") if ema is not None else None
     slots: dict[str, dict[str, np.ndarray]] = {}
     for key, value in load_file(folder / "optimizer.safetensors").items():
         parameter, slot = key.rsplit("/", 1)
         slots.setdefault(parameter, {})[slot] = value
+    check_optimizer_state(
+        model, optimizer, slots
+    )  # the last of what can be refused: nothing is loaded by halves
+    if ema is not None and averaged is not None:
+        write_state(model, *averaged)
+        ema.copy_from(model)
+    write_state(model, *weights)
     load_optimizer_state(model, optimizer, slots)
     return state
 

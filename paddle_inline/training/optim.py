@@ -135,10 +135,25 @@ def load_optimizer_state(
     Raises:
         UserError: if names, slots or shapes differ; nothing has been changed then.
     """
+    check_optimizer_state(model, optimizer, state)
+    for name, parameter in model.named_parameters():
+        for slot, value in state.get(name, {}).items():
+            if slot == MASTER:
+                optimizer._master_weights[parameter.name].set_value(value)
+            else:
+                optimizer._accumulators[slot][parameter.name].set_value(value)
+
+
+def check_optimizer_state(
+    model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, state: dict[str, dict[str, np.ndarray]]
+) -> None:
+    """Refuse a state that `load_optimizer_state` cannot load; errors as there.
+
+    An optimizer that has taken no step gets its slots here.
+    """
     own = optimizer_state(model, optimizer)
-    fresh = [p for n, p in model.named_parameters() if n in state and n not in own]
-    if fresh and not own:
-        _create_slots(optimizer, fresh)
+    if state and not own:
+        _create_slots(optimizer, [p for _, p in model.named_parameters() if not p.stop_gradient])
         own = optimizer_state(model, optimizer)
     problems = [f"  + {name} (in the state, not in the model)" for name in state if name not in own]
     problems += [f"  - {name} (in the model, not in the state)" for name in own if name not in state]
@@ -149,12 +164,6 @@ def load_optimizer_state(
             problems.append(f"  ! {name}: the state has {a}, the model {b}")
     if problems:
         raise UserError("the optimizer state is another model's:\n" + "\n".join(sorted(problems)))
-    for name, parameter in model.named_parameters():
-        for slot, value in state.get(name, {}).items():
-            if slot == MASTER:
-                optimizer._master_weights[parameter.name].set_value(value)
-            else:
-                optimizer._accumulators[slot][parameter.name].set_value(value)
 
 
 def _create_slots(optimizer, parameters):

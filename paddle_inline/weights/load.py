@@ -246,6 +246,16 @@ def load_weights(
         UserError: names or shapes differ, with the difference: `-` the model's, `+` the file's; or values
             that no model has: NaN, infinity, integers in place of real numbers.
     """
+    write_state(model, *fitting(model, source, skip))
+
+
+def fitting(
+    model: paddle.nn.Layer,
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    skip: Sequence[str] = (),
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read weights and return (those that fit the model, what they say of themselves); arguments and errors as for
+    `load_weights`. The model is left as it is."""
     who = getattr(model, "name", type(model).__name__)
     where = "the given weights" if isinstance(source, Mapping) else source
     description: dict[str, Any] | None = None
@@ -276,11 +286,18 @@ def load_weights(
                 f"{who} <- {where}: {name} has {nonfinite(value)} values that are NaN or infinite; "
                 "the training that wrote it has diverged: use an earlier checkpoint"
             )
+    description = dict(description or {})
+    if any(_under(name, skip) for name in ("head.weight", "head.bias")):
+        description.pop("classes", None)  # they are of the head that was left out
+    return state, description
+
+
+def write_state(model: paddle.nn.Layer, state: Mapping[str, np.ndarray], description: dict[str, Any]) -> None:
+    """Give a model what `fitting` has returned."""
+    own = model.state_dict()
     for name, value in state.items():
         own[name].set_value(_as_dtype(value, str(own[name].dtype).split(".")[-1]))
-    model.description = description or {}
-    if any(_under(name, skip) for name in ("head.weight", "head.bias")):
-        model.description.pop("classes", None)  # they are of the head that was left out
+    model.description = description
 
 
 def _as_dtype(value: np.ndarray, dtype: str) -> np.ndarray | paddle.Tensor:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 import paddle_inline
 import torch_ref
+from convert import identify
 from convert.conversion import ConversionOptions, convert, open_checkpoint, paddle_side
 from convert.errors import UnfitWeightsError, UnknownModelError
 from convert.training_run import training_to_paddle
@@ -173,6 +174,15 @@ def test_descriptions_of_odd_values(tmp_path, sound, field):
         path.write_bytes(sound["pickle"] + b"\n" + json.dumps({"paddle_inline": facts}).encode() + b"\n")
         read(path)
         with_model(path)
+
+
+def test_a_bug_met_while_a_description_is_read_is_no_damaged_file(tmp_path, sound, monkeypatch):
+    facts = {"model": "inline_deit_digits", "overrides": dict(SMALL)}
+    path = tmp_path / "a.pdparams"
+    path.write_bytes(sound["pickle"] + b"\n" + json.dumps({"paddle_inline": facts}).encode() + b"\n")
+    monkeypatch.setattr(identify, "variants_of", lambda family: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        open_checkpoint(path, QUIET)
 
 
 def odd_places(contents, path=()):

@@ -31,6 +31,7 @@ IMPORT_LAYERS = {
         "mapping",
         "families",
         "formats",
+        "claims",
         "identify",
         "beside",
         "checkpoint",

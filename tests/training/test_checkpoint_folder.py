@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import paddle
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from paddle_inline import create_model, load_weights
 from paddle_inline.training import checkpoint
@@ -180,6 +181,26 @@ def test_another_model_is_refused(saved):
     wider.name = "inline_deit_tiny"
     with pytest.raises(CheckpointError, match="of inline_deit_digits, not of inline_deit_tiny"):
         load_checkpoint(folder / "step_00000003", model=wider, optimizer=its_optimizer)
+
+
+def test_a_checkpoint_is_loaded_as_a_whole_or_not_at_all(saved):
+    """Optimizer state of another model beside weights that fit, sums that agree."""
+    folder, _ = saved
+    last = folder / "step_00000003"
+    good = load_file(last / "optimizer.safetensors")
+    for spoilt in (
+        {**good, "head.bias/moment1_0": np.zeros(3, "float32")},
+        {name: value for name, value in good.items() if not name.startswith("head.bias/")},
+    ):
+        save_file(spoilt, last / "optimizer.safetensors")
+        sums = "".join(f"{sha256(f)}  {f.name}\n" for f in sorted(last.iterdir()) if f.name != "SHA256SUMS")
+        (last / "SHA256SUMS").write_text(sums)
+        model, optimizer, ema = make()
+        before, averaged = arrays(model.state_dict()), arrays(ema.average)
+        with pytest.raises(ValueError, match=r"another model's:\n  . head\.bias"):
+            load_checkpoint(last, model=model, optimizer=optimizer, ema=ema)
+        same(before, arrays(model.state_dict()))
+        same(averaged, arrays(ema.average))
 
 
 def test_a_format_of_the_future_is_refused(saved):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from paddle_inline.utils.html import render_page
 
 from .. import tolerance
-from ..result import Report, Row
+from ..result import RECORDED, Report, Row
 from . import write_file
 
 TEMPLATE = Path(__file__).with_name("templates") / "parity.html"
@@ -79,6 +79,7 @@ def page(reports: Sequence[Report]) -> str:
             (", ".join(dtypes), "computed in"),
             (_duration(sum(report.seconds for report in reports)), "taken"),
         ),
+        compared=_compared(reports),
         reports=reports,
         colours=_colours(),
         legend=[(f"h{i}", LABELS.get(level)) for i, level in enumerate(LEVELS)],
@@ -233,6 +234,17 @@ def _subject(report: Report) -> str:
     """Return what was compared, in one line."""
     subject = {name: v for name, v in report.subject.items() if name != "labels" and v not in (None, {}, [])}
     return ", ".join(f"{name} {value}" for name, value in subject.items())
+
+
+def _compared(reports: Sequence[Report]) -> str:
+    """Return what was done, in one sentence."""
+    what = "The same weights and the same images went through"
+    pairs = dict.fromkeys((report.candidate, report.reference) for report in reports)
+    alone = [candidate for candidate, reference in pairs if reference == RECORDED]
+    if alone:
+        return f"{what} {' and '.join(alone)}, and what came out was compared with {RECORDED}."
+    names = dict.fromkeys(name for pair in pairs for name in pair)
+    return f"{what} {' and '.join('PaddlePaddle' if name == 'Paddle' else name for name in names)}."
 
 
 def _footer(reports: Sequence[Report]) -> str:

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..result import Report, Row
+from ..result import NAMES, Report, Row
 from .html import noise_in_words
 
+NOTHING = "nothing was compared"
 Job = tuple[Optional[str], str, Callable[[], Report]]  # model, dtype, what makes its report
 
 
@@ -29,14 +30,14 @@ def overview(reports: Sequence[Report], jobs: Sequence[Job], console: Console) -
         cells: dict[str, Any] = {"model": model or "", "dtype": dtype}
         if i < len(reports):
             report = reports[i]
-            worst = report.worst() or report.rows[0]
+            worst = report.worst()
             cells = {
                 "model": report.model,
                 "dtype": dtype,
                 "tensors": str(len(report.rows)),
-                "error": f"{worst.max_rel:.1e}",
-                "allowed": f"{worst.tolerance:.0e}",
-                "where it is worst": f"{worst.name} {worst.kind}".strip(),
+                "error": f"{worst.max_rel:.1e}" if worst else "",
+                "allowed": f"{worst.tolerance:.0e}" if worst else "",
+                "where it is worst": f"{worst.name} {worst.kind}".strip() if worst else NOTHING,
                 "seconds": f"{report.seconds:.1f}",
                 "": Text("equal", "green") if report.passed else Text("DIFFERS", "bold red"),
             }
@@ -54,7 +55,7 @@ def all_rows(report: Report) -> Table:
     for name in ("max error", "tolerance"):
         table.add_column(name, justify="right", no_wrap=True, overflow="fold")
     table.add_column("")
-    kind = report.rows[0].kind
+    kind = report.rows[0].kind if report.rows else ""
     for row in report.rows:
         if row.kind != kind:
             table.add_section()
@@ -77,10 +78,17 @@ def _verdict(row: Row) -> Text:
 
 def explain(report: Report, console: Console) -> None:
     """Print a report in a few lines of words."""
-    worst = report.worst() or report.rows[0]
+    worst = report.worst()
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    if worst is None:
+        text = f"{report.model} {report.dtype}: {NOTHING}; {versions}"
+        console.print(text.removesuffix("; "), style="bold red", highlight=False)
+        return
+    against = "" if report.reference == NAMES["torch"] else f" with {report.reference}"
     verdict = (
-        "every layer agrees" if report.passed else f"{sum(not r.passed for r in report.rows)} rows differ"
+        f"every layer agrees{against}"
+        if report.passed
+        else f"{sum(not r.passed for r in report.rows)} rows differ{against.replace('with', 'from')}"
     )
     line = (
         f"{report.model} {report.dtype}: {verdict}; worst error {worst.max_rel:.1e} of {worst.tolerance:.0e} "
@@ -97,11 +105,12 @@ def explain(report: Report, console: Console) -> None:
         console.print(f"  {noise_in_words(report)}", highlight=False)
     found = report.divergence
     if found:
+        width = max(len(report.reference), len(report.candidate))
         console.print(
             f"  first divergence: {found.name} ({found.layer}), {found.kind}, shape {list(found.shape)}, "
             f"at {list(found.index)}",
-            f"    PyTorch {_values(found.reference)}",
-            f"    Paddle  {_values(found.candidate)}",
+            f"    {report.reference:{width}} {_values(found.reference)}",
+            f"    {report.candidate:{width}} {_values(found.candidate)}",
             sep="\n",
             highlight=False,
         )

@@ -1,16 +1,19 @@
 """What the report holds: the page, JSON, JUnit XML, reprod_log's arrays, the terminal."""
 
+import io
 import json
 import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from convert.__main__ import main
 from convert.parity.comparison import Divergence, Report, Row
@@ -18,6 +21,7 @@ from convert.parity.report.html import page, write_html
 from convert.parity.report.json import write_json
 from convert.parity.report.junit import write_junit
 from convert.parity.report.reprod_log import write_reprod_log
+from convert.parity.report.terminal import all_rows, explain, overview
 from paddle_inline.utils.errors import FileAccessError
 
 SPEC = ["--opts", "depth", "1", "embed_dim", "16", "num_heads", "2"]
@@ -147,8 +151,37 @@ def test_the_page_of_an_arbitrated_comparison():
     assert {"b0", "b16"} <= set(found.classes)
 
 
-def test_no_report_is_not_a_success():
-    assert not Report("m", "float64", ()).passed
+def console(width=150):
+    return Console(file=io.StringIO(), width=width, color_system=None)
+
+
+def test_a_report_without_rows_is_no_success_and_says_so(tmp_path):
+    empty = Report("m", "float64", (), versions={"paddle": "3.3.1"})
+    assert not empty.passed
+    screen = console()
+    screen.print(overview([empty], [("m", "float64", lambda: empty)], screen), all_rows(empty))
+    explain(empty, screen)
+    assert screen.file.getvalue().count("nothing was compared") == 2
+    assert "m float64: nothing was compared; paddle 3.3.1" in screen.file.getvalue()
+    assert "nothing compared" in Text(page([empty])).text
+    write_json([empty], tmp_path / "a.json")
+    write_junit([empty], tmp_path / "a.xml")
+    assert json.loads((tmp_path / "a.json").read_text())["passed"] is False
+
+
+def test_a_reference_is_named_by_what_it_is(good, bad):
+    recorded = replace(good, reference="recorded numbers")
+    screen = console()
+    explain(recorded, screen)
+    explain(replace(bad, reference="recorded numbers"), screen)
+    said = screen.file.getvalue()
+    assert (
+        "every layer agrees with recorded numbers;" in said and "rows differ from recorded numbers;" in said
+    )
+    assert "    recorded numbers 0.125 1\n    Paddle           0.25 1" in said and "PyTorch" not in said
+    text = Text(page([recorded])).text
+    assert "went through Paddle, and what came out was compared with recorded numbers." in text
+    assert "went through PaddlePaddle and PyTorch." in Text(page([good])).text
 
 
 def test_json(good, bad, tmp_path):
@@ -383,7 +416,10 @@ class TestPaddleAlone:
         assert main([*arguments, "--html", str(tmp_path / "page.html")]) == 0
         out = capsys.readouterr().out
         assert "blocks.11.attn" in out and "parameter gradient pos_embed" in out
-        assert "inline_deit_tiny float64: every layer agrees" in out
+        assert (
+            "inline_deit_tiny float64: every layer agrees with recorded numbers" in out
+            and "PyTorch" not in out
+        )
         assert "golden inline_deit_t" in Text((tmp_path / "page.html").read_text()).text
 
     def test_a_wrong_model_is_code_1(self, monkeypatch):
