@@ -77,21 +77,24 @@ def test_a_forgotten_parameter_is_an_error():
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "adam"])
-def test_updates_equal_torchs(name):
+@pytest.mark.parametrize("own", [False, True], ids=["defaults", "others"])
+def test_updates_equal_torchs(name, own):
     torch = pytest.importorskip("torch")
+    adam = dict(betas=(0.8, 0.95), eps=1e-2) if own else {}
+    momentum = 0.6 if own else 0.9
     paddle.set_default_dtype("float64")
     weight = np.random.RandomState(0).standard_normal((3, 2))
     bias = np.random.RandomState(1).standard_normal(2)
     net = paddle.nn.Linear(3, 2)
     net.weight.set_value(weight)
     net.bias.set_value(bias)
-    ours = make_optimizer(name, net, decay_groups(net, 0.05), eps=1e-8)
+    ours = make_optimizer(name, net, decay_groups(net, 0.05), **adam, momentum=momentum)
     w, b = (torch.tensor(v, requires_grad=True) for v in (weight, bias))
     groups = [{"params": [w], "weight_decay": 0.05}, {"params": [b], "weight_decay": 0.0}]
     theirs = {
-        "adamw": lambda: torch.optim.AdamW(groups, lr=0.0),
-        "adam": lambda: torch.optim.Adam(groups, lr=0.0),
-        "sgd": lambda: torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True),
+        "adamw": lambda: torch.optim.AdamW(groups, lr=0.0, **adam),
+        "adam": lambda: torch.optim.Adam(groups, lr=0.0, **adam),
+        "sgd": lambda: torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=True),
     }[name]()
     for step in range(30):
         x = np.random.RandomState(step).standard_normal((5, 3))
