@@ -13,6 +13,7 @@ import numpy as np
 
 from paddle_inline.utils.environment import import_paddle
 from paddle_inline.utils.errors import UserError, short
+from paddle_inline.weights.description import INTERPOLATIONS
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, nonfinite
 from paddle_inline.weights.resize import REBUILT, adapt_weights, as_float64
 from paddle_inline.weights.safe_pickle import Inert
@@ -107,7 +108,8 @@ def recognised(source: Source, options: ConversionOptions) -> Opened:
 
 
 def training_hints(contents: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what training settings in a checkpoint say of the model: {"img_size": ..., "text": its name or type}.
+    """Return what training settings in a checkpoint say of the model: {"img_size": ..., "text": its name or type,
+    "model_settings": {section: entries}}.
 
     They are the authors' (a pickled yacs node under "config", here a stand-in that nothing ran) or ours, timm's
     `arch` and `args`, or other settings that name a model of these families.
@@ -125,10 +127,20 @@ def training_hints(contents: Mapping[str, Any]) -> dict[str, Any]:
             size = settings.get("img_size", settings.get("input_size"))
     if not isinstance(size, int) and (found := re.search(r"(?<!\d)(224|384|448|512)(?!\d)", " ".join(words))):
         size = int(found[1])
-    hints: dict[str, Any] = {"text": " ".join(words)}
+    sections = {key: entries(node) for key, node in model.items() if entries(node)}
+    hints: dict[str, Any] = {"text": " ".join(words), "model_settings": sections}
     if isinstance(size, int):
         hints["img_size"] = size
     return hints
+
+
+def transform_in(contents: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the authors' settings in a checkpoint say of the images of evaluation: entries of a transform."""
+    config = entries(contents.get("config"))
+    crop = entries(config.get("test")).get("crop")
+    filters = entries(config.get("data")).get("interpolation")
+    told: dict[str, Any] = {"crop": crop} if isinstance(crop, bool) else {}
+    return {**told, "interpolation": filters} if filters in INTERPOLATIONS else told
 
 
 def entries(node: object) -> dict[str, Any]:
@@ -159,6 +171,7 @@ def summary_lines(opened: Opened) -> Iterator[str]:
         used += f", without the prefix {weights.prefix!r}"
     yield f"{opened.source.path}: {opened.source.format}, {len(weights.arrays)} tensors; taking {used}"
     yield f"model: {identity}, from {identity.how}"
+    yield from identity.remarks
     if identity.assumed:
         values = ", ".join(f"{key}={value!r}" for key, value in identity.assumed.items())
         yield f"no tensor shows, so taken from {identity.name}: {values}"

@@ -17,7 +17,14 @@ from paddle_inline.utils.errors import UserError
 from paddle_inline.weights.description import describe, fitted
 from paddle_inline.weights.lazy_array import LazyArray
 
-from .checkpoint import ConversionOptions, Opened, open_checkpoint, paddle_side, summary_lines
+from .checkpoint import (
+    ConversionOptions,
+    Opened,
+    open_checkpoint,
+    paddle_side,
+    summary_lines,
+    transform_in,
+)
 from .formats.write import (
     atomic,
     check_output,
@@ -107,7 +114,8 @@ def carried_on(
 ) -> dict[str, Any]:
     """Return the description of a conversion's result: what the source says of itself, fitted to what was asked for.
 
-    A source that does not say how its images are made is taken to be of the published recipe, and `log` told so.
+    A source that does not say how its images are made is taken to be of the published recipe, but for what training
+    settings in it say, and `log` told so.
     """
     known = opened.source.description
     if known is None or known["model"] != target.name:
@@ -116,9 +124,12 @@ def carried_on(
     result.pop("num_batches_tracked", None)  # of the source; the result's own are added by the caller
     if not result.get("transform"):
         transform = published_transform(target.name, target.model.img_size)
-        result["transform"] = transform
+        told = transform_in(opened.source.contents)
+        result["transform"] = transform = {**transform, **told}
+        more = f" with {', '.join(told)} of the settings in it" if told else ""
         log(
-            f"the file does not say how its images are made: the published recipe's transform is written, {transform}"
+            "the file does not say how its images are made: the published recipe's transform is written"
+            f"{more}, {transform}"
         )
     return result
 

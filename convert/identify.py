@@ -19,15 +19,24 @@ from paddle_inline.config.legacy_keys import model_name
 from paddle_inline.layers.attention import ATTENTION
 from paddle_inline.models import factory
 from paddle_inline.models.factory import model_spec
-from paddle_inline.models.spec import LETTER_OF, attention_form, attention_types
+from paddle_inline.models.spec import LETTER_OF
 from paddle_inline.utils.errors import UserError, short, shortened
 from paddle_inline.weights.load import difference
 from paddle_inline.weights.resize import REBUILT
 
-from .claims import check_overrides
+from .claims import check_overrides, claims_of, follow, refuse_scale
 from .errors import UnknownModelError
 from .families import FAMILIES
-from .families.adapter import UNKNOWN, InferredSpec, NoSuchSpecError, TensorShapes, attention_code, square
+from .families.adapter import (
+    UNKNOWN,
+    InferredSpec,
+    NoSuchSpecError,
+    TensorShapes,
+    canonical_attention,
+    has_unknown,
+    square,
+    widths_of,
+)
 from .mapping import Shapes, shapes_of, skeleton, torch_only_names
 
 if TYPE_CHECKING:
@@ -49,6 +58,7 @@ class Identity:
     side: str  # whose names and layout the file has: "torch" or "paddle"
     assumed: dict[str, Any] = field(default_factory=dict)  # {field: value} that no tensor shows
     how: str = ""
+    remarks: tuple[str, ...] = ()  # on settings in the file that are not followed
 
     @property
     def model(self) -> nn.Layer:
@@ -71,8 +81,8 @@ def identify(
         shapes: {tensor's name: shape}, of either framework.
         name: the model's name, if it is known; the tensors then only decide its overrides.
         overrides: {field: value} that are known, with or without the name.
-        hints: {"img_size": int or pair, "text": str} from the training settings beside the weights; they decide
-            between variants that have the same tensors.
+        hints: {"img_size": int or pair, "text": str, "model_settings": {section: entries}} from the training settings
+            beside the weights; they decide between variants that have the same tensors, and say what no tensor shows.
 
     Returns:
         Identity: building it gives exactly these names and shapes.
@@ -100,6 +110,10 @@ def identify(
     if not _told_by_tensors(known.get("attn_type")):
         inferred = replace(inferred, fields={**inferred.fields, "attn_type": UNKNOWN})
     _refuse_contradictions(inferred, known)
+    first = name or next(iter(variants))
+    claims = claims_of((hints or {}).get("model_settings", {}), first)
+    inferred, told, remarks = follow(inferred, claims, known, TensorShapes(shapes), first, FAMILIES[family])
+    known = {**known, **told}
     candidates = [
         _candidate(variant, {**inferred.fields, **option}, known, inferred.unseen)
         for variant in ([name] if name else variants)
@@ -119,13 +133,14 @@ def identify(
         raise UnknownModelError(f"the nearest model is {_call(chosen.name, chosen.overrides)}\n{lines}")
     if not decided:
         raise UnknownModelError(_ambiguity(tied))
+    refuse_scale(claims, chosen.name, chosen.spec)
     named = chosen.rank[0] == 0 and _names_family(hints or {}, list(variants))
     if name is None and "num_heads" in chosen.assumed and not named:
         _refuse_unseen_heads(chosen, inferred)
     how = "names and shapes" if name is None else "the model that was named"
-    if len(tied) > 1 or (named and "num_heads" in chosen.assumed):
+    if len(tied) > 1 or told or (named and "num_heads" in chosen.assumed):
         how += " and the training settings in the file"
-    return Identity(chosen.name, chosen.overrides, side, chosen.assumed, how)
+    return Identity(chosen.name, chosen.overrides, side, chosen.assumed, how, tuple(remarks))
 
 
 def recognise(names: Iterable[str]) -> str | None:
@@ -164,7 +179,7 @@ def _refuse_contradictions(inferred: InferredSpec, known: Mapping[str, Any]) -> 
     for key, value in known.items():
         seen = inferred.fields.get(key, UNKNOWN)
         if key == "attn_type" and isinstance(value, str):
-            value = _canonical_attention(value, inferred.fields)
+            value = canonical_attention(value, inferred.fields)
         whole = isinstance(seen, tuple) and isinstance(value, (tuple, list)) and len(seen) == len(value)
         if any(v != s for v, s in (zip(value, seen) if whole else [(value, seen)]) if s is not UNKNOWN):
             raise UnknownModelError(f"{key} is {seen!r} by the tensors, not {short(repr(value))}")
@@ -177,16 +192,6 @@ def _told_by_tensors(attn_type: object) -> bool:
     """
     names = attn_type.replace(" ", "").split(",") if isinstance(attn_type, str) else []
     return not any(name in ATTENTION and name not in LETTER_OF for name in names)
-
-
-def _canonical_attention(attn_type: str, fields: Mapping[str, Any]) -> str:
-    """An attn_type, of letters or of names of forms, in the one way in which readers write it, if there is one."""
-    try:
-        if "depths" not in fields:
-            return LETTER_OF[attention_form(attn_type, LETTER_OF)]
-        return attention_code(attention_types(attn_type, fields["depths"]))
-    except UserError:
-        return attn_type
 
 
 def _candidate(
@@ -202,28 +207,24 @@ def _candidate(
     assumed = {
         key: overrides.get(key, value)
         for key, value in vars(spec).items()
-        if key not in TRAINING_ONLY | set(known) and (key in unseen or _has_unknown(seen.get(key, UNKNOWN)))
+        if key not in TRAINING_ONLY | set(known) and (key in unseen or has_unknown(seen.get(key, UNKNOWN)))
     }
     return _Candidate(variant, overrides, assumed)
-
-
-def _has_unknown(value: Any) -> bool:
-    return value is UNKNOWN or (isinstance(value, tuple) and UNKNOWN in value)
 
 
 def _filled(value: Any, own: Any) -> Any:
     """`value` with the variant's own in place of what no tensor shows."""
     if value is UNKNOWN:
         return own
-    if _has_unknown(value):
+    if has_unknown(value):
         return tuple(o if v is UNKNOWN else v for v, o in zip(value, own))
     return value
 
 
 def _filled_heads(seen: Mapping[str, Any], spec: Any) -> Any:
     """The variant's heads where no tensor shows them; in stages of other widths, heads as wide as those shown."""
-    heads, widths = seen["num_heads"], _widths(seen)
-    if heads is UNKNOWN or not _has_unknown(heads) or widths == _widths(vars(spec)):
+    heads, widths = seen["num_heads"], widths_of(seen)
+    if heads is UNKNOWN or not has_unknown(heads) or widths == widths_of(vars(spec)):
         return _filled(heads, spec.num_heads)
     shown = {width // head for width, head in zip(widths, heads) if head is not UNKNOWN}
     if len(shown) != 1:
@@ -231,16 +232,11 @@ def _filled_heads(seen: Mapping[str, Any], spec: Any) -> Any:
     return tuple(width // min(shown) if head is UNKNOWN else head for width, head in zip(widths, heads))
 
 
-def _widths(fields: Mapping[str, Any]) -> Sequence[int]:
-    """Channels per stage."""
-    return fields.get("embed_dims") or tuple(fields["embed_dim"] << stage for stage in range(4))
-
-
 def _canonical(spec: Any, key: str) -> Any:
     """A field of a spec in the one form in which readers write it."""
     value = getattr(spec, key)
     if key == "attn_type":
-        return _canonical_attention(value, vars(spec))
+        return canonical_attention(value, vars(spec))
     return square(value) if key == "img_size" else value
 
 

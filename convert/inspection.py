@@ -153,6 +153,7 @@ class Inspection:
             "overrides": identity.overrides,
             "assumed": identity.assumed,
             "recognised_by": identity.how,
+            "remarks": list(identity.remarks),
             "left_out": list(opened.left_out),
             "rebuilt": list(opened.rebuilt),
             "numbers": sum(math.prod(array.shape) for array in weights.arrays.values()),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from paddle_inline.utils.errors import short
+from paddle_inline.utils.errors import UserError, short
 
 
 @dataclass(frozen=True)
@@ -179,3 +179,25 @@ def image_sizes(tokens: int, stride: int, known: Mapping[str, Any]) -> tuple[dic
             )
         pairs = [(pair[0] // stride, pair[1] // stride)]
     return tuple({"img_size": square((height * stride, width * stride))} for height, width in pairs)
+
+
+def canonical_attention(attn_type: str, fields: Mapping[str, Any]) -> str:
+    """Return an attn_type, of letters or of names of forms, in the one way in which readers write it, if it has one."""
+    from paddle_inline.models.spec import LETTER_OF, attention_form, attention_types
+
+    try:
+        if "depths" not in fields:
+            return LETTER_OF[attention_form(attn_type, LETTER_OF)]
+        return attention_code(attention_types(attn_type, fields["depths"]))
+    except UserError:
+        return attn_type
+
+
+def has_unknown(value: Any) -> bool:
+    """Return whether no tensor shows a value, or a part of it."""
+    return value is UNKNOWN or (isinstance(value, tuple) and UNKNOWN in value)
+
+
+def widths_of(fields: Mapping[str, Any]) -> Sequence[int]:
+    """Return the channels per stage of a spec of stages."""
+    return fields.get("embed_dims") or tuple(fields["embed_dim"] << stage for stage in range(4))

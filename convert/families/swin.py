@@ -88,10 +88,25 @@ def _sizes(
                 buffers = buffer_shapes(size, window, forms)
                 if buffers == found_in_file if whole else _fit(buffers, found_in_file, indices):
                     # other windows that cut the same grids into the same parts are the same model
-                    found.setdefault(size, {"img_size": square(size), "window_size": window})
+                    same = _windows(size, window, forms) == _windows(size, None, forms)
+                    found.setdefault(
+                        size, {"img_size": square(size), "window_size": None if same else window}
+                    )
             if found:
                 return tuple(found.values()), set() if whole else {"img_size", "window_size"}
     raise NoSuchSpecError("no image and window sizes give its masks and indices")
+
+
+def _windows(size: tuple[int, int], window: Any, forms: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
+    """Return (side, shift) of the windows of every block."""
+    from paddle_inline.models.swin_windows import STRIDES, block_window
+
+    grids = [(size[0] // stride, size[1] // stride) for stride in STRIDES]
+    return [
+        block_window(grid, window or min(grids[0]), form, number)
+        for grid, stage in zip(grids, forms)
+        for number, form in enumerate(stage)
+    ]
 
 
 def _indices(shapes: TensorShapes) -> dict[str, tuple[int, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -94,7 +95,10 @@ def open_weights(
     from ..checkpoint import ConversionOptions, open_checkpoint, paddle_side
 
     options = ConversionOptions(model=name, overrides=overrides)
-    arrays, identity, _ = paddle_side(open_checkpoint(Path(source), options), options)
+    opened = open_checkpoint(Path(source), options)
+    for remark in opened.identity.remarks:
+        print(f"note: {remark}", file=sys.stderr)
+    arrays, identity, _ = paddle_side(opened, options)
     return identity.name, {key: array.read() for key, array in arrays.items()}, identity.overrides
 
 

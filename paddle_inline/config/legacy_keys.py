@@ -31,6 +31,7 @@ ARCHITECTURE = {
 }
 # Keys of a model's section that are built in one way alone; another value is refused.
 FIXED = {"QK_SCALE": None, "APE": False, "PATCH_NORM": True, "PATCH_SIZE": 4}
+SECTIONS = ("deit", "pvt", "swin", "cswin", "soft")  # of MODEL, of one family each
 FAMILIES = ("inline_deit", "inline_pvt", "inline_swin", "inline_cswin")
 # What a file of theirs means that does not say it.
 SWIN_DEFAULTS = {"window_size": 7, "attn_type": "IIII"}
@@ -72,11 +73,19 @@ def model_name(name: str) -> str:
     return "_".join(parts)
 
 
-def translate(key: str, value: Any, *, labelled: bool = True) -> tuple[str, Any] | None:
+def fixed_keys(model: str) -> dict[str, Any]:
+    """Return {key of a model's section: the one value with which a model's family is built}."""
+    family = (*model_name(model).split("_"), "", "")[1]
+    fixed = {key: value for key, value in FIXED.items() if not (key == "PATCH_SIZE" and family == "deit")}
+    return {**fixed, "QKV_BIAS": True} if family in ("deit", "pvt") else fixed
+
+
+def translate(key: str, value: Any, *, labelled: bool = True, model: str = "") -> tuple[str, Any] | None:
     """Return an upper-case setting as (lower-case key, value); None where nothing is to be set.
 
     Args:
         labelled: MODEL.NAME names the model.
+        model: the name of the model, where it is known.
 
     Raises:
         ConfigError: for what of a model cannot be built.
@@ -87,14 +96,16 @@ def translate(key: str, value: Any, *, labelled: bool = True) -> tuple[str, Any]
         return ("model.name", model_name(str(value))) if labelled else None
     if key in ("AMP_OPT_LEVEL", "AMP"):
         words = {None: "O0", False: "O0", True: "O1", "": "O0"}
-        value = _plain(value)
+        value = plain_value(value)
         return "amp.level", words.get(value, value)
     parts = key.split(".")
     if parts[0] == "MODEL" and len(parts) > 2:
-        if parts[-1] in FIXED and not (parts[-1] == "PATCH_SIZE" and "DEIT" in parts[1]):
-            if _plain(value) != FIXED[parts[-1]]:
+        fixed = fixed_keys(model or f"inline_{parts[1]}")
+        if parts[-1] in fixed:
+            if plain_value(value) != fixed[parts[-1]]:
                 raise ConfigError(
-                    f"{key} is {value!r}; the models here are built with {FIXED[parts[-1]]} alone: leave it out"
+                    f"{key} is {value!r}; {model or 'the models here'} can be built with {fixed[parts[-1]]} alone: "
+                    "leave it out"
                 )
             return None
         if parts[-1] == "IN_CHANS":
@@ -104,16 +115,40 @@ def translate(key: str, value: Any, *, labelled: bool = True) -> tuple[str, Any]
         if parts[-1] not in ARCHITECTURE:
             names = ", ".join((*ARCHITECTURE, *FIXED, "IN_CHANS"))
             raise ConfigError(f"{key} is no key of a model's section; there are {names}")
+        if parts[-1] in ("SR_RATIOS", "LA_SR_RATIOS"):
+            value = ratios(value)
         return "model.overrides." + ARCHITECTURE[parts[-1]], value
     return key.lower(), value
 
 
-def _plain(value):
+def plain_value(value: Any) -> Any:
     """Return what a value of the command line or of a file's text means."""
     words = {"none": None, "null": None, "false": False, "true": True}
     if isinstance(value, str):
         return words.get(value.lower(), int(value) if value.isdecimal() else value)
     return value
+
+
+def ratios(value: Any) -> Any:
+    """Return ratios, one per stage, that their files may write as digits in a row; anything else as it is."""
+    value = str(value) if isinstance(value, int) and len(str(value)) > 1 else value
+    return [int(digit) for digit in value] if isinstance(value, str) and value.isdecimal() else value
+
+
+def section_is_of(section: str, model: str) -> bool:
+    """Return whether a section of MODEL (SWIN of MODEL.SWIN.EMBED_DIM) speaks of a model.
+
+    A file that a program of theirs has written out in full has the sections of all families; the others are then
+    defaults that nobody used.
+
+    Args:
+        section: its name.
+        model: the model's.
+    """
+    word, family = section.lower(), (*model_name(model).split("_"), "", "")[1]
+    if word in SECTIONS or word.startswith("swin"):
+        return word == family
+    return True
 
 
 def implied(given: Mapping[str, Any], is_model: Callable[[str], bool]) -> dict[str, Any]:
@@ -133,7 +168,8 @@ def implied(given: Mapping[str, Any], is_model: Callable[[str], bool]) -> dict[s
     family = kind.lower()
     if not names and family in FAMILIES:
         sized = [model_name(f"{family}_{size}") for size in ("t", "s", "m", "b", "l")]
-        sizes = {_key(key): value for key, value in given.items() if key.count(".") == 2}
+        sections = [key.split(".")[1] for key in given if key.startswith("MODEL.") and key.count(".") == 2]
+        sizes = [section for section in sections if section_is_of(section, sized[0])]
         if not sizes:
             raise ConfigError(
                 f"MODEL.TYPE is {kind!r}, a family, and MODEL.NAME {label!r} is no model of it: set MODEL.NAME to one "
@@ -150,7 +186,3 @@ def implied(given: Mapping[str, Any], is_model: Callable[[str], bool]) -> dict[s
     if names[0].startswith("inline_cswin"):
         settings.update(CSWIN_AVERAGE)
     return settings
-
-
-def _key(key):
-    return key.rsplit(".", 1)[-1]

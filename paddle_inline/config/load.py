@@ -17,7 +17,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .legacy_keys import IGNORED, implied, model_name, translate
+from .legacy_keys import IGNORED, implied, model_name, section_is_of, translate
 from .schema import Config, ConfigError, check, known_settings
 
 __all__ = ["Config", "ConfigError", "differences", "load_config", "model_name", "to_dict", "to_yaml"]
@@ -64,14 +64,27 @@ def load_config(
         settings.append(Setting(key.strip(), value, "-o"))
 
     config, known = OmegaConf.structured(Config), known_settings()
+    unused: dict[str, str] = {}
     for key, value, origin in settings:
+        parts = key.split(".")
+        if (
+            theirs
+            and len(parts) > 2
+            and parts[0] == "MODEL"
+            and not section_is_of(parts[1], theirs["model.name"])
+        ):
+            unused.setdefault(f"MODEL.{parts[1]}", "of another family")
+            continue
         labelled = not theirs or origin in ("--opts", "-o")
-        translated = translate(key, value, labelled=labelled) if key.isupper() else (key, value)
+        translated: tuple[str, Any] | None = (key, value)
+        if key.isupper():
+            translated = translate(key, value, labelled=labelled, model=theirs.get("model.name", ""))
         if translated is not None:
             _set(config, Setting(*translated, origin), known)
-    ignored = dict.fromkeys(key for key, _, _ in settings if key in IGNORED)
-    if ignored and notes is not None:
-        notes.append("settings not used: " + ", ".join(f"{key} ({IGNORED[key]})" for key in ignored))
+        if key in IGNORED:
+            unused.setdefault(key, IGNORED[key])
+    if unused and notes is not None:
+        notes.append("settings not used: " + ", ".join(f"{key} ({why})" for key, why in unused.items()))
     config = OmegaConf.to_object(config)
     check(config)
     return config

@@ -347,3 +347,27 @@ def test_what_their_files_mean_without_saying_it(tmp_path):
     )
     assert config.train.auto_resume is False and config.train.clip_grad == 0 and config.amp.level == "O1"
     assert load_config(write(tmp_path / "b.yaml", "TRAIN: {EPOCHS: 9}\n")).train.auto_resume is False
+
+
+FULL = """
+MODEL:
+  TYPE: inline_deit_t
+  DEIT: {QKV_BIAS: True, PATCH_SIZE: 16}
+  SWIN: {EMBED_DIM: 96, DEPTHS: [2, 2, 6, 2], NUM_HEADS: [3, 6, 12, 24], WINDOW_SIZE: 7, APE: False, QK_SCALE: null}
+  CSWIN: {EMBED_DIM: 64, SPLIT: [1, 2, 7, 7]}
+  PVT: {LA_SR_RATIOS: '1111'}
+"""
+
+
+def test_a_file_written_out_in_full_means_its_own_family(tmp_path):
+    notes = []
+    config = load_config(write(tmp_path / "a.yaml", FULL), notes=notes)
+    assert (config.model.name, config.model.overrides) == ("inline_deit_tiny", {"patch_size": 16})
+    for section in ("SWIN", "CSWIN", "PVT"):
+        assert f"MODEL.{section} (of another family)" in notes[0]
+    pvt = FULL.replace("inline_deit_t", "inline_pvt_t").replace("DEIT", "SWINV2")
+    assert load_config(write(tmp_path / "a.yaml", pvt)).model.overrides == {"la_sr_ratios": [1, 1, 1, 1]}
+    with pytest.raises(
+        ConfigError, match=r"MODEL\.DEIT\.QKV_BIAS is False; inline_deit_tiny can be built with True"
+    ):
+        load_config(write(tmp_path / "a.yaml", FULL.replace("QKV_BIAS: True", "QKV_BIAS: False")))
