@@ -56,6 +56,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--force", action="store_true", help="resume even if settings have changed")
     add("--pretrained", metavar="FILE", help="weights to start from, or to evaluate")
     add("--eval", action="store_true", help="only evaluate")
+    add("--metrics", metavar="FILE", help="with --eval: write loss and the accuracy of every class as JSON")
     add("--throughput", action="store_true", help="only measure the forward pass, in images/s")
     add("--amp", action="store_true", help="mixed precision (amp.level=O1)")
     add("--accumulation-steps", metavar="N", help="batches per optimizer step")
@@ -175,6 +176,8 @@ def only_evaluate(config: settings.Config, args: argparse.Namespace) -> int:
     """Print the accuracy of given weights over the held-out images, made as the weights say theirs are."""
     rank, world = distributed.start()
     weights = config.model.pretrained or config.model.resume
+    if args.metrics:
+        described_eval.check_metrics_file(args.metrics)
     if not weights:
         raise UserError("--eval needs weights: give --pretrained FILE, or --resume CHECKPOINT")
     if Path(weights).is_dir() and not Path(f"{weights}.pdparams").is_file():
@@ -188,7 +191,10 @@ def only_evaluate(config: settings.Config, args: argparse.Namespace) -> int:
     model = described_eval.build_model(config, weights, len(source.classes))
     accuracy = evaluate(model, loader, world=world, amp=build.amp_arguments(config))
     if rank == 0:
-        print(f"{model.name} with {weights}: {accuracy}")
+        print(f"{model.name} with {weights}: {accuracy}, loss {accuracy.loss:.4f}")
+        if args.metrics:
+            facts = {"model": model.name, "weights": weights, "data": config.data.data_path}
+            described_eval.write_metrics(args.metrics, accuracy, source.classes, **facts)
     return 0
 
 
@@ -216,6 +222,10 @@ def main(argv: list[str] | None = None) -> int:
             return throughput(config)
         if args.eval or config.eval_mode:
             return only_evaluate(config, args)
+        if args.metrics:
+            raise UserError(
+                "--metrics goes with --eval; the numbers of training are in the run's metrics.jsonl"
+            )
         return train(config, args)
     except (BadImage, NotFinite) as error:
         print(f"error: {error}", file=sys.stderr)

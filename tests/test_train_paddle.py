@@ -136,9 +136,35 @@ def test_evaluation_of_a_run(finished, cfg, tmp_path, capsys):
     best = max(row["top1"] for row in read_metrics(folder_of(finished)) if "top1" in row)
     weights = str(folder_of(finished) / "best_model.pdparams")
     assert run(cfg, tmp_path / "none", "--eval", "--pretrained", weights) == 0
-    assert f"top-1 {best:.2f}%" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"top-1 {best:.2f}%" in said
     assert run(cfg, tmp_path / "none", "--eval", "--resume", str(folder_of(finished))) == 0
     assert not (tmp_path / "none").exists()
+
+    metrics = tmp_path / "metrics.json"
+    assert run(cfg, tmp_path / "none", "--eval", "--pretrained", weights, "--metrics", str(metrics)) == 0
+    found = json.loads(metrics.read_text())
+    row = max(
+        (row for row in read_metrics(folder_of(finished)) if "top1" in row), key=lambda row: row["top1"]
+    )
+    assert (found["top1"], found["images"], found["weights"]) == (best, 364, weights)
+    assert f"loss {found['loss']:.4f}" in said and found["loss"] == pytest.approx(
+        row["held_out_loss"], rel=1e-6
+    )
+    assert [each["top1"] for each in found["classes"]] == row["class_top1"]
+    assert sum(each["correct"] for each in found["classes"]) == round(best * 3.64)
+    assert [each["name"] for each in found["classes"]] == [str(digit) for digit in range(10)]
+
+
+def test_a_file_of_metrics_that_cannot_be_written_is_refused_at_once(cfg, tmp_path, capsys):
+    gone = str(tmp_path / "gone" / "a.json")
+    for arguments, message in (
+        (["--eval", "--metrics", gone], f"--metrics {gone} cannot be written"),
+        (["--eval", "--metrics", str(tmp_path)], "it is a folder"),
+        (["--metrics", "a.json"], "--metrics goes with --eval"),
+    ):
+        assert run(cfg, tmp_path / "none", *arguments) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_throughput(cfg, tmp_path, capsys):

@@ -198,11 +198,13 @@ class LogProgress(Callback):
         self, progress: Progress, accuracy: Accuracy, averaged: Accuracy | None, improved: tuple[str, ...]
     ) -> None:
         self.bar.close()
-        row = dict(epoch=progress.epoch, top1=accuracy.top1, top5=accuracy.top5)
+        row: dict[str, Any] = dict(epoch=progress.epoch, top1=accuracy.top1, top5=accuracy.top5)
+        row.update(held_out_loss=accuracy.loss, class_top1=accuracy.class_top1)
         row.update(bad_images=progress.bad_images, bad_held_out_images=accuracy.bad)
         text = f"epoch {progress.epoch}: {accuracy}; best {progress.best_top1:.2f}% (epoch {progress.best_epoch})"
         if averaged is not None:
             row.update(ema_top1=averaged.top1, ema_top5=averaged.top5)
+            row.update(ema_held_out_loss=averaged.loss, ema_class_top1=averaged.class_top1)
             text += f"; averaged weights {averaged.top1:.2f}%, best {progress.best_ema_top1:.2f}%"
         if progress.bad_images:
             text += f"; {progress.bad_images} training images could not be read and were replaced"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import paddle
 from ..config.evaluation import evaluation_transform
 from ..config.load import Config, model_name
 from ..models.factory import create_model
-from ..utils.errors import UserError
+from ..utils.errors import FileAccessError, UserError
+from ..weights.atomic import atomic_write
 from ..weights.description import plain_transform
 from ..weights.load import find_weights, load_weights, open_weights
 from . import build
 from .checkpoint import find_checkpoint
+from .evaluate import Accuracy
 
 # setting -> entry of a transform
 SETTINGS = {
@@ -88,6 +92,46 @@ def follow(config: Config, weights: str, given: Collection[str], named: bool) ->
             section, field = key.split(".")
             setattr(getattr(config, section), field, transform[entry])
     return notes
+
+
+def check_metrics_file(path: str) -> None:
+    """Refuse a file for an evaluation's numbers that cannot be written, before minutes are spent on them.
+
+    Raises:
+        FileAccessError: naming it.
+    """
+    folder = Path(path).parent
+    if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        why = "it is a folder" if Path(path).is_dir() else f"{folder} is no folder that can be written"
+        raise FileAccessError(f"--metrics {path} cannot be written: {why}")
+
+
+def write_metrics(path: str, accuracy: Accuracy, classes: Sequence[str], **facts: Any) -> None:
+    """Write an evaluation's numbers as JSON, those of every class too.
+
+    Args:
+        classes: names of the data set's, by the model's numbers.
+        facts: what was evaluated.
+
+    Raises:
+        FileAccessError: it cannot be written.
+    """
+    names = [*classes, *[None] * (len(accuracy.per_class) - len(classes))]
+    each = [
+        {"class": number, "name": name, "images": images, "correct": right, "top1": top1}
+        for number, (name, (images, right), top1) in enumerate(
+            zip(names, accuracy.per_class, accuracy.class_top1)
+        )
+        if name is not None or images
+    ]
+    loss = accuracy.loss if math.isfinite(accuracy.loss) else str(accuracy.loss)
+    found = {"top1": accuracy.top1, "top5": accuracy.top5, "loss": loss, "images": accuracy.images}
+    text = json.dumps({**facts, **found, "bad_images": accuracy.bad, "classes": each}, indent=1)
+    try:
+        with atomic_write(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise FileAccessError(f"--metrics {path} cannot be written: {error.strerror or error}") from None
 
 
 def build_model(config: Config, weights: str, classes: int) -> paddle.nn.Layer:

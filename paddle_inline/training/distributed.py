@@ -19,9 +19,24 @@ def start() -> tuple[int, int]:
 
 def all_reduce_sum(values: Sequence[int], world: int) -> np.ndarray:
     """Return the exact sum over all ranks of whole numbers [n]."""
-    tensor = paddle.to_tensor(np.asarray(values, np.int64))
-    if world > 1:
-        dist.all_reduce(tensor)
+    return _reduced(np.asarray(values, np.int64), world, dist.ReduceOp.SUM)
+
+
+def all_reduce_largest(value: int, world: int) -> int:
+    """Return the largest of all ranks' whole numbers."""
+    return int(_reduced(np.asarray([value], np.int64), world, dist.ReduceOp.MAX)[0])
+
+
+def all_reduce_real(value: float, world: int) -> float:
+    """Return the sum over all ranks of one real number, in float64."""
+    return float(_reduced(np.asarray([value], np.float64), world, dist.ReduceOp.SUM)[0])
+
+
+def _reduced(array, world, operation):
+    if world == 1:
+        return array
+    tensor = paddle.to_tensor(array)
+    dist.all_reduce(tensor, op=operation)
     return tensor.numpy()
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import numpy as np
 import paddle
+import paddle.nn.functional as F
 
 from ..data.loaders import BAD
 from ..utils.errors import UserError
-from .distributed import all_reduce_sum, share_statistics
+from .distributed import all_reduce_largest, all_reduce_real, all_reduce_sum, share_statistics
 
 
 class Accuracy(NamedTuple):
@@ -21,11 +24,18 @@ class Accuracy(NamedTuple):
     images: int  # counted
     bad: int = 0  # that could not be read, and are not counted
     classes: int = 0  # the model's outputs; 0: not known
+    loss: float = math.nan  # mean cross-entropy over the images, without smoothing
+    per_class: tuple[tuple[int, int], ...] = ()  # (images, whose best prediction is right) of every output
 
     def __str__(self) -> str:
         top5 = "-" if 0 < self.classes < 6 else f"{self.top5:.2f}%"  # of five classes five are always all
         text = f"top-1 {self.top1:.2f}%, top-5 {top5} of {self.images} images"
         return text + (f" ({self.bad} more cannot be read)" if self.bad else "")
+
+    @property
+    def class_top1(self) -> list[float | None]:
+        """Percentages of each class's images whose best prediction is right; None for a class without images."""
+        return [100 * right / images if images else None for images, right in self.per_class]
 
 
 @paddle.no_grad()
@@ -52,14 +62,23 @@ def evaluate(
     dtype = next(iter(model.parameters())).dtype
     model.eval()
     share_statistics(model, world)
-    counts, classes = [0, 0, 0, 0], 0
+    counts, classes, losses = [0, 0, 0, 0], 0, 0.0
+    of_classes = np.zeros((0, 2), np.int64)
     try:
         for images, labels in loader:
             with paddle.amp.auto_cast(**(amp or {"enable": False})):
                 logits = model(images.astype(dtype))
-            classes = logits.shape[1]
-            for i, hits in enumerate(correct(logits, labels)):
-                counts[i] += hits
+            logits = logits if logits.dtype == paddle.float64 else logits.astype("float32")
+            if not classes:
+                classes = logits.shape[1]
+                of_classes = np.zeros((classes, 2), np.int64)
+            hits = _hits(logits, labels)
+            counts[0] += hits[:, 0].sum().item()
+            counts[1] += hits.sum().item()
+            losses += F.cross_entropy(logits, labels, reduction="sum", ignore_index=BAD).item()
+            counted = labels.numpy() != BAD
+            np.add.at(of_classes, (labels.numpy()[counted], 0), 1)
+            np.add.at(of_classes, (labels.numpy()[counted], 1), hits[:, 0].numpy()[counted])
             bad = (labels == BAD).sum().item()
             counts[2] += labels.shape[0] - bad
             counts[3] += bad
@@ -69,15 +88,30 @@ def evaluate(
     top1, top5, images, bad = all_reduce_sum(counts, world).tolist()
     if images == 0:
         raise UserError("there is no image to evaluate on")
-    return Accuracy(100 * top1 / images, 100 * top5 / images, images, bad, classes)
+    classes = all_reduce_largest(classes, world)  # a rank may have had no image
+    of_classes = np.concatenate([of_classes, np.zeros((classes - len(of_classes), 2), np.int64)])
+    totals = all_reduce_sum(of_classes.reshape(-1).tolist(), world).reshape(-1, 2).tolist()
+    return Accuracy(
+        100 * top1 / images,
+        100 * top5 / images,
+        images,
+        bad,
+        classes,
+        loss=all_reduce_real(losses, world) / images,
+        per_class=tuple((count, right) for count, right in totals),
+    )
 
 
 def correct(logits: paddle.Tensor, labels: paddle.Tensor) -> tuple[int, int]:
     """Count how many labels [B] are the first, and among the first five, of logits [B, classes]."""
-    k = min(5, logits.shape[1])
-    best = logits.astype("float32").topk(k, axis=1)[1]
-    hits = (best == labels.unsqueeze(1)).astype("int64")
+    hits = _hits(logits.astype("float32"), labels)
     return hits[:, 0].sum().item(), hits.sum().item()
+
+
+def _hits(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+    """Return [B, 5 or all classes]: 1 where a label is that of the best predictions, in their order."""
+    best = logits.topk(min(5, logits.shape[1]), axis=1)[1]
+    return (best == labels.unsqueeze(1)).astype("int64")
 
 
 @paddle.no_grad()

@@ -302,6 +302,21 @@ def test_accuracy_counts_every_image_once_and_masks_the_rest(size):
         evaluate(model, [])
 
 
+def test_loss_and_the_accuracy_of_classes_by_hand():
+    """Three classes of which one has no image; the last image could not be read."""
+    logits = np.log(
+        np.array([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6], [0.7, 0.2, 0.1], [0.1, 0.8, 0.1]], "float32")
+    )
+    model = paddle.nn.Linear(3, 3, bias_attr=False)
+    model.weight.set_value(np.eye(3, dtype="float32"))
+    rows, labels = paddle.to_tensor(logits), paddle.to_tensor([0, 0, 2, -1])
+    found = evaluate(model, [(rows[:2], labels[:2]), (rows[2:], labels[2:])])
+    assert found.loss == pytest.approx(-(np.log(0.5) + np.log(0.2) + np.log(0.1)) / 3, rel=1e-6)
+    assert found.per_class == ((2, 1), (0, 0), (1, 0))
+    assert found.class_top1 == [50.0, None, 0.0]
+    assert (found.images, found.bad, found.classes) == (3, 1, 3)
+
+
 def test_the_log_survives_a_kill_and_a_resume(tmp_path):
     log = RunLog(tmp_path, visualdl=False, console=plain_console())
     for step in (2, 4, 6):

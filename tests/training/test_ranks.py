@@ -65,7 +65,9 @@ def test_two_ranks_of_a_batch_equal_one_rank_of_two(results):
 
 def test_accuracy_does_not_depend_on_the_number_of_ranks(results):
     one, two = (json.loads((results / f"{ranks}.json").read_text()) for ranks in (1, 2))
+    assert one.pop("loss") == pytest.approx(two.pop("loss"), rel=1e-12)  # sums are made in another order
     assert one == two and one["images"] == 37  # which 2 does not divide
+    assert len(one["per_class"]) == 10 and sum(images for images, _ in one["per_class"]) == 37
 
 
 def test_synchronised_batch_norm_is_that_of_the_whole_batch(results):
