@@ -131,7 +131,7 @@ def check_threads(machine: Machine) -> Finding:
     fix = f"export OMP_NUM_THREADS={max(1, int(usable))}"
     if text and not text.isdigit():
         return Finding(WARN, "threads", f"OMP_NUM_THREADS is {text!r}, not a number", fix)
-    threads = int(text) if text else machine.cores
+    threads = int(text) if text else max(1, int(usable))  # as the programs here choose
     if threads > max(1, usable):
         return Finding(WARN, "threads", f"{threads} threads on {usable:g} cores slow each other down", fix)
     if threads < int(usable):

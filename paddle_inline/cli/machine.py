@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Union
 
 from ..utils.child import run_python
-from ..utils.environment import available_cores, cpu_vendor
+from ..utils.cores import affinity_cores, cpu_quota
+from ..utils.environment import cpu_vendor
 
 NEEDED = ("jinja2", "numpy", "omegaconf", "PIL", "rich", "safetensors", "yaml")
 PADDLE_PROBE = """
@@ -51,8 +52,8 @@ class Machine:
         paddle, torch, torchvision: what importing each in another process gave.
         proxied: whether `import torch` means Paddle in this very process.
         environ: the environment variables.
-        cores: those this process may use.
-        quota: the container's share of the cores, None without a limit.
+        cores: those of this process's affinity mask.
+        quota: the container's or service's share of the cores, None without a limit.
         vendor: of the processor.
         shm: bytes of shared memory; None: the system has none of this kind.
         nvidia: whether the machine has an NVIDIA driver.
@@ -88,7 +89,7 @@ def examine() -> Machine:
         torchvision=probe("torchvision", "import torchvision; print('{}')"),
         proxied=any(type(finder).__name__ == "TorchProxyMetaFinder" for finder in sys.meta_path),
         environ=dict(os.environ),
-        cores=available_cores(),
+        cores=affinity_cores(),
         quota=cpu_quota(),
         vendor=cpu_vendor(),
         shm=shared_memory(),
@@ -112,16 +113,6 @@ def probe(module: str, code: str, timeout: float = 300) -> Probe:
     lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
     died = f"killed by signal {-done.returncode}; " if done.returncode < 0 else ""
     return died + lines[-1].strip()
-
-
-def cpu_quota(path: str = "/sys/fs/cgroup/cpu.max") -> float | None:
-    """Return the cores that this container may use at a time, by its control group; None: no known limit."""
-    try:
-        with open(path, encoding="ascii") as file:
-            quota, period = file.read().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        return None
 
 
 def shared_memory(path: str = "/dev/shm") -> int | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..utils.environment import available_cores
+from ..utils.cores import available_cores
 from ..utils.errors import MissingFileError, MissingPackageError, UserError, unknown
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ import sys
 import warnings
 from types import ModuleType
 
+from .cores import available_cores
 from .errors import UserError
 
 
@@ -22,8 +23,8 @@ def tune_cpu(workers: int = 1) -> dict[str, str]:
 
     Call it before `import paddle`: Paddle and its BLAS read these variables once, as they load.
 
-    - `OMP_NUM_THREADS`: the cores this process may use (its affinity mask, not the machine's
-      count), divided by `workers`. Paddle sets it to 1 when it is unset under its launcher.
+    - `OMP_NUM_THREADS`: the cores this process may use (its affinity mask and its container's share,
+      not the machine's count), divided by `workers`. Paddle sets it to 1 when it is unset under its launcher.
     - `MKL_DEBUG_CPU_TYPE=5`, on AMD only: older MKL builds take their slowest path there.
     - `FLAGS_use_stride_kernel=0`: a transposed view is copied once instead of being read through
       its strides by every kernel that follows, forward and backward.
@@ -77,13 +78,6 @@ def bind_zlib() -> None:
     .gz file after loading Paddle crashes, unless Python's own are bound already.
     """
     gzip.decompress(gzip.compress(b"paddle"))
-
-
-def available_cores() -> int:
-    """Return how many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def cpu_vendor(cpuinfo: str = "/proc/cpuinfo") -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from .environment import available_cores
+from .cores import available_cores
 
 REST = 0.3  # seconds after which the threads of an engine that was timed have stopped spinning
 
