@@ -15,6 +15,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from paddle_inline.utils.streams import forgiving_streams
+
 FOLDER = Path("output/demo")
 RUN = FOLDER / "inline_deit_digits" / "default"  # where the trainer puts what it makes
 WEIGHTS, TORCH_WEIGHTS = RUN / "best_model.pdparams", FOLDER / "inline_deit_digits.pth"
@@ -31,6 +33,12 @@ VERIFY = (
 
 def main():
     """All steps; returns the exit code."""
+    with forgiving_streams():
+        return steps()
+
+
+def steps():
+    """Learn, carry over, prove; returns the exit code."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     say("1. An InLine-DeiT learns handwritten digits, in Paddle")
     if code := run(TRAIN):

@@ -37,6 +37,8 @@ from paddle_inline.training.log import RunLog, make_folder  # noqa: E402
 from paddle_inline.training.loop import fit  # noqa: E402
 from paddle_inline.training.resume import CheckpointManager, archive_previous_run  # noqa: E402
 from paddle_inline.utils.errors import UserError  # noqa: E402
+from paddle_inline.utils.streams import forgiving_streams  # noqa: E402
+from paddle_inline.weights.atomic import atomic_write  # noqa: E402
 
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C has ended
 
@@ -148,7 +150,8 @@ def train_rank(config: settings.Config, args: argparse.Namespace, run: build.Run
     own = build.rank_dependent_features(config, model)
     progress = manager.resume(requested, log, rank_dependent=own, force=args.force)
     if rank == 0:
-        (folder / "config.yaml").write_text(settings.to_yaml(config), encoding="utf-8")
+        with atomic_write(folder / "config.yaml") as partial:
+            partial.write_text(settings.to_yaml(config), encoding="utf-8")
     for note in (*args.notes, *run.notes):
         log.info(note)
     report.describe(log, run, dataset=config.data.dataset, amp_level=config.amp.level, tuned=TUNED)
@@ -215,7 +218,12 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0 done, 1 failed, 2 something the user gave cannot be used, 130 ended by Ctrl-C. Any
         other failure is raised with its traceback.
     """
-    args = parse(argv)
+    with forgiving_streams():
+        return run(parse(argv))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line asks for, and return the exit code as `main` does."""
     try:
         config = configure(args)
         if args.throughput or config.throughput_mode:

@@ -7,6 +7,8 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from paddle_inline.utils.streams import forgiving_streams
+
 from . import cli as command
 from .errors import EXIT_CODES, exit_code
 from .parity import cli as parity_command
@@ -28,7 +30,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code (errors.py)."""
-    arguments = build_parser().parse_args(argv)
+    with forgiving_streams():
+        return _run(build_parser().parse_args(argv))
+
+
+def _run(arguments: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore", "No ccache found")  # Paddle's, on a compiler that nothing here uses
     try:
         return arguments.run(arguments)

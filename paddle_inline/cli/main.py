@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..utils.environment import import_paddle, tune_cpu
 from ..utils.errors import UserError
+from ..utils.streams import forgiving_streams
 from . import bench, doctor, export, info, predict
 from . import list as list_
 
@@ -53,7 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     A user's mistake is one message and exit code 2. Any other error keeps its traceback, which Python ends
     with exit code 1.
     """
-    arguments = build_parser().parse_args(argv)
+    with forgiving_streams():
+        return _run(build_parser().parse_args(argv))
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.command != "doctor":  # which looks at what the user has set, from outside Paddle
             tune_cpu()

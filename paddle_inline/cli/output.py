@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import FileAccessError
+from ..utils.streams import ESCAPE
+from ..weights.atomic import atomic_write
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -46,16 +49,81 @@ def new_console(stderr: bool = False) -> Console:
     return console
 
 
+class TextFile:
+    """A text file that the user named, written piece by piece: there when all is written, or not at all.
+
+    Characters that UTF-8 does not have are escaped.
+
+    Raises, as it is opened, written and closed:
+        FileAccessError: it cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> TextFile:
+        with _named(self.path):
+            if Path(self.path).is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            temporary = self._open.enter_context(atomic_write(self.path))
+            self._file = self._open.enter_context(open(temporary, "w", encoding="utf-8", errors=ESCAPE))
+        return self
+
+    def write(self, text: str) -> None:
+        """Write a piece."""
+        with _named(self.path):
+            self._file.write(text)
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None:
+            with _named(self.path):
+                self._open.close()
+        else:
+            with contextlib.suppress(OSError):  # the first error counts
+                self._open.__exit__(*error)
+
+
+@contextlib.contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FileAccessError(f"{path} cannot be written: {error.strerror}") from None
+
+
 def write_text(path: str | Path, text: str) -> None:
-    """Write a file that the user named.
+    """Write a file that the user named, whole or not at all.
 
     Raises:
         FileAccessError: it cannot be written.
     """
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise FileAccessError(f"{path} cannot be written: {error.strerror}") from None
+    with TextFile(path) as file:
+        file.write(text)
+
+
+class Printer:
+    """Writes to standard output; its reader, such as `head`, may close it.
+
+    Args:
+        goes_on: whether the program then has other work to do, and goes on without a word.
+
+    Raises, as it is written to:
+        BrokenPipeError: the reader has closed it, and there is nothing else to do.
+    """
+
+    def __init__(self, goes_on: bool) -> None:
+        self.goes_on = goes_on
+
+    def write(self, text: str) -> None:
+        """Write and flush a piece."""
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            if not self.goes_on:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

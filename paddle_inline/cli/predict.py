@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import re
 import sys
+import textwrap
 import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..data.classes import read_class_names
 from ..data.folders import find_images
@@ -16,7 +21,15 @@ from ..inference.backends import PRECISIONS, check_device
 from ..inference.predictor import ENGINES, Predictor
 from ..utils.errors import UserError
 from ..utils.html import require_jinja2
-from .output import show, stdout_to_null, write_text
+from ..utils.streams import escaped, readable
+from .output import Printer, TextFile, stdout_to_null
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..inference.predictor import Prediction
+
+    Answer = tuple[Path, Optional[Image.Image], Sequence[Prediction]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,34 +67,109 @@ def run(arguments: argparse.Namespace) -> int:
     notes: list[str] = []
     paths = find_images(arguments.images, notes)
     for note in notes:
-        print(note, file=sys.stderr)
-    predictor = open_predictor(arguments)
-    results, unreadable = [], 0
-    for start in range(0, len(paths), arguments.batch_size):
-        images = {}
-        for path in paths[start : start + arguments.batch_size]:
-            try:
-                images[path] = read_image(path)
-            except UserError as error:
-                print(f"warning: {error}", file=sys.stderr)
-                unreadable += 1
-        with stdout_to_null():  # Paddle's kernels print at their first run
-            predictions = predictor(images.values(), arguments.topk, arguments.batch_size)
-        results += [(path, image, classes) for (path, image), classes in zip(images.items(), predictions)]
-    rows = [{"image": str(path), "classes": [asdict(one) for one in classes]} for path, _, classes in results]
-    if arguments.json:
-        text = json.dumps({"model": predictor.card["model"], "images": rows}, indent=2, ensure_ascii=False)
+        print(escaped(note), file=sys.stderr)
+    unreadable: list[Path] = []
+    with contextlib.ExitStack() as stack:
+        json_file = page_file = None
+        if arguments.json and arguments.json != "-":
+            json_file = stack.enter_context(TextFile(arguments.json))
+        if arguments.html:
+            page_file = stack.enter_context(TextFile(arguments.html))
+        printer = Printer(goes_on=json_file is not None or page_file is not None)
+        predictor = open_predictor(arguments)
+        # one image after the other goes through all of this, so that memory does not grow with their number
+        sizes = arguments.topk, arguments.batch_size
+        answers = classify(predictor, paths, *sizes, unreadable, thumbnails=page_file is not None)
+        if json_file is not None:
+            answers = with_json(answers, predictor.card["model"], json_file.write)
         if arguments.json == "-":
-            print(text)
+            ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
+            answers = with_json(answers, predictor.card["model"], printer.write, ascii_only)
         else:
-            write_text(arguments.json, text + "\n")
-    if arguments.json != "-":
-        print_table(rows)
-    if arguments.html:
-        from ..inference.gallery import page
+            answers = with_table(answers, paths, printer.write)
+        if page_file is not None:
+            from ..inference.gallery import page_pieces
 
-        write_text(arguments.html, page(predictor.card, results))
+            shown = ((path, small, found) for path, small, found in answers if small is not None)
+            for piece in page_pieces(predictor.card, shown, len(paths), unreadable):
+                page_file.write(piece)
+        else:
+            for _ in answers:
+                pass
     return 1 if unreadable else 0
+
+
+def classify(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    topk: int,
+    batch_size: int,
+    unreadable: list[Path],
+    *,
+    thumbnails: bool,
+) -> Iterator[Answer]:
+    """Yield (path, thumbnail or None, likeliest classes) of each image that can be read.
+
+    Args:
+        unreadable: takes the paths of the others.
+        thumbnails: whether they are wanted.
+    """
+    from ..inference.gallery import thumbnail
+
+    for start in range(0, len(paths), batch_size):
+        read: list[tuple[Path, Image.Image | None]] = []
+
+        def images(start: int, read: list[tuple[Path, Image.Image | None]]) -> Iterator[Image.Image]:
+            for path in paths[start : start + batch_size]:
+                try:
+                    image = read_image(path)
+                except UserError as error:
+                    print(f"warning: {escaped(error)}", file=sys.stderr)
+                    unreadable.append(path)
+                    continue
+                read.append((path, thumbnail(image) if thumbnails else None))
+                yield image
+                del image  # before the next one is read
+
+        with stdout_to_null():  # Paddle's kernels print at their first run
+            found = predictor(images(start, read), topk, batch_size)
+        for (path, small), predictions in zip(read, found):
+            yield path, small, predictions
+
+
+def with_json(
+    answers: Iterable[Answer], model: str, write: Callable[[str], None], ascii_only: bool = False
+) -> Iterator[Answer]:
+    """Pass answers on, and write them as one JSON object meanwhile."""
+    write(f'{{\n  "model": {as_json(model, ascii_only)},\n  "images": [')
+    between = "\n"
+    for path, small, predictions in answers:
+        row = as_json({"image": readable(path), "classes": [asdict(one) for one in predictions]}, ascii_only)
+        write(f"{between}{textwrap.indent(row, '    ')}")
+        between = ",\n"
+        yield path, small, predictions
+    write("]\n}\n" if between == "\n" else "\n  ]\n}\n")
+
+
+def as_json(value: Any, ascii_only: bool = False) -> str:
+    """Return a value as JSON; characters that the output does not have are escaped as JSON does it."""
+    text = json.dumps(value, indent=2, ensure_ascii=ascii_only)
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def with_table(
+    answers: Iterable[Answer], paths: Sequence[Path], write: Callable[[str], None]
+) -> Iterator[Answer]:
+    """Pass answers on, and write a line for each meanwhile: its file, its classes with their probabilities."""
+    from rich.cells import cell_len
+
+    width = min(60, max(cell_len(escaped(path)) for path in paths))
+    write(f"{'image':{width}}  classes\n")
+    for path, small, predictions in answers:
+        name = escaped(path)
+        classes = ", ".join(f"{escaped(one.name)} {one.probability:.1%}" for one in predictions)
+        write(f"{name}{' ' * (width - cell_len(name))}  {classes}\n")
+        yield path, small, predictions
 
 
 def open_predictor(arguments: argparse.Namespace) -> Predictor:
@@ -110,15 +198,3 @@ def open_predictor(arguments: argparse.Namespace) -> Predictor:
     if predictor.assumed:
         print(f"note: {predictor.assumed}", file=sys.stderr)
     return predictor
-
-
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """Print one line for each image: its file, its classes with their probabilities."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("image", "classes", box=None)
-    for row in rows:
-        classes = ", ".join(f"{one['name']} {one['probability']:.1%}" for one in row["classes"])
-        table.add_row(Text(row["image"]), Text(classes))
-    show(table)

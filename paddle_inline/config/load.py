@@ -17,6 +17,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..utils.streams import ESCAPE
 from .legacy_keys import IGNORED, implied, model_name, section_is_of, translate
 from .schema import Config, ConfigError, check, known_settings
 
@@ -119,8 +120,11 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def to_yaml(config: Config) -> str:
-    """Return the settings as YAML that `load_config` reads back to the same values."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=False)
+    """Return the settings as YAML that `load_config` reads back to the same values.
+
+    Names that are no UTF-8, which YAML cannot hold, are escaped.
+    """
+    return OmegaConf.to_yaml(OmegaConf.create(_escaped(to_dict(config))), resolve=False)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -134,6 +138,14 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     a.update({key: defaults[key] for key in b if key not in a and key in defaults and old})
     keys = [key for key in {**a, **b} if a.get(key, missing) != b.get(key, missing)]
     return [f"{key}: {a.get(key, missing)} -> {b.get(key, missing)}" for key in keys]
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_escaped(each) for each in value]
+    return value.encode("utf-8", ESCAPE).decode() if isinstance(value, str) else value
 
 
 def _set(config: Any, setting: Setting, known: dict[str, Any]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import MissingFileError, UserError
+from ..utils.streams import escaped
 from ..weights.atomic import sha256
 from ..weights.description import check_transform
 from ..weights.lazy_array import WeightsFileError
@@ -78,6 +80,19 @@ def square_side(size: tuple[int, int]) -> int:
     return size[0]
 
 
+def check_engine_path(directory: str | Path) -> None:
+    """Check that inference engines can open files in a folder.
+
+    Raises:
+        UserError: its name is no UTF-8, which is all that they take.
+    """
+    if not str(directory).isascii() and re.search("[\ud800-\udfff]", str(directory)):
+        raise UserError(
+            f"{escaped(directory)} has bytes in its name that are no UTF-8, and inference engines cannot open it: "
+            "rename the folder, or use another"
+        )
+
+
 def describe_file(path: str | Path | None) -> dict[str, str] | None:
     """Return {"file": name, "sha256": digest} of a file; None of None."""
     return None if path is None else {"file": Path(path).name, "sha256": sha256(path)}
@@ -95,6 +110,7 @@ def read_card(directory: str | Path) -> dict[str, Any]:
         MissingFileError: no card there.
         UserError: not a card that this version reads.
     """
+    check_engine_path(directory)
     path = Path(directory) / CARD
     if not path.is_file():
         raise MissingFileError(f"no {CARD} in {directory}: `python -m paddle_inline export` writes it")

@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING, Any
 from ..utils.errors import FileAccessError, UserError
 from ..weights.description import plain_transform
 from .backends import input_spec
-from .card import CARD, FORMAT, describe_file, evaluation_of, files_of, read_card, square_side
+from .card import (
+    CARD,
+    FORMAT,
+    check_engine_path,
+    describe_file,
+    evaluation_of,
+    files_of,
+    read_card,
+    square_side,
+)
 from .checks import TOLERANCE, ExportError, check_engines
 from .onnx_export import write_onnx
 
@@ -78,6 +87,7 @@ def export_model(
         raise UserError(f"{len(classes)} class names for a model of {model.spec.num_classes} classes")
     if batch is not None and batch < 1:
         raise UserError(f"batch {batch} must be a positive number, or None for any")
+    check_engine_path(directory)
     directory = Path(directory)
     made = not directory.exists()
     try:

@@ -29,7 +29,7 @@ def pictures(images: Picture | Iterable[Picture]) -> Iterator[Image.Image]:
         return iter([picture(images)])
     if isinstance(images, (bytes, bytearray, Mapping)) or not isinstance(images, Iterable):
         raise WrongTypeError(f"a Predictor takes {TAKES}, not {_kind(images)}")
-    return (picture(image) for image in images)
+    return map(picture, images)  # which holds none of them
 
 
 def picture(image: Picture) -> Image.Image:

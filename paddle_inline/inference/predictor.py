@@ -194,8 +194,8 @@ class Predictor:
         """Return the `topk` likeliest classes of each picture, likeliest first; of one picture, a list of one.
 
         Args:
-            images: a path, an array [H, W, 3] uint8 (RGB), a PIL image, or several of these, a batch in memory at a
-                time.
+            images: a path, an array [H, W, 3] uint8 (RGB), a PIL image, or several of these, each read when it is
+                its turn.
             topk: how many; all of them where the model has fewer classes.
             batch_size: images at once.
 
@@ -207,9 +207,9 @@ class Predictor:
         if topk < 1 or batch_size < 1:
             raise UserError(f"topk is {topk} and batch_size is {batch_size}; both start at 1")
         predictions, rest = [], pictures(images)
-        while part := list(itertools.islice(rest, batch_size)):
-            batch = np.stack([self.transform(image) for image in part])
-            for row in softmax(self.logits(batch)):
+        # `map` forgets an image before the next one is read: however large, one is in memory at a time
+        while batch := list(map(self.transform, itertools.islice(rest, batch_size))):
+            for row in softmax(self.logits(np.stack(batch))):
                 best = np.argsort(-row, kind="stable")[:topk]
                 predictions.append([Prediction(int(i), self.name_of(int(i)), row[i].item()) for i in best])
         return predictions

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..utils.errors import UserError
+from ..utils.streams import ESCAPE
 
 POLL_SECONDS = 0.5
 OUT_OF_MEMORY = (
@@ -56,7 +57,7 @@ def _write(path, rank, error):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(f"rank {rank} failed: {error}\n\n{text}{hint}", encoding="utf-8")
+        partial.write_text(f"rank {rank} failed: {error}\n\n{text}{hint}", encoding="utf-8", errors=ESCAPE)
         partial.replace(path)
     except OSError:
         pass  # the launcher still has the process's own output

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..utils.errors import FileAccessError
+from ..utils.streams import ESCAPE
+from ..weights.atomic import atomic_write
 
 if TYPE_CHECKING:
     import paddle
@@ -60,22 +62,28 @@ class RunLog:
             self.info(f"curves: visualdl --language en --logdir {self.folder / 'visualdl'}")
 
     def info(self, text: str) -> None:
-        """Write one line to the terminal and train.log."""
+        """Write one line to the terminal and train.log, whatever is in it."""
         if self.active:
-            self.console.print(text, markup=False)
+            text = text.encode("utf-8", ESCAPE).decode()
+            self._print(text)
             self._append("train.log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def _append(self, name, line):
         """Append to a file; a log that cannot be written does not end a run and is reported once."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)  # it may have vanished
-            with open(self.folder / name, "a", encoding="utf-8") as file:
+            with open(self.folder / name, "a", encoding="utf-8", errors=ESCAPE) as file:
                 file.write(line)
         except OSError as error:
             if name not in self.unwritable:
                 self.unwritable.add(name)
                 why = error.strerror or error
-                self.console.print(f"warning: {self.folder / name} is not written: {why}", markup=False)
+                self._print(f"warning: {self.folder / name} is not written: {why}")
+
+    def _print(self, text):
+        """Print as the console's encoding can."""
+        encoding = self.console.encoding
+        self.console.print(text.encode(encoding, ESCAPE).decode(encoding), markup=False)
 
     def scalars(self, step: int, **values: Any) -> None:
         """Write numbers after `step` steps to metrics.jsonl and VisualDL; None and text pass as they are."""
@@ -113,9 +121,8 @@ class RunLog:
             return
         rows = [row for row in read_metrics(self.folder) if row["step"] <= step]
         rows = [row for row in rows if row.get("top1") is None or row["epoch"] <= epoch]
-        partial = path.with_name(".metrics.jsonl")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        partial.replace(path)
+        with atomic_write(path) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Callable]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,17 @@ def render_page(template: str | Path, **values: Any) -> str:
     Raises:
         MissingPackageError: jinja2 is not installed.
     """
+    return "".join(render_pieces(template, **values))
+
+
+def render_pieces(template: str | Path, **values: Any) -> Iterator[str]:
+    """Fill in a template as `render_page` does, and return the page in pieces.
+
+    A value that is an iterator is gone through as the pieces are taken.
+
+    Raises:
+        MissingPackageError: jinja2 is not installed.
+    """
     require_jinja2()
     import jinja2
 
@@ -42,4 +54,4 @@ def render_page(template: str | Path, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(Path(template).name).render(values)
+    return environment.get_template(Path(template).name).generate(values)

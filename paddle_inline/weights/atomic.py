@@ -8,12 +8,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+LONGEST_NAME = 255  # bytes, on the usual file systems
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a file beside its place and move it there when it is complete and on disk.
 
-    A process that is killed at any moment leaves the earlier file or the new one, never a part of one.
+    A process that is killed at any moment leaves the earlier file or the new one, never a part of one. A link's
+    target is written, and the link stays; a pipe or a device is written itself.
 
     Args:
         path: of the file; its folder must exist.
@@ -26,7 +29,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: if the file cannot be written, flushed or renamed.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    if is_stream(path):
+        yield path
+        return
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
+    temporary = path.with_name(_beside(path))
     try:
         yield temporary
         flush_to_disk(temporary)
@@ -36,6 +44,22 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a pipe, a device or an open stream, which cannot be replaced by a file."""
+    path = Path(path)
+    if os.path.abspath(path).startswith(("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _beside(path: Path) -> str:
+    """Return the name of the temporary file, no longer than names can be."""
+    stem = path.stem
+    while stem and len(os.fsencode(f".{stem}.{os.getpid()}{path.suffix}")) > LONGEST_NAME:
+        stem = stem[:-1]
+    return f".{stem}.{os.getpid()}{path.suffix}"
 
 
 def flush_to_disk(path: str | os.PathLike[str]) -> None:

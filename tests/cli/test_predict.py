@@ -1,10 +1,14 @@
 """python -m paddle_inline predict: tables, JSON, pages, and what a user's mistake looks like."""
 
 import argparse
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tracemalloc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +17,11 @@ from PIL import Image
 
 from paddle_inline import create_model
 from paddle_inline.cli import predict
+from paddle_inline.cli.main import main
 from paddle_inline.cli.output import stdout_to_null
 from paddle_inline.inference.export import export_model
 from paddle_inline.utils.errors import UserError
+from paddle_inline.utils.streams import escaped, readable
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,6 +66,150 @@ def test_the_command_writes_table_json_and_page(exported, photos, tmp_path, caps
 def test_the_command_wants_a_model(photos):
     with pytest.raises(ValueError, match="needs --export DIR, or --weights"):
         call(photos)
+
+
+@pytest.mark.parametrize("more", [(), ("--html",), ("--json",), ("--html", "--json")], ids=" ".join)
+def test_one_image_is_in_memory_at_a_time(exported, tmp_path, monkeypatch, more):
+    """However many there are, and whatever is written: memory does not grow with the number of files."""
+    made, alive = [], []
+
+    def read(path):
+        image = Image.new("RGB", (400, 300))
+        made.append(weakref.ref(image))
+        alive.append(sum(reference() is not None for reference in made))
+        return image
+
+    for i in range(11):
+        (tmp_path / f"{i}.png").touch()
+    monkeypatch.setattr(predict, "read_image", read)
+    outputs = [word for option in more for word in (option, tmp_path / option.strip("-"))]
+    assert call(tmp_path / "*.png", "--export", exported, "--batch-size", 4, *outputs) == 0
+    assert alive == [1] * 11
+
+
+def test_what_is_kept_of_an_image_is_small(exported, tmp_path, monkeypatch):
+    for i in range(24):
+        (tmp_path / f"{i}.png").touch()
+    monkeypatch.setattr(predict, "read_image", lambda path: Image.new("RGB", (400, 300)))
+    words = (tmp_path / "*.png", "--export", exported, "--json", tmp_path / "j", "--html", tmp_path / "h")
+    call(*words)  # what is loaded once
+    tracemalloc.start()
+    try:
+        call(*words)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 24 * 400 * 300 * 3 / 4  # of the pixels of all images together
+
+
+ODD = (b"\xb5\xe7.png", "\u7535\u56fe \U0001f600.png".encode(), b"a\nb.png", b"<b>&.png")
+
+
+@pytest.fixture(scope="module")
+def odd_names(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("odd")
+    for name in ODD:
+        try:
+            Image.new("RGB", (9, 9)).save(open(os.fsencode(folder) + b"/" + name, "wb"), "png")  # noqa: SIM115
+        except (OSError, UnicodeError):
+            pytest.skip("this file system takes UTF-8 alone")
+    return folder
+
+
+class Stream(io.TextIOWrapper):
+    """A standard output of some encoding, as strict as Python makes it."""
+
+    def __init__(self, encoding):
+        super().__init__(io.BytesIO(), encoding, "strict")
+
+    def text(self):
+        self.flush()
+        return self.buffer.getvalue().decode(self.encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252", "gbk"])
+@pytest.mark.parametrize("output", ["table", "-", "file"])
+def test_any_name_goes_to_any_output(exported, odd_names, tmp_path, monkeypatch, encoding, output):
+    monkeypatch.setattr(sys, "stdout", Stream(encoding))
+    more = {"table": (), "-": ("--json", "-"), "file": ("--json", tmp_path / "j", "--html", tmp_path / "h")}[
+        output
+    ]
+    words = [str(word) for word in ("predict", odd_names, "--export", exported, "--topk", 1, *more)]
+    assert main(words) == 0
+    printed = sys.stdout.text()
+    assert sys.stdout.errors == "strict"  # as it was
+    if output == "table":
+        lines = printed.splitlines()
+        assert len(lines) == 5 and sum("\\udcb5\\udce7.png" in line for line in lines) == 1
+        assert sum(r"a\nb.png" in line for line in lines) == 1
+        return
+    text = printed if output == "-" else (tmp_path / "j").read_text("utf-8")
+    names = [row["image"] for row in json.loads(text)["images"]]
+    assert {os.path.basename(os.fsencode(name)) for name in names} == set(ODD)
+    if output == "file":
+        page = (tmp_path / "h").read_text("utf-8")
+        assert r"\udcb5\udce7.png" in page and "&lt;b&gt;&amp;.png" in page and "<b>&" not in page
+
+
+def test_names_in_utf_8_are_read_where_the_system_has_another_encoding():
+    name = "\u7535".encode().decode("ascii", "surrogateescape")
+    assert (readable(name), escaped(name), escaped("\udcb5 \u7535")) == ("\u7535", "\u7535", "\\udcb5 \u7535")
+
+
+def test_class_names_that_are_no_utf_8(exported, photos, tmp_path, capsys):
+    weights = tmp_path / "named"
+    shutil.copytree(exported, weights)
+    card = json.loads((weights / "card.json").read_text())
+    card["classes"] = ["\udcb5\udce7", "<i>", "c\td", *"3456789"]
+    (weights / "card.json").write_text(json.dumps(card))
+    out, html = tmp_path / "o.json", tmp_path / "o.html"
+    assert call(photos, "--export", weights, "--topk", 10, "--json", out, "--html", html) == 0
+    assert json.loads(out.read_text())["images"][0]["classes"]
+    assert r"\udcb5\udce7" in capsys.readouterr().out and r"\udcb5\udce7" in html.read_text()
+
+
+def test_a_run_that_fails_leaves_no_file_and_the_earlier_one(exported, photos, tmp_path, monkeypatch):
+    out, html = tmp_path / "o.json", tmp_path / "o.html"
+    html.write_text("earlier")
+
+    def fails(self, images):
+        raise RuntimeError("device lost")
+
+    monkeypatch.setattr(predict.Predictor, "logits", fails)
+    with pytest.raises(RuntimeError, match="device lost"):
+        call(photos, "--export", exported, "--json", out, "--html", html)
+    assert [path.name for path in tmp_path.iterdir()] == ["o.html"]
+    assert html.read_text() == "earlier"
+
+
+def test_json_of_no_readable_image_is_whole(exported, tmp_path, capsys):
+    (tmp_path / "a.png").write_text("no image")
+    out, html = tmp_path / "o.json", tmp_path / "o.html"
+    assert call(tmp_path / "a.png", "--export", exported, "--json", out, "--html", html) == 1
+    assert json.loads(out.read_text()) == {"model": "inline_deit_digits", "images": []}
+    assert "could not be read: a.png" in html.read_text()
+    capsys.readouterr()
+
+
+def test_json_looks_as_python_writes_it(exported, photos, tmp_path):
+    out = tmp_path / "o.json"
+    call(photos, "--export", exported, "--json", out)
+    assert out.read_text() == json.dumps(json.loads(out.read_text()), indent=2, ensure_ascii=False) + "\n"
+
+
+def test_outputs_may_be_streams(exported, photos, tmp_path):
+    assert call(photos, "--export", exported, "--json", os.devnull, "--html", os.devnull) == 0
+    assert not Path(os.devnull).is_file()
+
+
+def test_a_reader_that_leaves_early_stops_no_file(exported, photos, tmp_path, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        assert call(photos, "--export", exported, "--json", tmp_path / "o.json") == 0
+        monkeypatch.undo()
+    assert len(json.loads((tmp_path / "o.json").read_text())["images"]) == 3
 
 
 def test_a_page_without_jinja2_is_refused_before_anything_runs(photos, monkeypatch):

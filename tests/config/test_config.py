@@ -148,6 +148,13 @@ def test_yaml_reads_back_to_the_same_settings(tmp_path):
     assert module.differences(to_dict(config), to_dict(other)) == ["seed: 0 -> 7"]
 
 
+def test_names_that_are_no_utf_8_are_escaped_in_yaml():
+    config = load_config("", ["data.data_path", "/d/\udcb5", "model.overrides.name", "\u7535"])
+    text = to_yaml(config)
+    assert r"data_path: /d/\udcb5" in text and "name: \u7535" in text
+    text.encode("utf-8")
+
+
 LIMITED = {key: known.metadata for key, known in known_settings().items() if known.metadata}
 
 

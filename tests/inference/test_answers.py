@@ -175,7 +175,8 @@ def test_the_command_gives_each_file_its_own_answer(
     pages = []
     monkeypatch.setattr(command, "open_predictor", lambda arguments: predictor)
     monkeypatch.setattr(
-        "paddle_inline.inference.gallery.page", lambda card, answers: pages.append(answers) or ""
+        "paddle_inline.inference.gallery.page_pieces",
+        lambda card, answers, count, unreadable: pages.append(list(answers)) or [],
     )
     outputs = "--json", tmp_path / "out.json", "--html", tmp_path / "out.html"
     code = call(folder, "--weights", "w", "--batch-size", batch_size, "--topk", 1, *outputs)

@@ -89,6 +89,7 @@ PINNED = {
     "paddle_inline/training/state.py": {"FORMAT": 2},
     "paddle_inline/training/sync_bn.py": {"DIMS": (0, 2, 3)},
     "paddle_inline/utils/timing.py": {"REST": 0.3},
+    "paddle_inline/weights/atomic.py": {"LONGEST_NAME": 255},
     "paddle_inline/weights/description.py": {
         "FORMAT": 1,
         "_LARGEST_SIDE": 1 << 14,

@@ -23,6 +23,12 @@ def test_a_failure_is_written_and_raised(tmp_path):
     assert text.startswith("rank 1 failed: 'why'") and "Traceback" in text
 
 
+def test_a_failure_may_name_anything(tmp_path):
+    with pytest.raises(RuntimeError), failure.reported(tmp_path, 0, 1):
+        raise RuntimeError("\udcb5.jpg")
+    assert r"failed: \udcb5.jpg" in (tmp_path / "errors" / "rank0.txt").read_text("utf-8")
+
+
 def test_one_device_writes_its_failure_too(tmp_path):
     with pytest.raises(KeyError), failure.reported(tmp_path, rank=0, world=1):
         raise KeyError("why")

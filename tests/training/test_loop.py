@@ -331,6 +331,17 @@ def test_the_log_survives_a_kill_and_a_resume(tmp_path):
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()] == [2, 4]
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "gbk", "utf-8"])
+def test_a_line_of_the_log_may_hold_any_name(tmp_path, encoding):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding, "strict", write_through=True)
+    log = RunLog(tmp_path, visualdl=False, console=Console(file=stream, width=80))
+    log.info("class [red]\udcb5 \u7535\u00e9\U0001f600")
+    log.scalars(1, note="\udcb5")
+    assert r"class [red]\udcb5 " in stream.buffer.getvalue().decode(encoding)
+    assert "class [red]\\udcb5 \u7535\u00e9\U0001f600" in (tmp_path / "train.log").read_text("utf-8")
+    assert json.loads((tmp_path / "metrics.jsonl").read_text("utf-8"))["note"] == "\udcb5"
+
+
 def test_other_ranks_write_nothing(tmp_path):
     log = RunLog(tmp_path / "run", rank=1)
     log.info("hello")

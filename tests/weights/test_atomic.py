@@ -7,7 +7,7 @@ import os
 import pytest
 
 from paddle_inline.weights import atomic
-from paddle_inline.weights.atomic import atomic_write, sha256
+from paddle_inline.weights.atomic import atomic_write, is_stream, sha256
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
@@ -57,3 +57,37 @@ def test_the_digest_is_that_of_hashlib(tmp_path, size):
     path = tmp_path / "data"
     path.write_bytes(bytes(i % 251 for i in range(size)))
     assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("target", ["there.json", "not_yet.json"])
+def test_a_link_stays_and_its_target_is_written(tmp_path, target):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "there.json").write_text("earlier")
+    link = tmp_path / "link.json"
+    link.symlink_to(tmp_path / "far" / target)
+    with atomic_write(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink() and (tmp_path / "far" / target).read_text() == "new"
+    assert len(os.listdir(tmp_path)) == 2 and not list((tmp_path / "far").glob(".*"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no such files")
+def test_a_pipe_or_a_device_is_written_itself(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with atomic_write(pipe) as target:
+        target.write_text("through")
+    assert os.read(reader, 20) == b"through"
+    os.close(reader)
+    for path in (pipe, os.devnull, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+        assert is_stream(path)
+    assert not is_stream(tmp_path) and not is_stream(tmp_path / "none") and not is_stream("/dev/shm/a")
+
+
+@pytest.mark.parametrize("letter", ["a", "\u7535"], ids=ascii)
+def test_names_of_the_greatest_length(tmp_path, letter):
+    name = letter * ((255 - 5) // len(letter.encode())) + ".json"
+    with atomic_write(tmp_path / name) as temporary:
+        temporary.write_text("new")
+    assert os.listdir(tmp_path) == [name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paddle_inline.utils.errors import FileAccessError
+from paddle_inline.utils.streams import ESCAPE
 
 from ...formats.write import atomic
 
@@ -20,4 +21,4 @@ def write_file(path: str | Path, text: str) -> None:
     except OSError as error:
         raise FileAccessError(f"{path} cannot be written: {error.strerror}") from error
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors=ESCAPE)

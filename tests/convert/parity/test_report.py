@@ -1,5 +1,6 @@
 """What the report holds: the page, JSON, JUnit XML, reprod_log's arrays, the terminal."""
 
+import dataclasses
 import io
 import json
 import math
@@ -217,6 +218,15 @@ def test_a_page_is_whole_or_not_there(good, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
     with pytest.raises(OSError):
         write_html([good], tmp_path / "page.html" / "page.html")
+
+
+def test_a_name_that_is_no_utf_8_is_escaped(good, tmp_path):
+    report = dataclasses.replace(good, subject={**good.subject, "weights": "\udcb5.pth"})
+    for write in (write_html, write_json, write_junit):
+        write([report], tmp_path / "out")
+        (tmp_path / "out").read_text("utf-8")
+    write_html([report], tmp_path / "out")
+    assert r"\udcb5.pth" in (tmp_path / "out").read_text("utf-8")
 
 
 def test_a_file_that_cannot_be_written_is_named(good, tmp_path):

@@ -1,0 +1,55 @@
+"""Names and messages on streams of any encoding: what a stream cannot show is escaped, nothing raises.
+
+File names are bytes; Python keeps those that are no UTF-8 as lone surrogates, which no encoding takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator
+
+ESCAPE = "backslashreplace"  # the `errors` of files and streams that are written
+_UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, line and paragraph separators
+_TURNS = re.compile(
+    "[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)  # would change the order of what follows
+
+
+def readable(text: object) -> str:
+    """Return a name as text: of UTF-8 that a system with another encoding has not understood, its letters."""
+    name = str(text)
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:  # it is something else
+        return name
+
+
+def escaped(text: object) -> str:
+    r"""Return a name as it is shown on one line: bytes that are no UTF-8 and control characters as \udc80, \n ..."""
+    return "".join(
+        repr(letter)[1:-1] if unicodedata.category(letter) in _UNSEEN or _TURNS.match(letter) else letter
+        for letter in readable(text)
+    )
+
+
+@contextlib.contextmanager
+def forgiving_streams() -> Iterator[None]:
+    """Let the process's output streams escape what their encoding lacks, in place of raising, while this lasts.
+
+    For programs: a library leaves the streams alone.
+    """
+    changed = []
+    for stream in (sys.stdout, sys.stderr):
+        before = getattr(stream, "errors", None)
+        if before not in (None, ESCAPE) and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=ESCAPE)
+            changed.append((stream, before))
+    try:
+        yield
+    finally:
+        for stream, before in changed:
+            with contextlib.suppress(ValueError, OSError):  # closed meanwhile, or its reader is gone
+                stream.reconfigure(errors=before)
