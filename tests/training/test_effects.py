@@ -110,6 +110,16 @@ def test_gradients_are_unscaled_before_they_are_clipped(monkeypatch):
     assert np.abs(results[0] - net().weight.numpy()).max() > 1e-5
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_step_of_several_batches_is_that_of_their_mean(count):
+    model, once = net(), net()
+    found = train_step(model, sgd(model), [batch()] * count, make_loss(False, 0.0), 0.1)
+    assert found == pytest.approx(
+        train_step(once, sgd(once), [batch()], make_loss(False, 0.0), 0.1), rel=1e-5
+    )
+    np.testing.assert_allclose(model.weight.numpy(), once.weight.numpy(), rtol=0, atol=1e-6)
+
+
 def test_a_step_begins_without_the_gradients_of_the_one_before():
     model = net()
     optimizer, before = sgd(model), model.weight.numpy()
