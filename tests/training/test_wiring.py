@@ -24,6 +24,7 @@ from paddle_inline.layers.drop_path import DropPath
 from paddle_inline.training import build, build_data
 from paddle_inline.training.callbacks import LogProgress, StopOnRequest
 from paddle_inline.training.checkpoint import save_weights
+from paddle_inline.training.evaluate import Accuracy
 from paddle_inline.training.losses import soft_target_cross_entropy
 from paddle_inline.training.resume import CheckpointManager
 
@@ -409,7 +410,7 @@ FLAGS = {
 }
 # Those that are no settings: tested above, below, or without effect by intent.
 OTHER_FLAGS = {
-    *("--help", "--force", "--eval", "--throughput", "--stop-after", "--local_rank"),
+    *("--help", "--force", "--eval", "--metrics", "--throughput", "--stop-after", "--local_rank"),
     *("--find-unused-params", "--model-ema-force-cpu", "--cache-mode"),
 }
 
@@ -453,7 +454,9 @@ def test_an_evaluation_has_the_precision_of_the_settings(monkeypatch, level):
     monkeypatch.setattr(train_paddle.build, "build_eval", lambda *a, **k: found)
     monkeypatch.setattr(train_paddle.build, "build_model", lambda *a: model)
     seen = []
-    monkeypatch.setattr(train_paddle, "evaluate", lambda *a, **given: seen.append((a, given)))
+    monkeypatch.setattr(
+        train_paddle, "evaluate", lambda *a, **given: seen.append((a, given)) or Accuracy(1, 1, 1)
+    )
     monkeypatch.setattr(train_paddle, "forward_speed", lambda *a: seen.append(a[2]) or 1.0)
     level = ["--opts", "amp.level", level, "data.batch_size", "2"]
     assert train_paddle.main(["--eval", "--pretrained", "/w", *level]) == 0
