@@ -18,7 +18,7 @@ from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, nonfin
 from paddle_inline.weights.resize import REBUILT, adapt_weights, as_float64
 from paddle_inline.weights.safe_pickle import Inert
 
-from .errors import UnfitWeightsError
+from .errors import UnfitWeightsError, UnknownModelError
 from .formats.select import EMA_KEYS, MODEL_KEYS, Weights, select_weights
 from .formats.source import Source, open_source
 from .formats.write import check_sidecar
@@ -29,6 +29,16 @@ if TYPE_CHECKING:
     from .identify import Identity
 
 
+# What is in names of a model that was changed after it was built, and how it becomes what it was.
+_CHANGED = (
+    (r"lora_|\.base_layer\.", "it has adapters (LoRA): merge them first, with peft model.merge_and_unload()"),
+    (r"\.parametrizations\.", "it is parametrized: torch.nn.utils.parametrize.remove_parametrizations first"),
+    (r"\w_mask$", "it is pruned: torch.nn.utils.prune.remove first, which makes the masks final"),
+    (r"weight_[gv]$", "it has weight normalization: torch.nn.utils.remove_weight_norm first"),
+    (r"_packed_params|zero_point|\.qweight$", "it is quantized: take the weights from before"),
+    (r"_moment[12]_\d+$|_pow_acc_\d+$", "it is an optimizer's state: give the weights that it belongs to"),
+    (r"/", "its names are joined with slashes: join them with dots, as PyTorch's are"),
+)
 _FAMILY_WORD = re.compile(r"soft|swin|pvt|deit|inline", re.IGNORECASE)
 
 
@@ -97,7 +107,11 @@ def recognised(source: Source, options: ConversionOptions) -> Opened:
             ) from error
         identity = replace(identity, how="what the file says of itself", assumed={})
     else:
-        identity = identify(shapes, options.model, options.overrides, training_hints(source.contents))
+        try:
+            identity = identify(shapes, options.model, options.overrides, training_hints(source.contents))
+        except UnknownModelError as error:
+            why = next((why for mark, why in _CHANGED if any(re.search(mark, name) for name in shapes)), "")
+            raise UnknownModelError(f"{source.path}: {why}{'; ' if why else ''}{error}") from None
     counters = {name: a for name, a in weights.arrays.items() if name.endswith(".num_batches_tracked")}
     arrays = {name: array for name, array in weights.arrays.items() if name not in counters}
     counts = {name: int(array.read()) for name, array in counters.items() if array.shape == ()}
@@ -195,8 +209,8 @@ def listed(names: Collection[str], most: int = 12) -> str:
 
 
 def _choices(weights: Weights) -> str:
-    plain = all(key in (*MODEL_KEYS, *EMA_KEYS) for key in weights.others)
-    return "model or ema" if plain else ", ".join(weights.others)
+    plain = weights.taken in MODEL_KEYS and all(key in EMA_KEYS for key in weights.others)
+    return "model or ema" if plain else " or ".join(weights.others)
 
 
 def paddle_side(
@@ -217,7 +231,8 @@ def paddle_side(
     identity = opened.identity
     arrays = translated(opened.weights.arrays, identity.model, identity.side, "paddle")
     own = identity.model.state_dict()
-    arrays = {name: _checked(name, array, own[name]) for name, array in arrays.items()}
+    file = opened.source.path
+    arrays = {name: _checked(file, name, array, own[name]) for name, array in arrays.items()}
     asked = {"img_size": options.img_size, "num_classes": options.num_classes}
     asked = {key: value for key, value in asked.items() if value is not None}
     if not asked:
@@ -227,22 +242,27 @@ def paddle_side(
     return arrays, target, notes
 
 
-def _checked(name: str, array: LazyArray, own: paddle.Tensor) -> LazyArray:
+def _checked(file: Path, name: str, array: LazyArray, own: paddle.Tensor) -> LazyArray:
     """The array, refused at once if it is another kind of number, on reading if no model has its values."""
     if ("float" in str(own.dtype)) != ("float" in array.dtype):
-        raise UnfitWeightsError(f"{name} is {array.dtype}; the model has {str(own.dtype).split('.')[-1]}")
-    return replace(array, load=partial(_read_checked, name, array, own))
+        raise UnfitWeightsError(
+            f"{file}: {name} is {array.dtype}; the model has {str(own.dtype).split('.')[-1]}; save the weights as they "
+            "were before they were quantized"
+        )
+    return replace(array, load=partial(_read_checked, file, name, array, own))
 
 
-def _read_checked(name: str, array: LazyArray, own: paddle.Tensor) -> np.ndarray:
+def _read_checked(file: Path, name: str, array: LazyArray, own: paddle.Tensor) -> np.ndarray:
     values = array.read()
     if "float" in array.dtype and nonfinite(values):
         raise UnfitWeightsError(
-            f"{name} has {nonfinite(values)} values that are NaN or infinite: the training that wrote it has "
+            f"{file}: {name} has {nonfinite(values)} values that are NaN or infinite: the training that wrote it has "
             "diverged, take an earlier checkpoint"
         )
     if name.rsplit(".", 1)[-1] in REBUILT:
         numbers = as_float64(values, array.dtype) if "float" in array.dtype else values
         if not np.array_equal(numbers, own.numpy()):
-            raise UnfitWeightsError(f"{name} is not what the model's sizes make it; the file is damaged")
+            raise UnfitWeightsError(
+                f"{file}: {name} is not what the model's sizes make it; the file is damaged"
+            )
     return values

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from paddle_inline.utils.errors import UserError
-from paddle_inline.weights.foreign import kind_of
+from paddle_inline.weights.foreign import is_training_state, kind_of
 from paddle_inline.weights.lazy_array import WeightsFileError
 
 from .checkpoint import ConversionOptions
@@ -161,6 +161,10 @@ def to_other(arguments: argparse.Namespace) -> int:
 
 def _convert_folder(folder: Path, out: Path, side: str, options: ConversionOptions) -> int:
     files = checkpoints_in(folder)
+    passed = [file.name for file in files if is_training_state(file.name)]
+    files = [file for file in files if file.name not in passed]
+    if passed:
+        print(f"passed over, as they are the training's state: {', '.join(passed)}")
     what, step = kind_of(folder)
     if step and (not files or "folder of checkpoints" not in what):
         raise WeightsFileError(f"{folder} is {what}: {step}")

@@ -15,7 +15,7 @@ from paddle_inline.weights.foreign import converter
 
 from .checkpoint import ConversionOptions, Opened, recognised, summary_lines
 from .errors import UnknownModelError
-from .formats.select import Dictionary, dictionaries, select_weights
+from .formats.select import ROOT, Dictionary, dictionaries, select_weights
 from .formats.source import Source, open_source
 from .formats.write import check_sidecar
 
@@ -54,13 +54,14 @@ class Inspection:
     def _model(self, each: Dictionary) -> str:
         if not each.family:
             return ""
-        options = replace(self.options, take=each.label or "model")
+        options = replace(self.options, take=each.label)
         try:
             opened = recognised(self.source, options)
             self.kept[each.label] = len(opened.weights.arrays) - len(opened.rebuilt) + len(opened.counters)
             return str(opened.identity)
         except UnknownModelError as error:
-            return f"a {each.family}, but {str(error).splitlines()[0]}"
+            line = str(error).splitlines()[0]
+            return f"a {each.family}, but {line[len(f'{self.source.path}: ') :]}"
         except UserError as error:
             return f"a {each.family} that is not read: {short(str(error).splitlines()[0], 300)}"
 
@@ -89,7 +90,7 @@ class Inspection:
     def heading(self) -> Iterator[str]:
         """Yield lines on what the file is and which dictionaries of tensors it has."""
         yield f"{self.source.path}: {self.source.format}, {self.source.size:,} bytes"
-        if len(self.found) == 1 and not self.found[0].path:
+        if len(self.found) == 1 and self.found[0].label == ROOT:
             return
         yield "dictionaries of tensors, by the key path that --take takes:"
         for each in self.found[:_MOST]:
@@ -97,7 +98,8 @@ class Inspection:
             count = f"{kept} tensor{'s' if kept != 1 else ''}"
             more = len(each.entries) + len(each.left_out) - kept
             beside = f" and {more} beside them" if more else ""
-            yield f"  {short(each.label) or '(the file itself)'}: {count}{beside}, {self._said(each)}"
+            label = "(the file itself)" if each.label == ROOT else short(each.label)
+            yield f"  {label}: {count}{beside}, {self._said(each)}"
         if len(self.found) > _MOST:
             yield f"  and {len(self.found) - _MOST} more"
 
@@ -118,7 +120,7 @@ class Inspection:
             yield f"numbers: {numbers:,} in {', '.join(dtypes)}, in {layout}'s layout"
             for key, value in described(opened).items():
                 yield f"{key}: {short(str(value), 200)}"
-            if opened.weights.taken:
+            if opened.weights.taken and "" not in self.source.contents:
                 yield f"contents: {', '.join(_content(*item) for item in list(self.source.contents.items())[:20])}"
             if opened.identity.side == "paddle" and self.source.description:
                 yield f"use it: paddle_inline.create_model(weights={str(self.source.path)!r})"
@@ -133,7 +135,7 @@ class Inspection:
             "format": self.source.format,
             "dictionaries": [
                 {
-                    "path": each.label,
+                    "path": "" if each.label == ROOT else each.label,
                     "tensors": len(each.entries),
                     "model": self.models.get(each.label) or None,
                 }

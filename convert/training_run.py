@@ -21,6 +21,7 @@ from paddle_inline.training.checkpoint import (
     CheckpointError,
     check_checkpoint,
     description_of,
+    find_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
@@ -34,7 +35,7 @@ from paddle_inline.weights.load import open_weights, tuples
 from .checkpoint import ConversionOptions, open_checkpoint, paddle_side, summary_lines
 from .conversion import carried_on, torch_side, versions
 from .errors import CheckFailedError, UnfitWeightsError
-from .formats.select import EMA_KEYS, select_weights
+from .formats.select import select_weights
 from .formats.source import open_source
 from .formats.write import atomic, check_output, sha256, sidecar_of, write_sidecar
 from .identify import Identity, identify
@@ -85,7 +86,7 @@ def training_to_paddle(
     model = _build(identity.name, identity.overrides, dtypes)
     groups, slots = read_optimizer(contents.get("optimizer"), model, list(opened.weights.arrays), path)
     ema = None
-    if any(key in EMA_KEYS for key in opened.weights.others):
+    if opened.weights.averaged:
         averaged = select_weights(opened.source, "ema")
         kept = {name: array for name, array in averaged.arrays.items() if name not in opened.counters}
         identify({name: array.shape for name, array in kept.items()}, identity.name, identity.overrides)
@@ -129,7 +130,7 @@ def training_to_torch(
     """Make a PyTorch training checkpoint from one of train_paddle.py; the inverse of `training_to_paddle`.
 
     Args:
-        folder: a checkpoint's folder.
+        folder: a checkpoint's folder, or a run's: its newest one.
         output: the file to write, .pth, .pt or .bin.
         options: `conversion.ConversionOptions`.
 
@@ -149,6 +150,7 @@ def training_to_torch(
     target = check_output(Path(output), "torch")
     if target.suffix == ".safetensors":
         raise UserError(f"output {target}: safetensors hold no training state; let it end in .pth")
+    folder = _checkpoint_in(folder)
     model, optimizer, ema, state = _open_run(folder)
     progress = state.progress
     log(f"{folder}: {model.name}, step {progress.step}, epoch {progress.epoch}")
@@ -206,6 +208,18 @@ def _build(name, overrides, dtypes):
 
 def _load(model, arrays):
     paddle_inline.load_weights(model, {name: array.read() for name, array in arrays.items()})
+
+
+def _checkpoint_in(folder):
+    if Path(folder).is_file():
+        raise WeightsFileError(
+            f"{folder} is a file; --training takes a checkpoint's folder of train_paddle.py (OUTPUT/MODEL/TAG/"
+            "checkpoints/step_N), or a run's; weights alone are converted without --training"
+        )
+    try:
+        return find_checkpoint(folder)
+    except CheckpointError as error:
+        raise WeightsFileError(str(error)) from None
 
 
 def _open_run(folder):

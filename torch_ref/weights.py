@@ -58,6 +58,15 @@ def described_model(
         ) from None
 
 
+def stated_model(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]] | None:
+    """Return (name, overrides) of the model that a weights file says it is of; None where it says nothing.
+
+    Raises:
+        MissingFileError, WeightsFileError: as `read_weights`.
+    """
+    return None if _read(path)[1] is None else described_model(path)[:2]
+
+
 def shown_sizes(path: str | os.PathLike[str]) -> dict[str, int]:
     """Return the class count and the input size that a file's tensors show, as overrides of `create_model`.
 

@@ -12,7 +12,7 @@ _PART = re.compile(
 # Names of what training keeps beside a network, even where they hold one of the words above.
 _BESIDE = re.compile(
     r"loss|criteri|metric|acc(?![a-z])|accura|head|classif|optim|(^|_)ema|queue|center|count|step|epoch|proj|predict|"
-    r"decod|teacher|student|momentum|aux|logit|memory|proto|normaliz|pixel|average|scaler",
+    r"mask_token|decod|teacher|student|momentum|aux|logit|memory|proto|normaliz|pixel|average|scaler",
     re.IGNORECASE,
 )
 

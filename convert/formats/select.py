@@ -16,8 +16,8 @@ from typing import Any
 
 from paddle_inline.utils.errors import UserError, short, shortened
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError
-from paddle_inline.weights.load import lazy_array_of
 from paddle_inline.weights.safe_pickle import Inert
+from paddle_inline.weights.wrapped import lazy_array_of
 
 from ..families import FAMILIES
 from .company import is_company
@@ -42,6 +42,9 @@ MARKS = {
     "_wrapped_module",
 }
 _MOST = 200_000  # containers that are looked at
+ROOT = "."  # what --take calls the file itself
+_AVERAGES = {"ema", "swa", "average", "averaged", "avg"}  # words in the keys of moving averages
+_MOMENTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "step", "exp_inf", "square_avg"}
 
 Entries = dict[str, Any]  # {name: LazyArray or Unreadable}
 
@@ -60,12 +63,19 @@ class Dictionary:
     @property
     def label(self) -> str:
         """The argument of --take that means it."""
-        return ".".join(filter(None, (self.path, self.inner.rstrip("."))))
+        return ".".join(filter(None, (self.path, self.inner.rstrip(".")))) or ROOT
 
     @property
     def averaged(self) -> bool:
         """Whether its keys say that it is a moving average."""
-        return any(key in EMA_KEYS or "ema" in key.lower().split("_") for key in self.label.split("."))
+        return any(
+            key in EMA_KEYS or _AVERAGES & set(key.lower().split("_")) for key in self.label.split(".")
+        )
+
+    @property
+    def of_optimizer(self) -> bool:
+        """Whether its keys say that it is an optimizer's, whose moments may have the model's names."""
+        return any(key in _MOMENTS or "optim" in key.lower() for key in self.path.split("."))
 
     @property
     def usual(self) -> bool:
@@ -83,11 +93,31 @@ class Weights:
     prefix: str = ""  # what was taken off every name
     left_out: Mapping[str, Any] = field(default_factory=dict)  # {name: tensor} beside the model
     unsure: tuple[str, ...] = ()  # key paths that would do as well: the choice is the user's
+    averaged: bool = False  # whether others are a moving average, which "ema" takes
 
 
 def dictionaries(source: Source) -> list[Dictionary]:
-    """Return every dictionary of tensors in a file, at any depth, but those of an optimizer's numbered parameters."""
-    return [made for path, entries in walk(source.contents) for made in _models(path, entries)]
+    """Return every dictionary of tensors in a file, at any depth, but those of an optimizer's parameters.
+
+    Where none of them is a model, but all of them together, their keys joined by dots, are one, it is that.
+    """
+    found = [made for path, entries in walk(source.contents) for made in _models(path, entries)]
+    found = [each for each in found if not set(each.entries) <= _MOMENTS]
+    if not any(each.family for each in found):
+        joined = [each for each in _models("", _joined(source.contents, "")) if each.family]
+        return joined or found
+    return found
+
+
+def _joined(contents: Any, path: str) -> Entries:
+    """Return all tensors below a key path, named by the keys behind it."""
+    begin = f"{path}." if path else ""
+    return {
+        ".".join(filter(None, (below[len(begin) :], name))): value
+        for below, entries in walk(contents)
+        if below.startswith(begin)
+        for name, value in entries.items()
+    }
 
 
 def walk(contents: Any) -> Iterator[tuple[str, Entries]]:
@@ -113,16 +143,33 @@ def walk(contents: Any) -> Iterator[tuple[str, Entries]]:
             continue
         seen.add(id(value))
         below = [(f"{path}.{key}" if path else key, item) for key, item in items if key not in entries]
-        pending += [(key, item) for key, item in reversed(below) if isinstance(item, (dict, list, Inert))]
+        if path.split(".")[-1] == "state":  # of an optimizer, by its parameters' numbers
+            below = [(key, item) for key, item in below if not key.rsplit(".", 1)[-1].isdecimal()]
+        pending += [
+            (key, item) for key, item in reversed(below) if isinstance(item, (dict, list, tuple, Inert))
+        ]
 
 
 def _items(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, Inert):
         found = value.contents if isinstance(value.contents, (dict, list)) else value.state
         value = found.get("_content", found) if isinstance(found, dict) else found
-    if isinstance(value, list):
-        return [(str(i), item) for i, item in enumerate(value[:1000]) if isinstance(item, (dict, Inert))]
-    return [(k, v) for k, v in value.items() if isinstance(k, str)] if isinstance(value, dict) else []
+    if isinstance(value, (list, tuple)):
+        if value and all(
+            isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in value
+        ):
+            return list(value)  # pairs of names and tensors
+        kept = (dict, list, tuple, Inert)
+        return [(str(i), item) for i, item in enumerate(value[:1000]) if isinstance(item, kept)]
+    items = value.items() if isinstance(value, dict) else ()
+    return [(text, item) for key, item in items if (text := _text(key)) is not None]
+
+
+def _text(key: Any) -> str | None:
+    """Return a key as text; None of one that names nothing."""
+    if isinstance(key, bytes) and key.isascii():
+        return key.decode()
+    return str(key) if isinstance(key, (str, int)) and not isinstance(key, bool) else None
 
 
 def _tensor(value: Any) -> Any:
@@ -236,8 +283,13 @@ def select_weights(source: Source, take: str = "model") -> Weights:
     chosen, unsure = _choose(source, found, take)
     if chosen is None:
         kinds = sorted({type(v).__name__ for v in source.contents.values()} - {"NoneType"})
-        empty = "no tensors" if kinds else "nothing"
-        raise WeightsFileError(f"{source.path} holds {empty} under any of {', '.join(MODEL_KEYS)}")
+        keys = ", ".join(short(str(key), 40) for key in list(source.contents)[:8] if key != "")
+        raise WeightsFileError(
+            f"{source.path} holds no named tensors"
+            + (f", only {keys}" if keys else "")
+            + (f" ({', '.join(kinds[:5])})" if kinds else "")
+            + "; save the model's state_dict(), and convert that"
+        )
     arrays = _readable(source, chosen)
     size = sum(array.nbytes for array in arrays.values())
     if size > source.size:
@@ -247,15 +299,19 @@ def select_weights(source: Source, take: str = "model") -> Weights:
     others = tuple(
         each.label
         for each in found
-        if each.label != chosen.label and (each.family or each.averaged or each.usual)
+        if each.label != chosen.label
+        and (each.family or each.averaged or each.usual)
+        and not each.of_optimizer
     )
     unread = {chosen.prefix + name: v for name, v in chosen.entries.items() if name not in arrays}
-    return Weights(arrays, chosen.label, others, chosen.prefix, {**chosen.left_out, **unread}, unsure)
+    taken = "" if chosen.label == ROOT else chosen.label
+    averaged = any(each.averaged and each.label in others for each in found)
+    return Weights(arrays, taken, others, chosen.prefix, {**chosen.left_out, **unread}, unsure, averaged)
 
 
 def _choose(source: Source, found: list[Dictionary], take: str) -> tuple[Dictionary | None, tuple[str, ...]]:
     """Return the dictionary to take, and the key paths of those that would do as well."""
-    models = [each for each in found if each.family]
+    models = [each for each in found if each.family and not each.of_optimizer]
     if take not in ("model", "ema"):
         return _named(source, found, take), ()
     averaged = [each for each in models if each.averaged]
@@ -285,19 +341,15 @@ def _choose(source: Source, found: list[Dictionary], take: str) -> tuple[Diction
 
 def _named(source: Source, found: list[Dictionary], take: str) -> Dictionary:
     """Return the dictionary at a key path; nested ones below it are one, their keys joined by dots."""
+    take = take or ROOT
     exact = [each for each in found if take in (each.label, f"{each.path}.{each.prefix}".strip("."))]
     exact = exact or [each for each in found if each.path == take]
     if not exact:
-        below = {
-            f"{path[len(take) + 1 :]}.{name}": value
-            for path, entries in walk(source.contents)
-            if path.startswith(f"{take}.")
-            for name, value in entries.items()
-        }
+        below = _joined(source.contents, take)
         exact = list(_models(take, below)) if below else []
     if len(exact) == 1:
         return exact[0]
-    labels = shortened([f"  {each.label or '(the file itself)'}" for each in exact or found])
+    labels = shortened([f"  {each.label}" for each in exact or found])
     what = "holds several models" if exact else "holds no tensors"
     raise UserError(
         f"{source.path} {what} at {short(take)!r}; --take model, ema or one of\n" + "\n".join(labels)

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paddle_inline.utils.errors import short
-from paddle_inline.weights.foreign import advice, kind_of
+from paddle_inline.utils.errors import MissingFileError, short
+from paddle_inline.weights.foreign import advice, kind_of, not_weights
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, check_file
-from paddle_inline.weights.load import DESCRIPTION, described, lazy_array_of, open_pickle
+from paddle_inline.weights.load import DESCRIPTION, described, open_pickle
+from paddle_inline.weights.safe_pickle import Inert
 from paddle_inline.weights.safetensors import open_safetensors
+from paddle_inline.weights.wrapped import lazy_array_of
 
 from .torch_file import LEGACY_MAGIC, Tensor, open_torch
 
@@ -37,13 +39,14 @@ class Source:
         return sum(path.stat().st_size for path in self.files)
 
 
-def open_source(path: str | Path, skip_calls: bool = False) -> Source:
+def open_source(path: str | Path, skip_calls: bool = False, as_shard: bool = False) -> Source:
     """Open a checkpoint by what it holds, whatever its name.
 
     Args:
         path: of a file of torch (either format), `.pdparams`, safetensors, or the index (`*.index.json`) of
             shards of either.
         skip_calls: leave out, rather than refuse, what a torch checkpoint would have to call a function for.
+        as_shard: also open a file that is one of several shards.
 
     Raises:
         MissingFileError: there is no such file.
@@ -59,31 +62,41 @@ def open_source(path: str | Path, skip_calls: bool = False) -> Source:
         raise WeightsFileError(f"{path} cannot be read: {error.strerror}") from None
     if path.name.endswith(".index.json"):
         return _open_shards(path, skip_calls)
+    what, step = kind_of(path)
+    if step and not (as_shard and what.startswith("shard ")):
+        raise WeightsFileError(f"{path} is {what}: {step}")
     if head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < path.stat().st_size:
         arrays, metadata = open_safetensors(path)
         return Source(path, "safetensors", arrays, (path,), described(metadata.get(DESCRIPTION)))
-    what, step = kind_of(path)
-    if head[:4] == b"PK\3\4" and not step:
+    if head[:4] == b"PK\3\4":
         return _torch(path, "torch", skip_calls)
     if head[2:3] == b"\x8a" and head[4:14] == LEGACY_MAGIC.to_bytes(10, "little"):
         return _torch(path, "torch (before zip)", skip_calls)
-    if head[:1] == b"\x80" and not step:
+    if head[:1] == b"\x80":
         contents, description = open_pickle(path)
         if not isinstance(contents, dict):
-            raise WeightsFileError(f"{path} holds a {type(contents).__name__}, not named weights")
+            contents = _wrapped(path, contents)
         return Source(path, "Paddle", _plain(contents, lazy_array_of), (path,), description)
-    if step:
-        raise WeightsFileError(f"{path} is {what}, not a checkpoint that is read here: {step}")
-    raise WeightsFileError(
-        f"{path} is not a checkpoint: neither torch's, nor safetensors, nor a .pdparams of Paddle 2 or later"
-    )
+    raise WeightsFileError(not_weights(path))
+
+
+def _wrapped(path: Path, contents: Any) -> dict:
+    """Return what holds dictionaries of tensors though it is none, a list, a tuple or a module that was saved whole, as
+    the dictionary of it.
+
+    Raises:
+        WeightsFileError: it is anything else.
+    """
+    if isinstance(contents, (list, tuple, Inert)):
+        return {"": contents}
+    kind = type(contents).__name__
+    raise WeightsFileError(f"{path} holds a {kind}, not named weights; save its state_dict()")
 
 
 def _torch(path: Path, form: str, skip_calls: bool) -> Source:
     contents = open_torch(path, skip_calls)
     if not isinstance(contents, dict):
-        kind = getattr(contents, "kind", type(contents).__name__)
-        raise WeightsFileError(f"{path} holds a {kind}, not named weights; save its state_dict()")
+        contents = _wrapped(path, contents)
     attributes = getattr(contents, "attributes", None)
     description = attributes.get(DESCRIPTION) if isinstance(attributes, dict) else None
     if description is None:  # of a training checkpoint it is an entry
@@ -123,7 +136,11 @@ def _open_shards(path: Path, skip_calls: bool) -> Source:
             raise WeightsFileError(
                 f"{path} names the shard {short(name)!r}, which is no checkpoint beside it"
             )
-        shard = open_source(path.parent / name, skip_calls)
+        if not os.path.exists(path.parent / name):  # (a name may be too long for the system)
+            raise MissingFileError(
+                f"{path} names the shard {short(name)}, which is not beside it: download it too"
+            )
+        shard = open_source(path.parent / name, skip_calls, as_shard=True)
         files.append(shard.path)
         formats.add(shard.format)
         for key, value in shard.contents.items():

@@ -28,6 +28,7 @@ __all__ = ["LEGACY_MAGIC", "Tensor", "open_torch"]
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 # All that zipfile and struct raise on a file whose bytes are not what they were.
 _DAMAGE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, struct.error, EOFError, ValueError, OSError)
+_CUT = "it is cut short or damaged: download or copy it again, and compare its size with the original's"
 _LARGEST_DIRECTORY = 1 << 24  # of a zip file, in bytes: some 200,000 members
 
 
@@ -54,7 +55,7 @@ def open_torch(path: str | Path, skip_calls: bool = False) -> Any:
     except WeightsFileError as error:
         raise WeightsFileError(f"{path} is not read: {error}") from None
     except _DAMAGE as error:
-        raise WeightsFileError(f"{path} is damaged: {error}") from None
+        raise WeightsFileError(f"{path} is not read: {_CUT} ({error})") from None
 
 
 class _Archive:
@@ -73,7 +74,8 @@ class _Archive:
                 raise WeightsFileError(f"its archive has a member named {short(name)!r}, a path out of it")
             if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
                 raise WeightsFileError(
-                    f"its member {short(name)!r} is compressed, as torch never writes them"
+                    f"its member {short(name)!r} is compressed, as torch never writes them; unpack it, and zip the "
+                    "folder again without compression (zip -0 -r)"
                 )
             self.members[name] = member
         size = path.stat().st_size
@@ -83,7 +85,9 @@ class _Archive:
             raise WeightsFileError("it is a TorchScript program, not a checkpoint; save the state_dict()")
         roots = [name[:-8] for name in self.members if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(roots) != 1:
-            raise WeightsFileError("it is a zip file, but not one that torch.save wrote (no data.pkl)")
+            raise WeightsFileError(
+                "it is a zip file, but not one that torch.save wrote (no data.pkl); unpack it"
+            )
         self.root = roots[0]
         self.cache: tuple[zipfile.ZipInfo | None, Any] = (None, None)
 
@@ -114,7 +118,7 @@ class _Archive:
             try:
                 self.cache = (member, np.frombuffer(self.archive.read(member), np.uint8))
             except _DAMAGE as error:
-                raise WeightsFileError(f"{self.path} is damaged: {error}") from None
+                raise WeightsFileError(f"{self.path} is not read: {_CUT} ({error})") from None
         return self.cache[1][begin:end]
 
 
@@ -141,7 +145,7 @@ class _Stream:
             root.offset = self.file.tell()
             self.file.seek(0, io.SEEK_END)
             if count != root.count or root.offset + root.size > self.file.tell():
-                raise WeightsFileError(f"its storage {short(key)} is cut short")
+                raise WeightsFileError(f"its storage {short(key)} is cut short; download or copy it again")
             self.file.seek(root.offset + root.size)
         return contents
 

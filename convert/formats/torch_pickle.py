@@ -63,6 +63,9 @@ class Unreadable:
     def build(self, state: Any) -> None:
         """Ignore its state."""
 
+    def __repr__(self) -> str:
+        return f"<{self.kind.rsplit('.', 1)[-1]}>"
+
 
 @dataclass(frozen=True)
 class Storage:
@@ -130,6 +133,8 @@ def _tensor(
     if dtype is None or len(strides) != len(shape):
         raise WeightsFileError("it holds a tensor without a dtype or a layout")
     available, count = storage.size // itemsize(dtype), math.prod(shape)
+    if count > available and 0 in strides and 0 < _span(shape, strides) + offset <= available:
+        return Unreadable("expanded tensor", "it is an expanded view (a stride is 0); save its .contiguous()")
     if count and (count > available or offset + _span(shape, strides) > available):
         raise WeightsFileError(f"it declares a tensor {list(shape)} over a storage of {available} numbers")
     return Tensor(LazyArray(shape, dtype, partial(_read, storage, dtype, offset, shape, strides)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,13 @@ def read_card(directory: str | Path) -> dict[str, Any]:
     """
     check_engine_path(directory)
     path = Path(directory) / CARD
-    if not path.is_file():
+    if os.path.isfile(directory) or "://" in str(directory):
+        what = "is a file" if os.path.isfile(directory) else "is an address"
+        raise MissingFileError(
+            f"{directory} {what}: a Predictor takes the folder that `python -m paddle_inline export --weights FILE "
+            "--output DIR` writes, or a model of create_model(weights=FILE)"
+        )
+    if not os.path.isfile(path):
         raise MissingFileError(f"no {CARD} in {directory}: `python -m paddle_inline export` writes it")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))

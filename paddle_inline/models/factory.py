@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Union
 
 from ..layers.basic import Module, meta_init
 from ..utils.errors import UserError, short, unknown
-from ..weights import described_model, load_weights, shown_sizes
+from ..weights import described_model, load_weights, shown_sizes, stated_model
 from . import inline_cswin, inline_deit, inline_pvt, inline_swin, soft
 
 Path = Union[str, "os.PathLike[str]"]
@@ -92,6 +92,46 @@ def check_described(
     )
 
 
+# What a model may have otherwise than the weights' own: what only training uses, and what shapes show.
+_FREE = {"published", "drop_rate", "drop_path_rate", "recompute", "per_matrix_alpha"}
+_SHOWN = {"img_size", "in_chans", "num_classes"}
+
+
+def stated_fields(weights: Path, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file of weights says of its model, in fields that no override gives, as overrides of `name`.
+
+    Args:
+        weights: the file.
+        name: of the model that is to be built.
+        given: overrides that are given.
+
+    Raises:
+        UserError: the file is of a model of another name and other fields.
+    """
+    stated = stated_model(weights)
+    if stated is None or stated[0] not in _MODELS:
+        return {}
+    theirs, own = model_spec(stated[0], **stated[1]), model_spec(name, **given)
+    if type(theirs) is not type(own):
+        return {}  # which the names of its tensors show
+    fields = {
+        key: value
+        for key, value in vars(theirs).items()
+        if key not in _FREE | _SHOWN and key not in given and value != getattr(own, key)
+    }
+    letters = [str(getattr(spec, "attn_type", "")) for spec in (theirs, own)]
+    if all(
+        letter == letter.upper() for letter in letters
+    ):  # of InLine's and softmax's blocks, whose tensors differ
+        fields.pop("attn_type", None)
+    if fields and stated[0] != name:
+        said = ", ".join(
+            f"{key}={short(repr(value))} (not {getattr(own, key)!r})" for key, value in fields.items()
+        )
+        raise UserError(f"{weights} is of {stated[0]}, not of {name}: it has {said}; give that name, or none")
+    return fields
+
+
 def create_model(name: str | None = None, weights: Path | None = None, **overrides: Any) -> Module:
     """Build a model.
 
@@ -99,7 +139,8 @@ def create_model(name: str | None = None, weights: Path | None = None, **overrid
         name: one of `list_models()`; may be left out with weights that say which model they are for, as
             `python -m convert` and the trainer write them.
         weights: a file of weights for exactly this model (see `load_weights`), or None: fresh ones. Its tensors
-            say how many classes there are and, in DeiT and PVT, the input size, where no override does.
+            say how many classes there are and, in DeiT and PVT, the input size, and the file says what no tensor
+            shows (as kernel_function), where no override does.
         overrides: fields of the family's spec, e.g. img_size (int or (H, W)), in_chans, num_classes (0: no
             head), drop_rate, drop_path_rate, attn_type, kernel_function, recompute.
 
@@ -116,7 +157,7 @@ def create_model(name: str | None = None, weights: Path | None = None, **overrid
         check_described(weights, name, own, shapes)
         overrides = {**own, **overrides}
     elif weights is not None:
-        known = {key: value for key, value in shown_sizes(weights).items() if key not in overrides}
+        known = {**stated_fields(weights, name, overrides), **shown_sizes(weights)}
         overrides = {**known, **overrides}
     spec = model_spec(name, **overrides)
     model = _MODELS[name][0](spec)

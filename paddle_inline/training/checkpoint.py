@@ -28,7 +28,7 @@ import paddle
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, short
 from ..weights.atomic import atomic_write, flush_to_disk, sha256, sync_folder
 from ..weights.description import DESCRIPTION, describe
 from ..weights.foreign import TORCH, advice, kind_of
@@ -223,8 +223,8 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
         CheckpointError: if there is none.
     """
     path = Path(path)
-    if not path.exists():
-        raise CheckpointError(f"no checkpoint {path}")
+    if not os.path.exists(path):
+        raise CheckpointError(f"no checkpoint {short(str(path), 400)}")
     if path.is_file():
         if foreign := advice(path):
             whole = f"; a whole run is converted by python -m convert to-paddle {path} FOLDER --training"
@@ -241,7 +241,12 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
             return found
         if skipped:
             raise CheckpointError(f"no valid checkpoint in {path}: " + "; ".join(skipped))
-    raise CheckpointError(f"{path} holds no checkpoint")
+    what, step = kind_of(path)
+    if step and any(path.iterdir()):
+        raise CheckpointError(f"{path} holds no checkpoint of train_paddle.py; it is {what}: {step}")
+    raise CheckpointError(
+        f"{path} holds no checkpoint: give a run's folder, OUTPUT/MODEL/TAG, or one of its checkpoints/step_N"
+    )
 
 
 def load_checkpoint(

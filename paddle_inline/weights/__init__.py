@@ -1,8 +1,9 @@
 """Weight files: read without trusting them, loaded strictly, resized to other input sizes."""
 
 from .lazy_array import LazyArray, WeightsFileError
-from .load import described_model, load_weights, open_weights, read_weights, shown_sizes
+from .load import load_weights, open_weights, read_weights
 from .resize import adapt_weights, load_adapted
+from .told import described_model, shown_sizes, stated_model
 
 __all__ = [
     "LazyArray",
@@ -14,4 +15,5 @@ __all__ = [
     "open_weights",
     "read_weights",
     "shown_sizes",
+    "stated_model",
 ]

@@ -31,7 +31,8 @@ _DATA = re.compile(
     |ipaddress\.IPv[46](Address|Network)
     |signal\.(Signals|Handlers)
     |http\.HTTPStatus
-    |logging\.Level
+    |logging\.(Level|getLogger)
+    |numpy\.ma\.core\._mareconstruct
     |numpy\.random\._pickle\.__(randomstate|generator|bit_generator)_ctor
     |numpy\.random\.bit_generator\.__pyx_unpickle_\w+
     |copyreg\.(_reconstructor|__newobj__)""",

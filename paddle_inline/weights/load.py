@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,12 +17,14 @@ import numpy as np
 from ..utils.errors import MissingFileError, UserError, short, shortened
 from .bfloat16 import from_bfloat16
 from .description import DESCRIPTION, read_description, tuples
-from .foreign import advice, converter
+from .foreign import PADDLE, SAFETENSORS, advice, converter, kind_of, not_weights
 from .inert_data import inert_data
 from .lazy_array import LazyArray, WeightsFileError, check_file, nonfinite
-from .pickled_arrays import COMMON, Array
+from .mismatch import reason, stated_differences
+from .pickled_arrays import COMMON
 from .safe_pickle import Inert, load
 from .safetensors import open_safetensors
+from .wrapped import named_arrays
 
 if TYPE_CHECKING:
     import paddle
@@ -34,7 +35,6 @@ __all__ = [
     "find_weights",
     "load_weights",
     "open_weights",
-    "shown_sizes",
     "tuples",
 ]
 
@@ -53,12 +53,17 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
         MissingFileError: there is none.
         WeightsFileError: it is not a regular file, or empty.
     """
+    if "://" in str(path):
+        raise MissingFileError(f"{short(str(path), 400)} is an address: download the file, and give its path")
     path = Path(path)
     for candidate in (path, Path(f"{path}.pdparams")):
-        if candidate.exists() and not candidate.is_dir():
+        if os.path.exists(candidate) and not candidate.is_dir():
             return check_file(candidate)
-    if not path.is_dir():
-        raise MissingFileError(f"no weights file {path} (nor {path}.pdparams)")
+    if os.path.islink(path) and not os.path.exists(path):
+        raise MissingFileError(f"{path} is a link to {os.readlink(path)}, which is not there")
+    if not os.path.isdir(path):
+        name = short(str(path), 400)
+        raise MissingFileError(f"no weights file {name} (nor {name}.pdparams)")
     for name in IN_FOLDERS:
         if (path / name).exists():
             return check_file(path / name)
@@ -115,13 +120,6 @@ def described(text: Any, *keys: str) -> dict[str, Any] | None:
     return read_description(found)
 
 
-def lazy_array_of(value: Any) -> LazyArray | None:
-    """Return the LazyArray of an entry of `open_pickle`, alone or as Paddle's (name, array); None of others."""
-    if isinstance(value, tuple) and len(value) == 2:
-        value = value[1]
-    return value.stored if isinstance(value, Array) else None
-
-
 def open_weights(path: str | os.PathLike[str]) -> tuple[dict[str, LazyArray], dict[str, Any] | None]:
     """Open a `.pdparams` (suffix optional) or `.safetensors` file, of a checkpoint its `model` entry.
 
@@ -136,7 +134,10 @@ def open_weights(path: str | os.PathLike[str]) -> tuple[dict[str, LazyArray], di
     foreign = advice(path)
     if foreign:
         raise WeightsFileError(foreign)
-    if path.suffix == ".safetensors":
+    kind = kind_of(path)[0]
+    if kind not in (PADDLE, SAFETENSORS):
+        raise WeightsFileError(not_weights(path))
+    if kind == SAFETENSORS:
         arrays, metadata = open_safetensors(path)
         if metadata.get("format") == "pt":
             raise WeightsFileError(
@@ -147,62 +148,15 @@ def open_weights(path: str | os.PathLike[str]) -> tuple[dict[str, LazyArray], di
         except WeightsFileError as error:
             raise WeightsFileError(f"{path} is not read: {error}") from None
     contents, description = open_pickle(path)
-    if isinstance(contents, dict) and isinstance(contents.get("model"), dict):
-        contents = contents["model"]
     if not isinstance(contents, dict):
-        raise WeightsFileError(f"{path} holds a {type(contents).__name__}, not named weights")
-    found = {name: lazy_array_of(value) for name, value in contents.items()}
-    return {name: array for name, array in found.items() if array is not None}, description
+        what = getattr(contents, "kind", type(contents).__name__)
+        raise WeightsFileError(f"{path} holds a {short(what)}, not named weights; save its state_dict()")
+    return named_arrays(path, contents), description
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Return the named arrays of a file; arguments and errors as for `open_weights`."""
     return {name: array.read() for name, array in open_weights(path)[0].items()}
-
-
-def described_model(
-    path: str | os.PathLike[str] | None,
-) -> tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]:
-    """Return the model that a weights file is for, by its description.
-
-    Returns:
-        (name, overrides, shapes), the last {name: shape} of what the file holds.
-
-    Raises:
-        UserError: the file has no description, or there is no file to ask.
-        MissingFileError, WeightsFileError: as `open_weights`.
-    """
-    if path is None:
-        raise UserError("neither a model's name nor weights that name theirs are given; give a name")
-    arrays, description = open_weights(path)
-    if description is None:
-        raise UserError(f"no model is named, and the weights {path} do not name theirs; give a name")
-    shapes = {name: array.shape for name, array in arrays.items()}
-    return description["model"], description["overrides"], shapes
-
-
-def shown_sizes(path: str | os.PathLike[str]) -> dict[str, int]:
-    """Return the class count and the input size that a file's tensors show, as overrides of `create_model`.
-
-    The input size shows in position embeddings alone (DeiT's and PVT's); images that are not square show none.
-
-    Raises:
-        MissingFileError, WeightsFileError: as `open_weights`.
-    """
-    shapes = {name: array.shape for name, array in open_weights(path)[0].items()}
-    sizes = {}
-    if len(shapes.get("head.bias", ())) == 1:
-        sizes["num_classes"] = shapes["head.bias"][0]
-    kernel = shapes.get("patch_embed.proj.weight", ())
-    for name, before, stride in (
-        ("pos_embed", 1, kernel[-1] if len(kernel) == 4 else 0),
-        ("pos_embed1", 0, 4),
-    ):
-        tokens = shapes[name][1] - before if len(shapes.get(name, ())) == 3 else 0
-        side = math.isqrt(max(tokens, 0))
-        if side and side * side == tokens and stride:
-            sizes["img_size"] = side * stride
-    return sizes
 
 
 def difference(
@@ -271,11 +225,13 @@ def fitting(
         skip,
     )
     if lines:
+        hint = "" if isinstance(source, Mapping) else reason(find_weights(source), own, state)
         raise UserError(
-            f"{who} <- {where}: names or shapes differ\n"
+            f"{who} <- {where}: names or shapes differ{hint}\n"
             "  (- in the model, + in the file; skip=('head',) keeps the model's own head)\n"
             + "\n".join(shortened(lines))
         )
+    _check_stated(model, description, where)
     state = {name: state[name] for name in own if not _under(name, skip)}
     for name, value in state.items():
         real = "float" in str(own[name].dtype)
@@ -298,6 +254,15 @@ def write_state(model: paddle.nn.Layer, state: Mapping[str, np.ndarray], descrip
     for name, value in state.items():
         own[name].set_value(_as_dtype(value, str(own[name].dtype).split(".")[-1]))
     model.description = description
+
+
+def _check_stated(model: paddle.nn.Layer, description: Mapping[str, Any] | None, where: Any) -> None:
+    lines = stated_differences(model, description)
+    if lines:
+        raise UserError(
+            f"{where} is of a {getattr(model, 'name', '')} with {'; '.join(lines)}: build the model so (create_model("
+            "weights=FILE) does), or load the arrays alone, load_weights(model, read_weights(FILE)), if that is meant"
+        )
 
 
 def _as_dtype(value: np.ndarray, dtype: str) -> np.ndarray | paddle.Tensor:

@@ -32,7 +32,7 @@ class _Dtype:
     """A numpy dtype, its byte order set by the pickle afterwards."""
 
     def __init__(self, name: Any, *_: Any) -> None:
-        if not (isinstance(name, str) and re.fullmatch(r"[<>=|]?[biufcUOSMm]\d{0,4}", name)):
+        if not (isinstance(name, str) and re.fullmatch(r"[<>=|]?[biufcUOSMmV]\d{0,5}", name)):
             raise WeightsFileError("it holds an array of an unknown dtype")
         self.value = np.dtype(name)
 
@@ -52,6 +52,9 @@ class Array:
     """A pickled numpy array: `stored`, once its shape and bytes are there."""
 
     stored: LazyArray | None = None
+
+    def __repr__(self) -> str:
+        return "<array>"
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -84,16 +87,23 @@ class AnyArray(Array):
 
     def build(self, state: Any) -> None:
         """Keep an array of numbers, and the place of any other."""
-        if not (isinstance(state[2], _Dtype) and state[2].value.kind in "UOSMm"):
+        if not (isinstance(state[2], _Dtype) and state[2].value.kind in "UOSMmV"):
             super().build(state)
 
 
 def _scalar(dtype: _Dtype, data: Any) -> Any:
     if dtype.value.kind == "U":
         return data.decode("utf-32-be" if dtype.value.byteorder == ">" else "utf-32-le").rstrip("\0")
-    if dtype.value.kind in "OSMm":
+    if dtype.value.kind in "OSMmV":
         return data
     return np.frombuffer(data, dtype.value)[0]
+
+
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> Array:
+    """Make an array as protocol 5 writes it."""
+    made = AnyArray()
+    made.build((1, shape, dtype, order == "F", data))
+    return made
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -116,6 +126,7 @@ COMMON: Makers = {
     "numpy.dtype": _Dtype,
     "numpy.core.multiarray._reconstruct": Array,
     "numpy.core.multiarray.scalar": _scalar,
+    "numpy.core.numeric._frombuffer": _from_buffer,
     "_codecs.encode": _encode,
     "builtins.bytes": lambda: b"",  # protocol 2's way of writing no bytes
     "collections.OrderedDict": _ordered,

@@ -19,6 +19,7 @@ from ..utils.errors import UserError, shortened
 from .bfloat16 import from_bfloat16, to_bfloat16
 from .lazy_array import LazyArray, numpy_dtype
 from .load import difference, load_weights, open_weights
+from .mismatch import stated_differences
 
 if TYPE_CHECKING:
     import paddle
@@ -131,7 +132,7 @@ def load_adapted(
         img_size = description["overrides"].get("img_size")
     adapted, notes = adapt_weights(arrays, model, img_size)
     load_weights(model, {name: array.read() for name, array in adapted.items()})
-    return notes
+    return [*notes, *(f"they were trained with {line}" for line in stated_differences(model, description))]
 
 
 def _positions(model: paddle.nn.Layer) -> dict[str, tuple[int, Grid]]:

@@ -34,6 +34,7 @@ from .lazy_array import WeightsFileError
 MOST_STEPS = 2_000_000
 _RENAMED = ((r"^numpy\._core", "numpy.core"), (r"^__builtin__$", "builtins"))  # numpy 2; protocol 2
 _LONGEST_TEXT = 1 << 20  # beyond it only text of one byte a character, which is how protocol 2 writes bytes
+_SHORT = "its pickle is cut short: it declares more bytes than there are; download or copy the file again"
 _LEFT_IN_FILE = 1 << 12  # longer byte strings are not read until they are needed
 
 Makers = Mapping[str, Callable[..., Any]]  # {"module.name": function that makes what calling that name would}
@@ -134,7 +135,7 @@ class _Machine:
     def take(self, size: int) -> bytes:
         data = self.stream.read(size) if 0 <= size <= self.end else b""
         if len(data) != size:
-            raise WeightsFileError("its pickle is cut short: it declares more bytes than there are")
+            raise WeightsFileError(_SHORT)
         return data
 
     def number(self, form: str) -> Any:
@@ -157,7 +158,7 @@ class _Machine:
             return self.take(size)
         offset = self.stream.tell()
         if size > self.end - offset:
-            raise WeightsFileError("its pickle is cut short: it declares more bytes than there are")
+            raise WeightsFileError(_SHORT)
         self.stream.seek(offset + size)
         return Blob(self.path, offset, size)
 
@@ -277,6 +278,7 @@ _STEPS: dict[bytes, Callable[[_Machine], Any]] = {
     b"B": lambda m: m.push(m.blob(m.number("<I"))),
     b"C": lambda m: m.push(m.take(m.number("<B"))),
     b"\x8e": lambda m: m.push(m.blob(m.number("<Q"))),
+    b"\x96": lambda m: m.push(m.blob(m.number("<Q"))),  # a bytearray, of protocol 5
     b"(": _Machine.mark,
     b"0": lambda m: m.stack.pop(),
     b"1": lambda m: m.since_mark(),

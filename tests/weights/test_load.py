@@ -13,12 +13,12 @@ from safetensors.numpy import save_file
 import paddle_inline
 from paddle_inline.weights.load import (
     WeightsFileError,
-    lazy_array_of,
     load_weights,
     open_pickle,
     open_weights,
     read_weights,
 )
+from paddle_inline.weights.wrapped import lazy_array_of
 
 
 @pytest.fixture(scope="module")

@@ -143,7 +143,8 @@ def chain_of_tuples(levels):
     [
         (b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b".", "cut short"),
         (b"\x80\x04B\xff\xff\xff\xff.", "cut short"),
-        (b"\x80\x04\x96" + struct.pack("<Q", 1 << 34) + b".", "instruction"),
+        (b"\x80\x05\x97.", "instruction"),
+        (b"\x80\x05\x96" + struct.pack("<Q", 1 << 34) + b".", "cut short"),
         (b"\x80\x04\x8d" + struct.pack("<Q", 1 << 62) + b".", "cut short"),
         (b"\x80\x04\x8b\xff\xff\xff\xff.", "cut short"),
         (b"\x80\x04N\x85\x86.", "stack"),

@@ -146,19 +146,20 @@ def test_an_index_does_not_lead_to_another(tmp_path):
 @pytest.mark.parametrize(
     "value, message",
     [
-        ([1, 2], "holds a list, not named weights"),
+        ([1, 2], r"holds no named tensors \(list\); save the model's state_dict"),
         (torch.ones(2), "holds a Tensor, not named weights"),
-        (
-            torch.nn.Linear(1, 1),
-            r"torch\.nn\.modules\.linear\.Linear, not named weights; save its state_dict",
-        ),
-        ({"epoch": 1}, "holds no tensors"),
-        ({"model": {}}, "holds no tensors"),
+        ({"epoch": 1}, r"holds no named tensors, only epoch \(int\)"),
+        ({"model": {}}, r"holds no named tensors, only model \(dict\)"),
     ],
 )
 def test_what_holds_no_weights_is_named(tmp_path, value, message):
     with pytest.raises(WeightsFileError, match=message):
         select_weights(open_source(save(tmp_path, value)))
+
+
+def test_a_module_that_was_saved_whole_is_read(tmp_path):
+    found = select_weights(open_source(save(tmp_path, torch.nn.Linear(1, 1))))
+    assert set(found.arrays) == {"weight", "bias"} and found.taken == ""
 
 
 def test_tensors_larger_than_their_file_are_refused(tmp_path):

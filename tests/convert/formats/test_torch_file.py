@@ -192,6 +192,6 @@ def test_a_flipped_bit_in_a_tensor_is_noticed(tmp_path):
     data[data.index(b"\0\0\x80\x3f" * 10) + 1000] ^= 4
     path.write_bytes(data)
     found = open_torch(path)
-    with pytest.raises(WeightsFileError, match="damaged: Bad CRC-32"):
+    with pytest.raises(WeightsFileError, match=r"damaged: .*Bad CRC-32"):
         found["a"].stored.read()
     assert_equal(found["b"].stored, torch.zeros(3))
