@@ -72,6 +72,29 @@ def test_only_whole_steps_are_made():
         sampler.batches_per_epoch(47, 8, world=2, accumulation=3)
 
 
+@pytest.mark.parametrize(
+    ("length", "size", "world", "accumulation", "way"),
+    [
+        (7, 8, 1, 1, "data.batch_size to 7 or less"),
+        (7, 4, 1, 3, "data.batch_size to 2 or less"),
+        (4, 4, 1, 50, "train.accumulation_steps to 4 or less, with data.batch_size 1"),
+        (7, 1, 2, 4, "train.accumulation_steps to 3 or less"),
+        (3, 1, 4, 1, "the number of ranks to 3 or less"),
+    ],
+)
+def test_the_way_out_of_too_few_images_is_one(length, size, world, accumulation, way):
+    with pytest.raises(ValueError, match=rf"{length} training images are fewer .* lower {way}"):
+        sampler.batches_per_epoch(length, size, world, accumulation)
+    number = int(way.split(" to ")[1].split()[0])
+    if "batch_size to" in way:
+        size = number
+    elif "accumulation" in way:
+        size, accumulation = 1, number
+    else:
+        world = number
+    assert sampler.batches_per_epoch(length, size, world, accumulation) >= 1
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
 @pytest.mark.parametrize("length", [1, 5, 12, 13])
 def test_evaluation_sees_every_image_once(world, length):
