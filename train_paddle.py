@@ -192,6 +192,12 @@ def only_evaluate(config: settings.Config, args: argparse.Namespace) -> int:
     for note in (*args.notes, *notes, *more, *others) if rank == 0 else ():
         print(f"note: {note}", file=sys.stderr)
     model = described_eval.build_model(config, weights, len(source.classes))
+    if rank == 0 and len(source.classes) < model.spec.num_classes and "classes" not in model.description:
+        print(
+            f"note: the model has {model.spec.num_classes} outputs and no names of them; its first "
+            f"{len(source.classes)} are taken to be the classes of the data",
+            file=sys.stderr,
+        )
     accuracy = evaluate(model, loader, world=world, amp=build.amp_arguments(config))
     if rank == 0:
         print(f"{model.name} with {weights}: {accuracy}, loss {accuracy.loss:.4f}")

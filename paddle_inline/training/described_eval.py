@@ -17,7 +17,7 @@ from ..models.factory import create_model
 from ..utils.errors import FileAccessError, UserError
 from ..weights.atomic import atomic_write
 from ..weights.description import plain_transform
-from ..weights.load import find_weights, load_weights, open_weights
+from ..weights.load import find_weights, load_weights, open_weights, shown_sizes
 from . import build
 from .checkpoint import find_checkpoint
 from .evaluate import Accuracy
@@ -147,6 +147,8 @@ def build_model(config: Config, weights: str, classes: int) -> paddle.nn.Layer:
     """
     description = open_weights(weights)[1]
     if description is None:
+        if config.model.num_classes is None:
+            config.model.num_classes = shown_sizes(weights).get("num_classes")
         model = build.build_model(config, classes)
         load_weights(model, weights)
         return model

@@ -256,9 +256,8 @@ def test_keys_that_are_not_used_are_named_with_the_reason(tmp_path):
     notes = []
     load_config(write(tmp_path / "a.yaml", UPPER), ["TEST.SHUFFLE", "true"], notes=notes)
     assert notes == [
-        "settings not used: MODEL.TYPE (the model is named by MODEL.TYPE, or by MODEL.NAME where that is a family), "
-        "DATA.PIN_MEMORY (the loader decides), DATA.CACHE_MODE (files are read when needed), TEST.SHUFFLE (evaluation "
-        "is always sequential)"
+        "settings not used: DATA.PIN_MEMORY (the loader decides), DATA.CACHE_MODE (files are read when needed), "
+        "TEST.SHUFFLE (evaluation is always sequential)"
     ]
     load_config(assignments=["seed=1"], notes=notes)
     assert len(notes) == 1
@@ -291,6 +290,7 @@ def test_typos_in_upper_case_files_are_errors_too(tmp_path, text, message):
         ("inline_cswin_s", "inline_cswin_small"),
         ("inline_deit_tiny", "inline_deit_tiny"),
         ("soft_tiny", "soft_tiny"),
+        ("soft_tiny_norm", "soft_norm_tiny"),
         ("resnet50", "resnet50"),
     ],
 )
