@@ -17,7 +17,8 @@ from ..models.factory import create_model
 from ..utils.errors import FileAccessError, UserError
 from ..weights.atomic import atomic_write
 from ..weights.description import plain_transform
-from ..weights.load import find_weights, load_weights, open_weights, shown_sizes
+from ..weights.load import find_weights, load_weights, open_weights
+from ..weights.told import shown_sizes
 from . import build
 from .checkpoint import find_checkpoint
 from .evaluate import Accuracy
