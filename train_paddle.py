@@ -39,7 +39,6 @@ from paddle_inline.training.resume import CheckpointManager, archive_previous_ru
 from paddle_inline.utils.errors import UserError  # noqa: E402
 from paddle_inline.utils.streams import forgiving_streams  # noqa: E402
 from paddle_inline.weights.atomic import atomic_write  # noqa: E402
-from paddle_inline.weights.description import image_sides  # noqa: E402
 
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C has ended
 
@@ -190,9 +189,15 @@ def only_evaluate(config: settings.Config, args: argparse.Namespace) -> int:
     notes = described_eval.follow(config, weights, {key.lower() for key in given}, named=bool(args.cfg))
     classes, known, more = known_classes(weights, config)
     source, loader, others = build.build_eval(config, rank, world, classes=classes, known=known)
-    model = described_eval.build_model(config, weights, len(source.classes), notes)
     for note in (*args.notes, *notes, *more, *others) if rank == 0 else ():
         print(f"note: {note}", file=sys.stderr)
+    model = described_eval.build_model(config, weights, len(source.classes))
+    if rank == 0 and len(source.classes) < model.spec.num_classes and "classes" not in model.description:
+        print(
+            f"note: the model has {model.spec.num_classes} outputs and no names of them; its first "
+            f"{len(source.classes)} are taken to be the classes of the data",
+            file=sys.stderr,
+        )
     accuracy = evaluate(model, loader, world=world, amp=build.amp_arguments(config))
     if rank == 0:
         print(f"{model.name} with {weights}: {accuracy}, loss {accuracy.loss:.4f}")
@@ -205,10 +210,10 @@ def only_evaluate(config: settings.Config, args: argparse.Namespace) -> int:
 def throughput(config: settings.Config) -> int:
     """Print the images per second of the forward pass, on random images."""
     model = build.build_model(config, config.model.num_classes or 1000)
-    (height, width), batch = image_sides(config.data.img_size), config.data.batch_size
-    images = paddle.randn([batch, config.model.in_chans, height, width])
+    side, batch = config.data.img_size, config.data.batch_size
+    images = paddle.randn([batch, config.model.in_chans, side, side])
     speed = forward_speed(model, images, build.amp_arguments(config))
-    print(f"{model.name}: {speed:.1f} images/s, batch {batch} of {height} x {width}, forward")
+    print(f"{model.name}: {speed:.1f} images/s, batch {batch} of {side} x {side}, forward")
     return 0
 
 

@@ -56,16 +56,19 @@ class Claims(NamedTuple):
     unknown: list[str]
 
 
-def claims_of(model_settings: Mapping[str, Any], name: str) -> Claims:
+def claims_of(model_settings: Mapping[str, Any], name: str, img_size: Any = None) -> Claims:
     """Read what the sections of MODEL say of a model; sections of other families are defaults that nobody used.
 
     Args:
         model_settings: {section or key: entries}, the names in lower case.
         name: a model of the file's family.
+        img_size: that the settings say; None: they do not.
     """
     fields = {field.name for field in dataclasses.fields(model_spec(name))} - {"published"}
     fixed = fixed_keys(name)
     claims = Claims({}, {}, {}, [])
+    if img_size is not None:
+        claims.values["img_size"], claims.keys["img_size"] = img_size, "the image size"
     for section, entries in model_settings.items():
         if not isinstance(entries, Mapping) or not section_is_of(section, name):
             continue
@@ -120,6 +123,10 @@ def follow(
         if field_name in known:
             continue
         key = claims.keys[field_name]
+        if field_name == "img_size":  # else it decides between the sizes that explain the tensors
+            if not any("img_size" in option for option in inferred.options):
+                told[field_name] = value
+            continue
         try:
             check_overrides(name, {field_name: value})
         except UserError as error:

@@ -111,7 +111,7 @@ def identify(
         inferred = replace(inferred, fields={**inferred.fields, "attn_type": UNKNOWN})
     _refuse_contradictions(inferred, known)
     first = name or next(iter(variants))
-    claims = claims_of((hints or {}).get("model_settings", {}), first)
+    claims = claims_of((hints or {}).get("model_settings", {}), first, (hints or {}).get("img_size"))
     inferred, told, remarks = follow(inferred, claims, known, TensorShapes(shapes), first, FAMILIES[family])
     known = {**known, **told}
     candidates = [

@@ -19,6 +19,7 @@ from paddle_inline.training.state import Origin, Progress, TrainingState
 
 from .checkpoint import Opened, entries
 from .errors import UnfitWeightsError
+from .formats.select import EMA_KEYS
 from .formats.write import sha256
 
 # PyTorch's name of an entry of a loss scaler's state, and Paddle's
@@ -50,6 +51,9 @@ def _inline_layout(state, weights, optimizer):
         "lr_scheduler": scheduler or {},
         "epoch": state.progress.epoch,
         "max_accuracy": max(state.progress.best_top1, 0.0),
+        "max_accuracy_e": max(
+            state.progress.best_ema_top1, 0.0
+        ),  # the program that keeps averages asks for it
     }
     optional = {"config": settings, "scaler": scaler_to_torch(state.scaler)}
     return {**contents, **{key: value for key, value in optional.items() if value}}
@@ -116,11 +120,14 @@ def state_of(
     """Return the state of the converted run."""
     done, step, exact = position(contents, adam_steps)
     best = contents.get("max_accuracy", contents.get("metric"))
+    averaged = any(
+        key in contents for key in EMA_KEYS
+    )  # without, the best of averages is a number of nothing
     progress = Progress(
         epoch=done,
         step=step,
         best_top1=_number(best, -1.0),
-        best_ema_top1=_number(contents.get("max_accuracy_e"), -1.0),
+        best_ema_top1=_number(contents.get("max_accuracy_e"), -1.0) if averaged else -1.0,
     )
     epochs = entries(entries(contents.get("config")).get("train")).get("epochs")
     return TrainingState(

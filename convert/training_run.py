@@ -168,8 +168,6 @@ def training_to_torch(
     contents[DESCRIPTION] = json.dumps(description_of(state))
     if ema is not None:
         contents["state_dict_ema"] = _torch_weights(model, ema.average, counters)
-        if "max_accuracy" in contents:
-            contents["max_accuracy_e"] = max(progress.best_ema_top1, 0.0)
     with atomic(target) as temporary:
         torch.save(contents, temporary)
         facts = {

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import UserError, short, shortened
 
 if TYPE_CHECKING:
+    from ..data.pictures import PictureSource
     from ..data.sources import Source
 
 SAMPLE = 200  # images that are read of each part, where not all are asked for
@@ -23,8 +26,9 @@ def report_data(path: str, *, every: bool = False) -> int:
         path: as `--data-path` of training, a folder of images for `predict`, or a file of weights.
         every: read every image, not a sample.
     """
-    if Path(path).suffix in WEIGHTS:
-        return _report_weights(path)
+    weights = _weights(Path(path))
+    if weights:
+        return _report_weights(weights)
     dataset, zipped = guess(Path(path))
     if dataset == "images":
         return _report_images(path, every)
@@ -41,6 +45,8 @@ def report_data(path: str, *, every: bool = False) -> int:
         problems += _report_part(part, sources[part], every)
     if len(sources) == 2:
         problems += _report_match(sources["train"], sources["val"])
+    if sources:
+        print(f"evaluation, unless the settings say otherwise: {_default_transform()}")
     print("a run would start" if not problems else f"{problems} problems")
     return 1 if problems else 0
 
@@ -56,27 +62,46 @@ def _report_weights(path: str) -> int:
     return 0
 
 
+def _weights(path: Path) -> str:
+    """Return the file of weights that a path is, or that a run's folder means; "" for what is none."""
+    from ..weights.foreign import PADDLE, SAFETENSORS, TORCH, kind_of
+    from ..weights.load import find_weights
+
+    if path.is_dir():
+        is_run = any((path / name).is_file() for name in ("best_model.pdparams", "model.pdparams"))
+        return str(find_weights(path)) if is_run else ""
+    if path.suffix in WEIGHTS or kind_of(path)[0] in (PADDLE, SAFETENSORS, TORCH):
+        return str(path)
+    return ""
+
+
 def guess(path: Path) -> tuple[str, bool]:
     """Return (data.dataset, whether it is in zip files) of a path; `images` for what only `predict` takes."""
-    name = path.name.lower()
-    inside = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-    for dataset, marks in (
-        ("cifar100", ("cifar-100-python", "meta")),
-        ("cifar10", ("cifar-10-batches-py", "cifar-10-python", "batches.meta")),
-    ):
-        if name.startswith(marks[0]) or any(entry.startswith(marks) for entry in inside):
-            return dataset, False
-        if name.startswith(marks[1]) and path.is_file():
-            return dataset, False
+    from ..data.cifar import which_cifar
+    from ..data.folders import is_system_name, subfolders, walk
+    from ..data.misplaced import SIMILAR
+    from ..data.pictures import is_picture
+
+    cifar = which_cifar(path)
+    if cifar:
+        return cifar, False
+    if not path.is_dir():
+        return ("images" if path.is_file() and is_picture(path.name) else "imagenet"), False
+    inside = {entry.name for entry in path.iterdir() if not is_system_name(entry.name)}
     if {"train.zip", "val.zip"} & inside:
         return "imagenet", "train" not in inside
-    parts = ("train", "val")
-    if path.is_dir() and not any(entry.startswith(parts) for entry in inside):
-        from ..data.folders import walk
+    names = ("train", "val", *SIMILAR["train"], *SIMILAR["val"])
+    is_set = any(entry.lower().startswith(names) for entry in inside) or any(
+        (path / name / "train").is_dir() for name in subfolders(path)
+    )
+    return "images" if not is_set and walk(path).files else "imagenet", False
 
-        if walk(path).files:
-            return "images", False
-    return "imagenet", False
+
+def _default_transform() -> str:
+    from ..config.evaluation import evaluation_transform
+    from ..config.schema import Config
+
+    return ", ".join(f"{name} {value}" for name, value in evaluation_transform(Config()).items())
 
 
 def _open(dataset: str, path: str, part: str, zipped: bool) -> Source:
@@ -86,30 +111,56 @@ def _open(dataset: str, path: str, part: str, zipped: bool) -> Source:
 
 
 def _report_part(part: str, source: Source, every: bool) -> int:
+    from ..data.pictures import PictureSource
+
     counts = Counter(int(label) for label in source.labels)
     names = [short(name, 30) for name in source.classes[:12]]
     more = ", ..." if len(source.classes) > 12 else ""
     kind = "" if source.named else " (numbers: there are no names)"
     print(f"{part}: {len(source)} images, {len(source.classes)} classes{kind}: {', '.join(names)}{more}")
-    if counts:
-        print(f"  images a class: {min(counts.values())} to {max(counts.values())}")
+    print(f"  images a class: {min(counts.values())} to {max(counts.values())}")
+    files = source if isinstance(source, PictureSource) else None
+    if files:
+        print(f"  {_suffixes(files.name(index) for index in range(len(files)))}")
     for note in source.notes:
         print(f"WARN  {note}")
-    count = len(source) if every else min(SAMPLE, len(source))
+    lacking = _lacking(files) if files else []
+    for line in shortened([f"{name}: there is no such file" for name in lacking], MOST_LINES):
+        print(f"FAIL  {short(line, 400)}")
+    absent, count = set(lacking), len(source) if every else min(SAMPLE, len(source))
     sizes, broken = [], []
     for index in (i * len(source) // count for i in range(count)):
         try:
             sizes.append(source[index][0].size)
         except OSError as error:
-            broken.append(f"{source.name(index)}: {error}")
-    return _report_images_read(sizes, broken, count)
+            if source.name(index) not in absent:
+                broken.append(f"{source.name(index)}: {error}")
+    return _report_images_read(sizes, broken) + len(lacking)
 
 
-def _report_images_read(sizes: list[tuple[int, int]], broken: list[str], count: int) -> int:
+def _suffixes(names: Iterable[str]) -> str:
+    """Return how many of some files have which suffix."""
+    counts = Counter(os.path.splitext(name)[1].lower() for name in names).most_common(12)
+    return "of these " + ", ".join(
+        f"{count} {short(suffix, 20) or 'without suffix'}" for suffix, count in counts
+    )
+
+
+def _lacking(source: PictureSource) -> list[str]:
+    """Return the files that a list names and that are not there; a folder's have just been seen."""
+    from ..data.lists import Listed
+
+    if not isinstance(source, Listed):
+        return []
+    names = (source.name(index) for index in range(len(source)))
+    return [name for name in names if not os.path.exists(name)]
+
+
+def _report_images_read(sizes: list[tuple[int, int]], broken: list[str]) -> int:
     if sizes:
         widths, heights = zip(*sizes)
         print(
-            f"  {count} read: widths {min(widths)} to {max(widths)}, heights {min(heights)} to {max(heights)}, "
+            f"  {len(sizes)} read: widths {min(widths)} to {max(widths)}, heights {min(heights)} to {max(heights)}, "
             f"{len(broken)} broken"
         )
     for line in shortened(broken, MOST_LINES):
@@ -139,6 +190,7 @@ def _report_images(path: str, every: bool) -> int:
     print(f"{path}: {len(files)} images for `predict`; training wants train/CLASS/ and val/CLASS/ in it")
     for note in notes:
         print(f"WARN  {note}")
+    print(f"  {_suffixes(map(str, files))}")
     count = len(files) if every else min(SAMPLE, len(files))
     sizes, broken = [], []
     for index in (i * len(files) // count for i in range(count)):
@@ -146,4 +198,4 @@ def _report_images(path: str, every: bool) -> int:
             sizes.append(read_image(files[index]).size)
         except UserError as error:
             broken.append(str(error))
-    return 1 if _report_images_read(sizes, broken, count) else 0
+    return 1 if _report_images_read(sizes, broken) else 0

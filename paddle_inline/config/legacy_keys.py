@@ -9,7 +9,6 @@ from .schema import ConfigError
 
 # Keys that are read and not used, and why nothing is lost.
 IGNORED = {
-    "MODEL.TYPE": "the model is named by MODEL.TYPE, or by MODEL.NAME where that is a family",
     "DATA.CACHE_MODE": "files are read when needed",
     "DATA.PIN_MEMORY": "the loader decides",
     "TRAIN.START_EPOCH": "a checkpoint knows its epoch",
@@ -63,13 +62,16 @@ def model_name(name: str) -> str:
     """Return the name of `list_models()` for a name as the authors' files spell it.
 
     `inline_deit_t` -> `inline_deit_tiny`, `inline_swin_b_384` -> `inline_swin_base_384`,
-    `inline_pvt_b` -> `inline_pvt_large` (PVT's largest published size). Others come back unchanged.
+    `inline_pvt_b` -> `inline_pvt_large` (PVT's largest published size), `soft_tiny_norm` -> `soft_norm_tiny`. Others
+    come back unchanged.
     """
     parts = name.lower().split("_")
     if len(parts) >= 3 and parts[0] == "inline":
         if parts[1] == "pvt" and parts[2] in ("b", "base"):
             parts[2] = "large"
         parts[2] = SIZES.get(parts[2], parts[2])
+    if len(parts) == 3 and parts[0] == "soft" and parts[2] == "norm":  # soft_tiny_norm
+        parts = ["soft", "norm", parts[1]]
     return "_".join(parts)
 
 
@@ -90,7 +92,7 @@ def translate(key: str, value: Any, *, labelled: bool = True, model: str = "") -
     Raises:
         ConfigError: for what of a model cannot be built.
     """
-    if key in IGNORED:
+    if key in IGNORED or key == "MODEL.TYPE":  # which has named the model
         return None
     if key == "MODEL.NAME":  # a file's is a free label beside its MODEL.TYPE
         return ("model.name", model_name(str(value))) if labelled else None

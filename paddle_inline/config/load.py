@@ -3,7 +3,8 @@
 A setting comes, each later one winning, from: the defaults (schema.py); the file named by `base:` (and
 that file's own base); the file itself; `--opts KEY VALUE ...`; `-o KEY=VALUE`. An unknown key is an
 error that names the nearest known one, a value of the wrong type one that names the key, the value
-and the type. Nothing is ever evaluated. The authors' upper-case files are accepted (legacy_keys.py).
+and the type. Nothing is ever evaluated. The authors' upper-case files are accepted (legacy_keys.py), as are SOFT's
+flat ones (flat_keys.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..utils.streams import ESCAPE
-from ..weights.description import plain_size
+from .flat_keys import from_flat, is_flat
 from .legacy_keys import IGNORED, implied, model_name, section_is_of, translate
 from .schema import Config, ConfigError, check, known_settings
 
@@ -54,6 +55,10 @@ def load_config(
         ConfigError: for an unknown key, a wrong type, a value out of range, an unreadable file.
     """
     settings = read_file(path) if path else []
+    unused: dict[str, str] = {}
+    if is_flat((key, value) for key, value, _ in settings):
+        flat, unused = from_flat({key: value for key, value, _ in settings}, path)
+        settings = [Setting(key, value, path) for key, value in flat.items()]
     theirs = implied({key: value for key, value, _ in settings if key.isupper()}, _is_model)
     settings = [Setting(key, value, path) for key, value in theirs.items()] + settings
     if len(opts) % 2:
@@ -66,7 +71,6 @@ def load_config(
         settings.append(Setting(key.strip(), value, "-o"))
 
     config, known = OmegaConf.structured(Config), known_settings()
-    unused: dict[str, str] = {}
     for key, value, origin in settings:
         parts = key.split(".")
         if (
@@ -89,7 +93,6 @@ def load_config(
         notes.append("settings not used: " + ", ".join(f"{key} ({why})" for key, why in unused.items()))
     config = OmegaConf.to_object(config)
     check(config)
-    config.data.img_size = plain_size(config.data.img_size)
     return config
 
 
@@ -163,7 +166,7 @@ def _set(config: Any, setting: Setting, known: dict[str, Any]) -> None:
     if isinstance(value, str) and kind is not None:
         if kind.startswith("Optional") and value.strip().lower() in ("none", "null", ""):
             value = None
-        elif ("list" in kind or kind == "Any") and value.strip()[:1] == "(":
+        elif "list" in kind and value.strip()[:1] == "(":
             value = _parse("[" + value.strip()[1:-1] + "]")
         elif kind != "str":
             value = _parse(value)

@@ -17,6 +17,9 @@ import numpy as np
 from PIL import Image
 
 from ..utils.errors import MissingFileError, UserError
+from .misplaced import no_cifar
+from .pictures import describe, first_bytes
+from .signatures import what_is
 
 FILES = {  # data set: (training files, held-out files, key of the labels, file and key of the class names)
     "cifar10": (
@@ -58,12 +61,9 @@ class Cifar:
         trains, tests, label_key, (meta, names_key) = FILES[dataset]
         wanted = [*(trains if train else tests), meta]
         files = _read_files(dataset, path, wanted)
-        parts = [_unpickle(files[name], name) for name in wanted]
+        parts = [_unpickle(files[name], f"{path}: {name}") for name in wanted]
         try:
-            pixels = np.concatenate([np.asarray(part["data"]) for part in parts[:-1]])
-            if pixels.dtype != np.uint8:
-                raise ValueError(f"pixels of type {pixels.dtype}")
-            self.pixels = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+            self.pixels = np.concatenate([_pixels(part["data"]) for part in parts[:-1]])
             self.labels = np.concatenate([np.asarray(part[label_key], np.int64) for part in parts[:-1]])
             self.classes = tuple(_text(name) for name in parts[-1][names_key])
             if len(self.labels) != len(self.pixels):
@@ -71,7 +71,8 @@ class Cifar:
             if not len(self.labels) or not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
                 raise ValueError(f"labels that are not all below the {len(self.classes)} classes")
         except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
-            raise UserError(f"{path} is not the {dataset} python archive ({error})") from None
+            said = f"no {error}" if isinstance(error, KeyError) else error
+            raise UserError(f"{path} is not the {dataset} python archive ({said})") from None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,6 +86,27 @@ class Cifar:
         return f"CIFAR image {index}"
 
 
+def which_cifar(path: Path) -> str:
+    """Return `cifar10` or `cifar100` where a path is one of these or a folder that holds one, else ""."""
+    for dataset, (trains, _, _, (meta, _)) in FILES.items():
+        stem = ARCHIVE[dataset].split(".")[0]
+        if path.is_dir():
+            names = {entry.name for entry in path.iterdir()}
+            is_one = FOLDER[dataset] in names or {trains[0], meta} <= names
+            if is_one or any(name.startswith(f"{stem}.") for name in names):
+                return dataset
+        elif path.is_file() and (path.name.startswith(stem) or _holds(path, f"{FOLDER[dataset]}/")):
+            return dataset
+    return ""
+
+
+def _holds(path: Path, start: str) -> bool:
+    """Return whether one of the first members of a tar file has a name that begins so."""
+    with contextlib.suppress(Exception), tarfile.open(path, "r:*") as archive:
+        return any((archive.next() or tarfile.TarInfo()).name.startswith(start) for _ in range(3))
+    return False
+
+
 def _read_files(dataset: str, path: str | Path, wanted: list[str]) -> dict[str, bytes]:
     """Return {name: bytes} of the files of an archive or folder."""
     path = Path(path)
@@ -92,21 +114,28 @@ def _read_files(dataset: str, path: str | Path, wanted: list[str]) -> dict[str, 
         if all((place / name).is_file() for name in wanted):
             return {name: (place / name).read_bytes() for name in wanted}
     stem = ARCHIVE[dataset].split(".")[0]
-    for place in (path, *(path / f"{stem}{suffix}" for suffix in (".tar.gz", ".tgz", ".tar"))):
+    for place in (
+        path,
+        *(path / f"{stem}{suffix}" for suffix in (".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz")),
+    ):
         if place.is_file():
             return _read_archive(place, ARCHIVE[dataset], wanted)
-    present = [
-        name for name in wanted if (path / name).is_file() or (path / FOLDER[dataset] / name).is_file()
-    ]
-    lacking = f"; it lacks {', '.join(sorted(set(wanted) - set(present)))}" if present else ""
+    for folder in (path, path / FOLDER[dataset]):
+        lacking = [name for name in wanted if not (folder / name).is_file()]
+        if len(lacking) < len(wanted):
+            raise MissingFileError(
+                f"no {dataset} in {folder}; it lacks {', '.join(sorted(set(lacking)))}; give {ARCHIVE[dataset]} or the "
+                "folder it unpacks to"
+            )
     raise MissingFileError(
-        f"no {dataset} in {path}{lacking}; give {ARCHIVE[dataset]} or the folder it unpacks to"
+        f"no {dataset} in {path}; give {ARCHIVE[dataset]} or the folder it unpacks to; {no_cifar(path, FOLDER)}"
     )
 
 
 def _read_archive(place: Path, archive_name: str, wanted: list[str]) -> dict[str, bytes]:
     """Return the wanted members of a tar file, compressed or not, read to its end: there are its checksums."""
     found: dict[str, bytes] = {}
+    places: dict[str, str] = {}
     try:
         with open(place, "rb") as raw:
             start = raw.peek(6)[:6]
@@ -116,19 +145,36 @@ def _read_archive(place: Path, archive_name: str, wanted: list[str]) -> dict[str
                     for member in archive:
                         name = Path(member.name).name
                         if name in wanted and member.isfile():
+                            if places.setdefault(name, member.name) != member.name:
+                                raise ValueError(f"it holds both {places[name]} and {member.name}")
                             found[name] = (archive.extractfile(member) or io.BytesIO()).read()
                             if len(found[name]) != member.size:
                                 raise EOFError(f"{member.name} ends too early")
                 while file.read(1 << 20):
                     pass
     except Exception as error:  # a damaged archive can fail in any way
-        raise UserError(
-            f"{place} cannot be unpacked ({str(error) or type(error).__name__}); download it again"
-        ) from None
+        kind = what_is(first_bytes(place))
+        is_read = kind in ("a tar archive", "a gzip archive", "a bzip2 archive", "an xz archive")
+        said = f"it is {kind}" if kind and not is_read else describe(error)
+        raise UserError(f"{place} cannot be unpacked ({said}); download it again") from None
     lacking = [name for name in wanted if name not in found]
     if lacking:
         raise UserError(f"{place} does not hold {', '.join(lacking)}: it is not {archive_name}")
     return found
+
+
+def _pixels(data: Any) -> np.ndarray:
+    """Return images of 3072 bytes each, channel by channel, or in the shape of either order, as [n, 32, 32, 3]."""
+    pixels = np.asarray(data)
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"pixels of type {pixels.dtype}")
+    if pixels.ndim == 2 and pixels.shape[1] == 3072:
+        pixels = pixels.reshape(-1, 3, 32, 32)
+    if pixels.shape[1:] == (3, 32, 32):
+        pixels = pixels.transpose(0, 2, 3, 1)
+    if pixels.shape[1:] != (32, 32, 3):
+        raise ValueError(f"pixels in the shape {list(pixels.shape)}")
+    return np.ascontiguousarray(pixels)
 
 
 def _array(kind: Any, shape: Any, code: Any) -> np.ndarray:
@@ -172,7 +218,9 @@ def _unpickle(data: bytes, name: str) -> dict[str, Any]:
         content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
         return {_text(key): value for key, value in content.items()} if isinstance(content, dict) else {}
     except Exception as error:  # a damaged pickle can fail in any way
-        raise UserError(f"{name} cannot be read: {str(error) or type(error).__name__}") from None
+        raise UserError(
+            f"{name} cannot be read: {describe(error)}; unpack or download the archive again"
+        ) from None
 
 
 def _text(value: bytes | str) -> str:

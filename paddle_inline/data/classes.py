@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..utils.errors import UserError, short
+from ..utils.errors import UserError, joined, short
 from .text import read_text
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from .sources import Source
+
+
+MOST_CLASSES = 1_000_000  # of a data set; a larger label is a mistake
+RULE_OF_NUMBERS = f"a whole number from 0, below {MOST_CLASSES:,}; the classes' names stand in classes.txt"
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:
@@ -120,18 +125,56 @@ def _number_and_name(row: list[str]) -> tuple[int, str] | None:
     return None
 
 
-def class_names(path: str | Path, count: int) -> tuple[str, ...]:
-    """Return the names of a data set's `count` classes: those of a file, or the numbers where there is none.
+def class_number(text: str) -> int:
+    """Return the class number that a label says.
 
     Raises:
-        UserError: the file names fewer classes; otherwise as `read_class_names`.
+        UserError: it is none, or beyond any data set's.
     """
+    text = text.strip()
+    if text.isascii() and text.isdecimal() and (len(text) < 12 and int(text) < MOST_CLASSES):
+        return int(text)
+    raise UserError(f"{short(text, 30)!r} is no class number ({RULE_OF_NUMBERS})")
+
+
+def class_names(path: str | Path, labels: Collection[int], labels_in: str | Path) -> tuple[str, ...]:
+    """Return the names of the classes that labels mean: those of a file, or the numbers where there is none.
+
+    Args:
+        path: of the file.
+        labels: the class numbers that occur.
+        labels_in: where they stand, for messages.
+
+    Raises:
+        UserError: a label is beyond the names; otherwise as `read_class_names`.
+    """
+    most = max(labels)
     if not Path(path).is_file():
-        return numbered_classes(count)
+        return numbered_classes(1 + most)
     names = read_class_names(path)
-    if len(names) < count:
-        raise UserError(f"{path} names {len(names)} classes; the data set has class {count - 1}")
+    if len(names) <= most:
+        from_one = 0 not in labels and len(names) == most
+        hint = "do the labels start at 1? They start at 0" if from_one else "one line a class, class 0 first"
+        raise UserError(f"{path} names {len(names)} classes; {labels_in} has class {most}: {hint}")
     return names
+
+
+def notes_on_labels(
+    names: Sequence[str], named: bool, labels: Collection[int], where: str | Path
+) -> list[str]:
+    """Return what is to be said about classes that no label of a list means, and about names that occur twice."""
+    notes = []
+    unused = [name for number, name in enumerate(names) if number not in labels]
+    if unused:
+        from_one = not named and unused == ["0"] and len(names) > 2
+        hint = ". Do its labels start at 1? They start at 0" if from_one else ""
+        notes.append(f"{where}: no image of class {joined(unused, 12)}{hint}")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        notes.append(
+            f"{where}: several classes are called {joined(twice, 6)}: answers do not tell them apart"
+        )
+    return notes
 
 
 class Relabelled:
@@ -197,8 +240,9 @@ def match_classes(
     strange = [own[label] for label in used if label not in numbers]
     if strange:
         raise UserError(
-            f"{held_out} has images of {_shown(strange)}, which {known} does not know. Classes are matched by "
-            f"name. {known}: {len(classes)}, {_shown(classes)}; {held_out}: {len(own)}, {_shown(own)}"
+            f"{held_out} has images of {_shown(strange)}, which {known} does not know{_near(strange, classes)}. "
+            f"Classes are matched by name: rename or remove them. {known}: {len(classes)}, {_shown(classes)}; "
+            f"{held_out}: {len(own)}, {_shown(own)}"
         )
     notes += _absent(classes, numbers.values(), held_out, known)
     return Relabelled(source, classes, numbers), notes
@@ -208,7 +252,10 @@ def _by_name(source: Source, used: Sequence[int], classes: Sequence[str]) -> dic
     """Return {label: number in `classes`}, without the labels whose name is not among them."""
     places = {_form(name): number for number, name in enumerate(classes)}
     if source.named and len(places) < len(classes):
-        raise UserError(f"two of the classes {_shown(classes)} have one name: they cannot be matched by name")
+        twice = [name for number, name in enumerate(classes) if places[_form(name)] != number]
+        raise UserError(
+            f"several of the classes have one name ({joined(twice, 6)}): they cannot be matched by name"
+        )
     forms = {label: _form(source.classes[label]) for label in used}
     return {label: places[form] for label, form in forms.items() if form in places}
 
@@ -233,6 +280,30 @@ def _form(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def _near(strange: Sequence[str], classes: Sequence[str]) -> str:
+    """Return a hint where a name differs from one of `classes` in capitals, spaces or leading zeros alone."""
+    known = {_loosely(name): name for name in classes}
+    for name in strange:
+        if _loosely(name) in known:
+            other = known[_loosely(name)]
+            return (
+                f" ({short(repr(name), 60)} is not {short(repr(other), 60)}: names are equal to the letter)"
+            )
+    return ""
+
+
+def _loosely(name: str) -> str:
+    loose = "".join(
+        unicodedata.normalize("NFKC", name).casefold().replace("_", " ").replace("-", " ").split()
+    )
+    return str(int(loose)) if loose.isascii() and loose.isdecimal() and len(loose) < 20 else loose
+
+
 def _shown(names: Sequence[str], most: int = 12) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(short(name, 40) for name in names[:most]) + more
+    return ", ".join(_quoted(short(name, 40)) for name in names[:most]) + more
+
+
+def _quoted(name: str) -> str:
+    """Return a name in quotes where its ends, or a comma in it, would not be seen without."""
+    return repr(name) if name != name.strip() or "," in name or not name else name

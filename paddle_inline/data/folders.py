@@ -7,13 +7,14 @@ import glob
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..utils.errors import FileAccessError, MissingFileError, short, shortened
+from ..utils.errors import FileAccessError, MissingFileError, joined, short
 from ..weights.atomic import atomic_write
 from .pictures import SUFFIXES, is_picture
 
@@ -23,19 +24,30 @@ SYSTEM_NAMES = frozenset(
     (
         *("__macosx", "icon\r", "network trash folder", "temporary items"),  # macOS
         *("thefindbycontentfolder", "thevolumesettingsfolder"),
-        *("$recycle.bin", "recycler", "system volume information", "found.000", "dfsrprivate"),  # Windows
-        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
-        *("lost+found", "lost.dir"),  # Linux, Android
+        *("$recycle.bin", "recycler", "recycled", "system volume information", "dfsrprivate"),  # Windows
+        *("$winreagent", "$sysreset", "$extend", "config.msi", "msdownld.tmp", "onedrivetemp"),
+        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "zbthumbnail.info"),
+        *("lost+found", "lost.dir", "aquota.user", "aquota.group"),  # Linux, Android
         *("__pycache__", "_gsdata_"),
         *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "@__thumb", "@sharebin"),  # network storage
-        *("#recycle", "#snapshot", "~snapshot"),
+        *("@sharesnap", "@transcode", "#recycle", "#snapshot", "~snapshot"),
     )
 )
+_FOUND = re.compile(r"found\.\d{3}")  # what Windows makes of lost clusters
 
 
 def is_system_name(name: str) -> bool:
     """Return whether a name is hidden, or one that a system leaves behind, which no walk takes."""
-    return name.startswith((".", "~$")) or name.endswith("~") or name.lower() in SYSTEM_NAMES
+    if name in (".", ".."):
+        return False
+    lower = name.lower()
+    return (
+        name.startswith((".", "~$"))
+        or name.endswith("~")
+        or lower in SYSTEM_NAMES
+        or lower.endswith(("@synoresource", "@synoeastream"))
+        or _FOUND.fullmatch(lower) is not None
+    )
 
 
 @dataclass
@@ -44,7 +56,9 @@ class LeftOut:
 
     suffixes: Counter[str] = field(default_factory=Counter)  # files that are no images, by suffix
     system: Counter[str] = field(default_factory=Counter)  # hidden names, and those that systems leave behind
-    links: list[str] = field(default_factory=list)  # to folders that have been walked, or lead back
+    links: list[str] = field(
+        default_factory=list
+    )  # to folders that have been walked, that lead back or nowhere
 
     def add(self, other: LeftOut, prefix: str = "") -> None:
         """Count what another walk left out too; `prefix` goes in front of its links."""
@@ -60,20 +74,22 @@ class LeftOut:
         """Return what is to be said about it, once: a line for each kind; empty when nothing was left out."""
         found = []
         if self.suffixes:
-            counts = ", ".join(
-                f"{count} {short(suffix, 30)}" for suffix, count in self.suffixes.most_common(8)
+            counts = [f"{count} {short(suffix, 30)}" for suffix, count in self.suffixes.most_common()]
+            rest = sum(count for _, count in self.suffixes.most_common()[12:])
+            more = f" and {rest} files of {len(counts) - 12} more suffixes" if rest else ""
+            found.append(
+                f"{where}: left out: {', '.join(counts[:12])}{more}; images end in {', '.join(SUFFIXES)}"
             )
-            more = " ..." if len(self.suffixes) > 8 else ""
-            found.append(f"{where}: left out: {counts}{more}; images end in {', '.join(SUFFIXES)}")
         if self.system:
             names = [
                 short(name, 40) + (f" ({count})" if count > 1 else "") for name, count in self.system.items()
             ]
-            text = ", ".join(shortened(names, 8))
-            found.append(f"{where}: passed over, as hidden or left behind by a system: {text}")
+            found.append(f"{where}: passed over, as hidden or left behind by a system: {joined(names, 8)}")
         if self.links:
-            text = ", ".join(shortened([short(link, 60) for link in self.links], 4))
-            found.append(f"{where}: not followed, as their folders are read already or lead back: {text}")
+            found.append(
+                f"{where}: links not followed, as they lead to folders that are read already, back, or nowhere: "
+                f"{joined(self.links, 4)}"
+            )
         return found
 
 
@@ -93,6 +109,7 @@ class Walk:
     files: list[str]  # relative to it, in alphabetical order of their parts
     folders: list[tuple[str, int]]  # every folder walked and its time of change, itself first as ""
     left_out: LeftOut
+    identities: list[tuple[int, int]] = field(default_factory=list)  # of these folders: device and number
 
 
 def scan(folder: str | Path) -> list[os.DirEntry[str]]:
@@ -117,15 +134,22 @@ def listing(folder: str | Path) -> Listing:
     for entry in scan(folder):
         if is_system_name(entry.name):
             found.left_out.system[entry.name] += 1
-        elif entry.is_dir():
+        elif _is_folder(entry):
             found.folders.append(entry)
-        elif is_picture(entry.name) and (
-            entry.is_file() or entry.is_symlink()
-        ):  # a broken link is a bad image
-            found.files.append(entry.name)
+        elif is_picture(entry.name) and (entry.is_symlink() or entry.is_file()):
+            found.files.append(entry.name)  # a link that leads nowhere is a bad image
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            found.left_out.links.append(entry.name)
         else:
             found.left_out.add_file(entry.name)
     return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def subfolders(folder: str | Path) -> list[str]:
@@ -144,19 +168,21 @@ def walk(folder: str | Path) -> Walk:
     seen = {(stat.st_dev, stat.st_ino) for stat in above}
     result = Walk([], [], LeftOut())
     waiting = [("", above[0].st_mtime_ns)]
+    result.identities.append((above[0].st_dev, above[0].st_ino))
     while waiting:
         name, changed = waiting.pop()
         result.folders.append((name, changed))
         content = listing(os.path.join(folder, name) if name else folder)
         prefix = f"{name}/" if name else ""
         result.files += [prefix + file for file in content.files]
-        result.left_out.add(content.left_out)
+        result.left_out.add(content.left_out, prefix)
         for entry in reversed(content.folders):
             stat = os.stat(entry.path)
             if (stat.st_dev, stat.st_ino) in seen:
                 result.left_out.links.append(prefix + entry.name)
                 continue
             seen.add((stat.st_dev, stat.st_ino))
+            result.identities.append((stat.st_dev, stat.st_ino))
             waiting.append((prefix + entry.name, stat.st_mtime_ns))
     result.files.sort(key=lambda file: file.split("/"))
     return result

@@ -6,15 +6,21 @@ docs/data.md shows every layout.
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..utils.errors import MissingFileError, short, shortened
+from ..utils.errors import MissingFileError, joined, short
 from .folders import LeftOut, index_file, keep_index, listing, subfolders, walk
 from .lists import Annotated, Listed, Zipped
+from .misplaced import not_a_folder, what_instead
 from .pictures import SUFFIXES, PictureSource
 from .shards import Shards, find_shards
+
+SETTLED = (
+    2_000_000_000  # ns; a folder that changed so shortly before it was listed may have changed after it too
+)
 
 
 class Folder(PictureSource):
@@ -54,6 +60,11 @@ class Folder(PictureSource):
         self.notes = left_out.notes(root)
         if top.files:
             self.notes.append(f"{root}: left out:{_loose(top.files)}")
+        if stamp["shared"]:
+            self.notes.append(
+                f"{root}: links make one folder a part of two classes, so that its images have both labels: "
+                f"{joined(stamp['shared'], 6)}"
+            )
         self.notes += self._about_classes([name for name, _ in stamp["folders"]])
 
     def _is_current(self, stamp: Any) -> bool:
@@ -61,35 +72,41 @@ class Folder(PictureSource):
             stamp["classes"] == list(self.classes)
             and stamp["pictures"] == list(SUFFIXES)
             and all(
-                os.stat(os.path.join(self.root, name)).st_mtime_ns == changed
+                changed < stamp["made"] - SETTLED
+                and os.stat(os.path.join(self.root, name)).st_mtime_ns == changed
                 for name, changed in stamp["folders"]
             )
         )
 
     def _list(self) -> tuple[Any, list[tuple]]:
+        made = time.time_ns()
         items, folders, left_out = [], [], LeftOut()
+        owners: dict[tuple[int, int], str] = {}  # of folders that are walked
+        shared: dict[str, None] = {}
         for label, name in enumerate(self.classes):
             found = walk(os.path.join(self.root, name))
             items += [(f"{name}/{file}", label) for file in found.files]
             folders += [(f"{name}/{below}".rstrip("/"), changed) for below, changed in found.folders]
             left_out.add(found.left_out, f"{name}/")
-        stamp = {"classes": list(self.classes), "pictures": list(SUFFIXES), "folders": folders}
-        return {**stamp, **vars(left_out)}, items
+            for identity in found.identities:
+                owner = owners.setdefault(identity, name)
+                if owner != name:
+                    shared[f"{short(owner, 40)} and {short(name, 40)}"] = None
+        stamp = {"classes": list(self.classes), "pictures": list(SUFFIXES), "folders": folders, "made": made}
+        return {**stamp, "shared": list(shared), **vars(left_out)}, items
 
     def _about_classes(self, folders: list[str]) -> list[str]:
         """Return what is to be said about classes without images, and about one class in all."""
         used = {label for _, label in self.items}
         empty = [name for label, name in enumerate(self.classes) if label not in used]
-        notes = (
-            [f"{self.root}: no image in the class folders {', '.join(shortened(empty, 12))}"] if empty else []
-        )
+        notes = [f"{self.root}: no image in the class folders {joined(empty, 12)}"] if empty else []
         if len(self.classes) == 1:
             (name,) = self.classes
             below = [folder.split("/")[1] for folder in folders if folder.count("/") == 1]
-            hint = f"; it has folders itself ({', '.join(below[:6])})" if below else ""
+            hint = f"; it has folders itself ({joined(below, 6)})" if below else ""
             notes.append(
-                f"{self.root} holds one class folder, {name!r}{hint}: every answer is right. Class folders are "
-                f"expected at {self.root}/CLASS"
+                f"{self.root} holds one class folder, {name!r}{hint}: a model that always answers so is right. Class "
+                f"folders are expected at {self.root}/CLASS"
             )
         return notes
 
@@ -126,7 +143,7 @@ def open_imagenet(path: str | Path, *, train: bool, zip_mode: bool = False) -> P
         raise MissingFileError("no data set given: set data.data_path (--data-path PATH)")
     root = Path(path)
     if not root.is_dir():
-        raise MissingFileError(f"no data set folder {path}; give the one with train/ and val/")
+        raise MissingFileError(not_a_folder(root))
     if zip_mode:
         return Zipped(root / f"{part}.zip", root / f"{part}_map.txt")
     found = layouts(root, part)
@@ -134,7 +151,7 @@ def open_imagenet(path: str | Path, *, train: bool, zip_mode: bool = False) -> P
     if not found:
         raise MissingFileError(
             f"{path} holds neither {part}/CLASS/ folders, nor {part}/*.tar, nor {part}_list.txt"
-            + _what_instead(root, part)
+            + what_instead(root, part)
         )
     chosen = next((layout for layout in found if layout in others), found[0])
     source = _open(root, part, chosen)
@@ -143,7 +160,16 @@ def open_imagenet(path: str | Path, *, train: bool, zip_mode: bool = False) -> P
             f"{path} has {' and '.join(found)} for {part}: the {chosen} {'is' if chosen == 'list' else 'are'} read",
             *source.notes,
         ]
+    if not train and _is_one(root / "train", root / "val"):
+        source.notes = [
+            f"{path}: train and val are one folder: the accuracy is that of images learnt",
+            *source.notes,
+        ]
     return source
+
+
+def _is_one(folder: Path, other: Path) -> bool:
+    return folder.is_dir() and other.is_dir() and os.path.samefile(folder, other)
 
 
 def training_classes(path: str | Path) -> tuple[str, ...] | None:
@@ -158,31 +184,25 @@ def _open(root: Path, part: str, layout: str) -> PictureSource:
     if layout == "list":
         return Listed(root, root / f"{part}_list.txt")
     if layout == "tars":
-        return Shards(find_shards(root, part), root / "classes.txt", index_file(root / f"{part}.tar"))
+        files = find_shards(root, part)
+        source = Shards(files, root / "classes.txt", index_file(root / f"{part}.tar"))
+        if files[0].parent == root / part:
+            source.notes = [*source.notes, *_beside(root / part)]
+        return source
     table = root / part / f"{part}_annotations.txt"
     if table.is_file() and subfolders(root / part) == ["images"]:
         return Annotated(root / part, table)
     return Folder(root / part, index_file(root / part))
 
 
+def _beside(folder: Path) -> list[str]:
+    """Return what is to be said about that which a folder of tar files holds besides them."""
+    content = listing(folder)
+    content.left_out.suffixes.pop(".tar", 0)
+    notes = content.left_out.notes(folder)
+    names = [*content.files, *(f"{entry.name}/" for entry in content.folders)]
+    return [*notes, *([f"{folder}: left out beside the tar files: {joined(names, 6)}"] if names else [])]
+
+
 def _loose(files: list[str]) -> str:
     return f" {len(files)} images beside the class folders ({short(files[0], 40)} ...)" if files else ""
-
-
-def _what_instead(root: Path, part: str) -> str:
-    """Return what a folder holds that has no data set of the expected form, as a hint."""
-    if (root / part).is_dir():
-        content = listing(root / part)
-        if content.files:
-            return f"; {root / part} has {len(content.files)} images, in no class folder"
-        return f"; {root / part} is empty"
-    content = listing(root)
-    names = [entry.name for entry in content.folders]
-    similar = {"train": ("training",), "val": ("valid", "validation", "test", "testing")}[part]
-    near = [name for name in names if name.lower() in (part, *similar)]
-    if near:
-        return f"; is it {', '.join(near)}? Rename it to {part}"
-    nested = [name for name in names if (root / name / part).is_dir()]
-    if nested:
-        return f"; {root / nested[0]} has one: give that folder"
-    return f"; it holds {', '.join(shortened(names, 6))}" if names else ""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import shutil
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -152,9 +156,11 @@ class Loader:
             num_workers=self.num_workers,
             collate_fn=_collate_quiet,
             use_shared_memory=shared_memory_suffices(self.samples, self.batches, self.num_workers),
+            worker_init_fn=functools.partial(_end_with, os.getpid()),
         )
+        batches = iter(loader)
         try:
-            for pixels, labels, bad in loader:
+            for pixels, labels, bad in batches:
                 if pixels.ndim == 1:  # a worker failed on this key: fail here, in the open
                     self.samples[tuple(labels.tolist())]
                 self.bad += bad.sum().item()
@@ -164,6 +170,19 @@ class Loader:
                 f"one of {self.num_workers} data workers was killed, often for lack of memory: lower "
                 "data.num_workers or data.batch_size"
             ) from error
+        finally:  # Paddle's own thread keeps the iterator, and so its workers, alive
+            batches._try_shutdown_all()
+
+
+def _end_with(parent: int, worker: int, interval: float = 2.0) -> None:
+    """End this worker process when its parent was killed: Paddle's waits for work for ever."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(interval)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def collate(samples: Sequence[tuple]) -> tuple[np.ndarray, ...]:

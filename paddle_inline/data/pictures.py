@@ -6,10 +6,9 @@ One reader for training, evaluation and prediction. What it makes of each kind o
 - a palette is looked up, CMYK and the like are converted, grey is repeated for the three channels;
 - transparent images are laid on BACKGROUND, white;
 - 16-bit grey is scaled from the range of its bits to 0..255; (Pillow reads 16-bit colour by its higher bytes)
-- floating-point grey from 0..1, other values are refused, as are 32-bit whole numbers: their range is not known.
-
-That is for a model of three channels. One of a single channel gets the same in grey (ITU-R 601's luma, which leaves a
-grey picture as it is), one of four the colours with their alpha and no background, opaque where there is none.
+- floating-point grey from 0..1, other values are refused, as are whole numbers of 32 bits or with a sign: their range
+  is not known;
+- TIFF's grey whose zero is white is turned round; PostScript (EPS) is refused: another program would run it.
 """
 
 from __future__ import annotations
@@ -17,22 +16,25 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ..utils.errors import FileAccessError, MissingFileError, UserError
+from ..utils.errors import FileAccessError, MissingFileError
+from .signatures import HEAD, what_is
 
 SUFFIXES = (
     *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"),
     *(".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
 BACKGROUND = (255, 255, 255)  # of transparent images
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels of a model -> PIL's mode of its pictures
-_ORIENTATION, _BITS = 0x0112, 0x0102  # tags of EXIF and TIFF
+_ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 0x0102, 0x0106, 0x0153  # tags of EXIF and TIFF
+_WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the last two
+# EXIF orientation -> what turns it upright: Pillow's numbers of FLIP_LEFT_RIGHT, ROTATE_180 ..., old and new
+_TRANSPOSED: dict[int, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 _TRUNCATED = threading.Lock()
 
 
@@ -46,100 +48,128 @@ def is_picture(name: str) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """Return what an error of a decoder says, or what it is called."""
+    """Return what an error of a decoder or of the system says, without a file's name, or what it is called."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, LookupError) and len(error.args) == 1:  # str() would quote it
+        return str(error.args[0])
     return str(error) or type(error).__name__
 
 
-def picture_mode(channels: int) -> str:
-    """Return the mode in which pictures are read for a model of so many channels.
-
-    Raises:
-        UserError: pictures have no such number of channels.
-    """
-    if channels not in MODES:
-        raise UserError(
-            f"in_chans is {channels}; pictures have 1 channel (grey), 3 (RGB) or 4 (RGB and alpha): models of other "
-            "channels are built, converted and verified, and run on arrays of yours by calling them"
-        )
-    return MODES[channels]
+def first_bytes(file: str | os.PathLike[str] | BinaryIO) -> bytes:
+    """Return the first HEAD bytes of a path or an open binary file, none where they cannot be read."""
+    with contextlib.suppress(Exception):  # what reads an archive's member can fail in any way
+        if isinstance(file, (str, os.PathLike)):
+            with open(file, "rb") as opened:
+                return opened.read(HEAD)
+        file.seek(0)
+        return file.read(HEAD)
+    return b""
 
 
-def read_rgb(file: str | os.PathLike[str] | BinaryIO, mode: str = "RGB") -> Image.Image:
+def read_rgb(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     """Read an image in RGB, 8 bits a channel, upright, as the head of this module says.
 
     Args:
         file: a path or an open binary file; of several frames the first is read.
-        mode: of MODES, in place of RGB.
 
     Raises:
         UnreadableImage: it cannot be read; the message says why and does not name the file.
     """
     try:
         with Image.open(file) as image:
-            return upright_rgb(image, mode)
+            if image.format == "EPS":
+                raise UnreadableImage(f"it is {what_is(b'%!PS')}")
+            return upright_rgb(image)
+    except UnidentifiedImageError as error:
+        kind = what_is(first_bytes(file))
+        raise UnreadableImage(f"it is {kind}" if kind else "it is no image of a known kind") from error
     except Exception as error:  # a damaged image can fail in any way
         raise UnreadableImage(describe(error)) from error
 
 
-def upright_rgb(image: Image.Image, mode: str = "RGB") -> Image.Image:
-    """Return an opened image in RGB or another of MODES, 8 bits a channel, upright, as this module's head says."""
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return an opened image in RGB, 8 bits a channel, upright, as the head of this module says."""
+    _halve_transparency(image)
     image.load()
-    if _orientation(image) != 1:
-        image = ImageOps.exif_transpose(image)
-    if (
-        mode == "RGBA" and _is_transparent(image) and image.mode[0] not in "IF"
-    ):  # those are scaled to 8 bits first
-        return _with_alpha(image)
-    if image.mode != "RGB" or _is_transparent(image):
-        image = _to_rgb(image)
-    return image if mode == "RGB" else image.convert(mode)
+    form, tags = image.format, getattr(image, "tag_v2", {})
+    turn = _TRANSPOSED.get(_orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    return _to_rgb(image, form, tags)
 
 
-def _is_transparent(image: Image.Image) -> bool:
-    return image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info
+def _halve_transparency(image: Image.Image) -> None:
+    """Make the transparent colour of a PNG of 16 bits a channel one of 8 bits, as its pixels will be."""
+    colour, tiles = image.info.get("transparency"), getattr(image, "tile", None)
+    if isinstance(colour, tuple) and tiles and str(tiles[0][3]).startswith("RGB;16"):
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
 
 
-def _with_alpha(image: Image.Image) -> Image.Image:
-    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+def _to_rgb(image: Image.Image, form: str | None, tags: Mapping[int, Any]) -> Image.Image:
+    """Return an image of another mode than RGB, or with a transparent colour, in RGB.
 
-
-def _to_rgb(image: Image.Image) -> Image.Image:
+    Args:
+        image: that is loaded.
+        form: of its file.
+        tags: of a TIFF file.
+    """
+    signed = _SIGNED in _values(tags, _SAMPLE_FORMAT)
+    if signed or (image.mode == "I" and form not in ("PNG", "PPM")):  # those two have 16 bits
+        bits = (*_values(tags, _BITS), 32)[0]
+        raise UnreadableImage(
+            f"its pixels are {'signed ' if signed else ''}{bits}-bit whole numbers of unknown range: save it with 8 "
+            "or 16 bits"
+        )
+    if image.mode == "I":
+        return _scaled(image, 65535, tags)
     if image.mode.startswith("I;16"):
-        image = _scaled(np.asarray(image).astype(np.float64), _most(image))
-    elif image.mode == "I":
-        if image.format not in ("PNG", "PPM"):  # those two have 16 bits
-            raise UnreadableImage(
-                "its pixels are 32-bit whole numbers of unknown range: save it with 8 or 16 bits"
-            )
-        image = _scaled(np.asarray(image).astype(np.float64), 65535)
-    elif image.mode == "F":
+        return _scaled(image, _most(tags), tags)
+    if image.mode == "F":
         pixels = np.asarray(image).astype(np.float64)
         if not (pixels.min() >= 0 and pixels.max() <= 1):
             raise UnreadableImage(
                 f"its pixels are floating-point numbers from {pixels.min():g} to {pixels.max():g}, not from 0 to 1"
             )
-        image = _scaled(pixels, 1)
-    elif _is_transparent(image):
-        image = _with_alpha(image)
+        return _scaled(image, 1, tags)
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        if image.mode == "La":
+            image = image.convert("LA")
+        image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image).convert("RGB")
     return image.convert("RGB")
 
 
-def _scaled(pixels: np.ndarray, most: float) -> Image.Image:
-    """Return pixels of 0..most as a grey image of 8 bits."""
-    return Image.fromarray(np.rint(np.clip(pixels * (255 / most), 0, 255)).astype(np.uint8))
+def _scaled(image: Image.Image, most: float, tags: Mapping[int, Any]) -> Image.Image:
+    """Return a grey image with pixels of 0..most in RGB, its transparent grey as BACKGROUND."""
+    values = np.asarray(image).astype(np.float64)
+    pixels = np.clip(values * (255 / most), 0, 255)
+    if _WHITE_IS_ZERO in _values(tags, _PHOTOMETRIC):
+        pixels = 255 - pixels
+    rgb = np.rint(pixels).astype(np.uint8)[..., None].repeat(3, 2)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        rgb[values == transparent] = BACKGROUND
+    return Image.fromarray(rgb)
 
 
-def _most(image: Image.Image) -> int:
+def _most(tags: Mapping[int, Any]) -> int:
     """Return the largest value of a pixel of up to 16 bits; TIFF says how many it has."""
-    bits = getattr(image, "tag_v2", {}).get(_BITS, (16,))
-    return (1 << int(bits[0] if isinstance(bits, tuple) else bits)) - 1
+    bits = _values(tags, _BITS)
+    return (1 << int(bits[0] if bits else 16)) - 1
+
+
+def _values(tags: Mapping[int, Any], tag: int) -> tuple:
+    value = tags.get(tag, ())
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation of an image, 1 where there is none or it cannot be read."""
     try:
-        return image.getexif().get(_ORIENTATION, 1)
+        return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF data leaves the image as it is
         return 1
 
@@ -155,8 +185,8 @@ def truncated_allowed() -> Iterator[None]:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def read_image(path: str | Path, mode: str = "RGB") -> Image.Image:
-    """Read an image file as training reads it: in RGB or another of MODES, upright.
+def read_image(path: str | Path) -> Image.Image:
+    """Read an image file as training reads it: in RGB, upright.
 
     Raises:
         MissingFileError: there is no such file.
@@ -165,7 +195,7 @@ def read_image(path: str | Path, mode: str = "RGB") -> Image.Image:
     if not Path(path).exists():
         raise MissingFileError(f"no image {path}")
     try:
-        return read_rgb(path, mode)
+        return read_rgb(path)
     except UnreadableImage as error:
         raise FileAccessError(f"{path} cannot be read as an image: {error}") from None
 
@@ -178,14 +208,12 @@ class PictureSource:
         classes: the names of the classes.
         named: whether those are names; without any they are the numbers.
         notes: what is to be said about it once, such as what was left out.
-        mode: of MODES, in which they are read.
     """
 
     items: list[tuple]
     classes: tuple[str, ...]
     named: bool = True
     notes: Sequence[str] = ()
-    mode: str = "RGB"
 
     @property
     def labels(self) -> list[int]:
@@ -196,7 +224,7 @@ class PictureSource:
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """Return (PIL image in `mode`, class number).
+        """Return (PIL image in RGB, class number).
 
         Raises:
             UnreadableImage: it cannot be read, in whatever way its file or archive fails.
@@ -205,7 +233,7 @@ class PictureSource:
             file = self.file(index)
         except Exception as error:  # a damaged archive can fail in any way
             raise UnreadableImage(describe(error)) from error
-        return read_rgb(file, self.mode), self.items[index][-1]
+        return read_rgb(file), self.items[index][-1]
 
     def file(self, index: int) -> str | BinaryIO:
         """Return the path of an image's file, or its bytes as a file."""

@@ -20,10 +20,15 @@ def batches_per_epoch(length: int, batch_size: int, world: int = 1, accumulation
     """
     step = batch_size * world * accumulation
     if length < step:
+        if length >= world * accumulation:
+            way = f"data.batch_size to {length // (world * accumulation)} or less, or one of the others"
+        elif length >= world:
+            way = f"train.accumulation_steps to {length // world} or less, with data.batch_size 1"
+        else:
+            way = f"the number of ranks to {length} or less" if length else "nothing: there is no image"
         raise UserError(
             f"{length} training images are fewer than one step takes: batch_size {batch_size} "
-            f"x {world} ranks x {accumulation} accumulation steps = {step}; lower one of them, "
-            f"data.batch_size to {max(1, length // (world * accumulation))} or less"
+            f"x {world} ranks x {accumulation} accumulation steps = {step}; lower {way}"
         )
     return length // step * accumulation
 

@@ -6,25 +6,29 @@
 
 Inside a tar file each image is two members in a row with one name and two endings, as WebDataset writes
 them: the image (.jpg, .png or any of `pictures.SUFFIXES`) and .cls, its class number in digits, in either
-order. Members with other endings are passed over.
+order. Members with other endings, such as .json or .mask.png, are passed over and counted. A link is the image that
+stands in the same tar file before it.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import tarfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..utils.errors import UserError
-from .classes import class_names
+from .classes import class_names, notes_on_labels
 from .draws import Draws
-from .folders import is_system_name, keep_index
-from .pictures import PictureSource, describe, is_picture
+from .folders import LeftOut, is_system_name, keep_index
+from .pictures import PictureSource, UnreadableImage
+from .tar_members import WAY_OUT, read_members
 
+FORM = 2  # of the list that is kept
 WINDOW = 4096  # images among which an epoch's order is mixed, about half a gigabyte of ImageNet
 
 
@@ -48,19 +52,17 @@ class Shards(PictureSource):
     ) -> None:
         paths = sorted(map(str, files))
         self.folder = os.path.dirname(paths[0])
-        stamp = [[name, os.stat(name).st_size, os.stat(name).st_mtime_ns] for name in paths]
-        self.items = keep_index(
-            index,
-            lambda kept: kept == stamp,
-            lambda: (
-                stamp,
-                [(os.path.basename(path), *row) for path in paths for row in _read_members(path)],
-            ),
-        )[1]
+        stamp = [FORM, *([name, os.stat(name).st_size, os.stat(name).st_mtime_ns] for name in paths)]
+        kept, self.items = keep_index(index, lambda kept: kept["files"] == stamp, lambda: _list(paths, stamp))
+        left_out = LeftOut(Counter(kept["suffixes"]), Counter(kept["system"]))
+        self.notes = left_out.notes(self.folder)
         if not self.items:
-            raise UserError(f"{paths[0]}: no image in it, nor in {len(paths) - 1} more")
+            more = f", nor in {len(paths) - 1} more" if len(paths) > 1 else ""
+            raise UserError("; ".join([f"{paths[0]}: no image in it{more}", *self.notes, WAY_OUT]))
+        labels = {item[-1] for item in self.items}
         self.named = os.path.isfile(classes_file)
-        self.classes = class_names(classes_file, 1 + max(item[-1] for item in self.items))
+        self.classes = class_names(classes_file, labels, self.folder)
+        self.notes += notes_on_labels(self.classes, self.named, labels, self.folder)
         starts = [i for i, item in enumerate(self.items) if not i or item[0] != self.items[i - 1][0]]
         self.ranges = list(zip(starts, [*starts[1:], len(self.items)]))
 
@@ -68,7 +70,10 @@ class Shards(PictureSource):
         file, _, start, size, _ = self.items[index]
         with open(os.path.join(self.folder, file), "rb", buffering=0) as shard:
             shard.seek(start)
-            return io.BytesIO(shard.read(size))
+            data = shard.read(size)
+        if len(data) != size:
+            raise UnreadableImage("the tar file has become shorter since it was listed")
+        return io.BytesIO(data)
 
     def name(self, index: int) -> str:
         file, member = self.items[index][:2]
@@ -93,35 +98,9 @@ def find_shards(root: str | Path, part: str) -> list[Path]:
     return []
 
 
-def _read_members(path: str) -> list[tuple[str, int, int, int]]:
-    """Return [(image's name, where its bytes begin, how many, class), ...] of a tar file."""
-    found, image, label = [], None, None
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                if not member.isfile() or any(map(is_system_name, member.name.removeprefix("./").split("/"))):
-                    continue
-                key, _, ending = member.name.rpartition(".")
-                if ending.lower() == "cls":
-                    text = (archive.extractfile(member) or io.BytesIO()).read(100)
-                    if not text.strip().isdigit():
-                        raise UserError(f"{path}: {member.name} holds {text!r}, not a class number")
-                    label = key, int(text)
-                elif not is_picture(member.name):
-                    continue
-                elif image is not None:
-                    raise UserError(f"{path}: {image[1]} has no .cls beside it")
-                else:
-                    image = key, member.name, member.offset_data, member.size
-                if image is not None and label is not None:
-                    if image[0] != label[0]:
-                        raise UserError(f"{path}: {image[1]} has no .cls beside it")
-                    found.append((*image[1:], label[1]))
-                    image = label = None
-    except UserError:
-        raise
-    except Exception as error:  # a damaged archive can fail in any way
-        raise UserError(f"{path} cannot be read as an uncompressed tar file ({describe(error)})") from None
-    if image is not None:
-        raise UserError(f"{path}: {image[1]} has no .cls beside it")
-    return found
+def _list(paths: Sequence[str], stamp: list[Any]) -> tuple[Any, list[tuple]]:
+    """Return (what the list was made of and what it lacks, list of images) of some tar files."""
+    left_out, items = LeftOut(), []
+    for path in paths:
+        items += [(os.path.basename(path), *row) for row in read_members(path, left_out)]
+    return {"files": stamp, "suffixes": left_out.suffixes, "system": left_out.system}, items

@@ -35,15 +35,13 @@ class Source(Protocol):
         """Return how many there are."""
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """Return (PIL image, class number); OSError for one that cannot be read."""
+        """Return (PIL image in RGB, class number); OSError for one that cannot be read."""
 
     def name(self, index: int) -> str:
         """Return where an image is, as messages name it."""
 
 
-def open_source(
-    dataset: str, path: str | Path = "", *, train: bool, zip_mode: bool = False, mode: str = "RGB"
-) -> Source:
+def open_source(dataset: str, path: str | Path = "", *, train: bool, zip_mode: bool = False) -> Source:
     """Return the images of a data set.
 
     Args:
@@ -51,8 +49,6 @@ def open_source(
         path: of the folder or archive; not used by `digits`.
         train: the training images, or the held-out ones.
         zip_mode: `imagenet` in zip files. (Tar files are recognised.)
-        mode: of `pictures.MODES`, in which files are read; the arrays of the others are RGB, of which `transforms`
-            make what a model takes.
 
     Raises:
         MissingFileError: naming what is missing.
@@ -62,7 +58,5 @@ def open_source(
     if dataset == "digits":
         return Digits(train)
     if dataset == "imagenet":
-        source = open_imagenet(path, train=train, zip_mode=zip_mode)
-        source.mode = mode
-        return source
+        return open_imagenet(path, train=train, zip_mode=zip_mode)
     return Cifar(dataset, path, train)

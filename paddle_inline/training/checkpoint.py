@@ -277,7 +277,7 @@ def load_checkpoint(
     if state.model != name:
         raise CheckpointError(f"{folder} is a checkpoint of {state.model}, not of {name}")
     if ema is not None and not (folder / "ema.pdparams").exists():
-        raise CheckpointError(f"{folder} holds no averaged weights; resume without ema.decay")
+        raise CheckpointError(f"{folder} holds no averaged weights: set ema.decay=null to continue without")
     weights = fitting(model, folder / "model.pdparams")
     averaged = fitting(model, folder / "ema.pdparams") if ema is not None else None
     slots: dict[str, dict[str, np.ndarray]] = {}

@@ -51,7 +51,8 @@ def learning_curves(folder: str | os.PathLike[str], path: str | os.PathLike[str]
     tests = [row for row in rows if "top1" in row]
     left, middle, right = figure.subplots(1, 3)
     left.plot([r["step"] for r in train], [r["loss"] for r in train], color=INK, lw=1)
-    left.set(title="training loss", xlabel="step", yscale="log")
+    scale = "log" if any(r["loss"] > 0 for r in train) else "linear"  # of one class in all the loss is 0
+    left.set(title="training loss", xlabel="step", yscale=scale)
     for key, label, style in (("top1", "weights", "-"), ("ema_top1", "averaged weights", "--")):
         with_key = [r for r in tests if r.get(key) is not None]
         if with_key:
@@ -117,7 +118,7 @@ def predictions(
     """Plot images with the model's predictions over them, wrong ones in red with the label beside.
 
     Args:
-        images: [n, C, H, W], normalised with `mean` and `std` of the channels.
+        images: [n, 3, H, W], normalised with `mean` and `std` of the channels.
         labels: [n] int64.
         classes: their names.
 

@@ -14,6 +14,7 @@ from typing import Callable
 import paddle
 
 from ..config.load import Config, differences, to_dict
+from ..models.factory import model_spec
 from ..utils.errors import short
 from .callbacks import Callback
 from .checkpoint import (
@@ -139,8 +140,9 @@ class CheckpointManager(Callback):
             log.rewind(0, 0)  # of a run that was killed before its first checkpoint
             return self.state.progress
         earlier = check_checkpoint(found)
-        changed = check_same_run(earlier, self.state, rank_dependent=rank_dependent, force=force)
         run = self.run
+        check_outputs(found, earlier, run.model)
+        changed = check_same_run(earlier, self.state, rank_dependent=rank_dependent, force=force)
         load_checkpoint(found, model=run.model, optimizer=run.optimizer, ema=run.ema, state=earlier)
         load_scaler_state(self.run.scaler, earlier.scaler)
         progress, origin = earlier.progress, earlier.origin
@@ -163,6 +165,23 @@ class CheckpointManager(Callback):
         if moved:
             log.info(f"epoch {progress.epoch + 1} begins anew: its steps see other images than before")
         return progress
+
+
+def check_outputs(found: str | os.PathLike[str], earlier: TrainingState, model: paddle.nn.Layer) -> None:
+    """Refuse a checkpoint of another number of outputs with the setting that is missing.
+
+    Raises:
+        CheckpointError: with both numbers.
+    """
+    if earlier.model != getattr(model, "name", None):
+        return  # refused by that
+    theirs = model_spec(earlier.model, **earlier.overrides).num_classes
+    if theirs != model.spec.num_classes:
+        raise CheckpointError(
+            f"{found} has {theirs} classes, this run {model.spec.num_classes}, as many as its data set unless "
+            f"model.num_classes (MODEL.NUM_CLASSES) says otherwise: set model.num_classes={theirs} to continue it, or "
+            "begin with its weights, --pretrained, and a head of the data's own"
+        )
 
 
 def archive_previous_run(folder: str | os.PathLike[str]) -> Path | None:

@@ -3,6 +3,7 @@
 import pytest
 
 from paddle_inline.cli.main import main
+from tests.data.test_layouts import cifar_files, tar
 from tests.data.trees import picture, tree
 
 
@@ -56,3 +57,72 @@ def test_weights(tmp_path, capsys):
         and "classes: ['a', 'b']" in out
         and "transform: not said" in out
     )
+
+
+def run(path, capsys, *options):
+    code = main(["doctor", str(path), *options])
+    return code, capsys.readouterr().out
+
+
+def test_suffixes_and_the_transform(tmp_path, capsys):
+    tree(tmp_path, "ab")
+    picture().save(tmp_path / "train" / "a" / "9.JPG")
+    (tmp_path / "metadata.csv").write_text("a")  # is no mark of CIFAR-100
+    code, out = run(tmp_path, capsys)
+    assert code == 0 and "of these 4 .png, 1 .jpg" in out
+    assert "evaluation, unless the settings say otherwise: " in out and "img_size 224" in out
+
+
+def test_files_that_a_list_names_and_that_are_not_there(tmp_path, capsys):
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        for i in range(2):
+            picture(i).save(tmp_path / part / f"{i}.png")
+        (tmp_path / f"{part}_list.txt").write_text(
+            f"{part}/0.png 0\n{part}/1.png 1\n" + f"{part}/none.png 1\n" * 15
+        )
+    code, out = run(tmp_path, capsys)
+    assert code == 1 and out.count("none.png: there is no such file") == 20 and "and 5 more" in out
+    assert "2 read" in out and "30 problems" in out
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"Train/a/0.png", "Val/a/0.png"}, "is it Train? Rename it to train"),
+        ({"x/train/a/0.png"}, "x has one: give that folder"),
+        ({"validation/a/0.png", "train/a/0.png"}, "is it validation? Rename it to val"),
+        ({"a/0.png", "b/0.png"}, "2 images for `predict`"),
+    ],
+)
+def test_other_levels_and_names(tmp_path, capsys, files, message):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture().save(tmp_path / name)
+    code, out = run(tmp_path, capsys)
+    assert message in out and code == ("predict" not in message)
+
+
+def test_single_files(tmp_path, capsys):
+    picture().save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", capsys)[0] == 0
+    (tmp_path / "b.png").write_bytes(b"<html>")
+    code, out = run(tmp_path / "b.png", capsys)
+    assert code == 1 and "b.png cannot be read as an image: it is a web page" in out
+    (tmp_path / "c.pdf").write_bytes(b"%PDF")
+    assert "is a file (a PDF), no data set folder" in run(tmp_path / "c.pdf", capsys)[1]
+
+
+def test_cifar_under_any_name_and_the_weights_of_a_run(tmp_path, capsys):
+    code, out = run(tar(tmp_path / "c10.tgz", cifar_files(), "w:gz"), capsys)
+    assert code == 0 and "data.dataset cifar10" in out and "10 images, 10 classes" in out
+    from paddle_inline import create_model
+    from paddle_inline.training.checkpoint import save_weights
+
+    sizes = {"num_classes": 2, "depth": 1}
+    model = create_model("inline_deit_digits", **sizes)
+    (tmp_path / "run").mkdir()
+    about = {"model": "inline_deit_digits", "overrides": sizes, "classes": ["a", "b"]}
+    save_weights(tmp_path / "run" / "best_model.pdparams", model.state_dict(), about)
+    code, out = run(tmp_path / "run", capsys)
+    assert code == 0 and "best_model.pdparams: " in out and "tensors of inline_deit_digits" in out

@@ -218,6 +218,19 @@ def test_there_and_back_is_bit_for_bit(tmp_path):
     assert second["config"] == first["config"]
 
 
+def test_a_run_without_averages_leads_to_a_file_that_their_program_with_averages_reads(tmp_path):
+    """It asks for `max_accuracy_e`, and begins the average with the weights where there is none."""
+    name = "inline_deit_digits"
+    contents = torch.load(TorchRun(name).train(0, 3).save(tmp_path / "a.pth"), weights_only=False)
+    del contents["state_dict_ema"], contents["max_accuracy_e"]
+    torch.save(contents, tmp_path / "a.pth")
+    made = training_to_paddle(tmp_path / "a.pth", tmp_path / "checkpoints", QUIET)
+    back = torch.load(training_to_torch(made, tmp_path / "b.pth", QUIET), weights_only=True)
+    assert back["max_accuracy_e"] == 0.0 and "state_dict_ema" not in back
+    again = training_to_paddle(tmp_path / "b.pth", tmp_path / "again", QUIET)
+    assert check_checkpoint(again).progress.best_ema_top1 == -1.0
+
+
 def test_soft_s_checkpoints_are_timm_s(tmp_path):
     """`epoch` is there the index of the last epoch done, and the weights stand under `state_dict`."""
     run = TorchRun("soft_digits").train(0, 12)

@@ -276,10 +276,11 @@ def test_labels_are_matched_by_number_only_where_that_is_sure(own, labels, named
 
 def test_a_file_of_names_has_enough_of_them(tmp_path):
     (tmp_path / "c.txt").write_text("a\nb\n")
-    assert class_names(tmp_path / "c.txt", 2) == class_names(tmp_path / "c.txt", 1) == ("a", "b")
-    with pytest.raises(UserError, match="names 2 classes; the data set has class 2"):
-        class_names(tmp_path / "c.txt", 3)
-    assert class_names(tmp_path / "none", 3) == ("0", "1", "2")
+    for labels in ([1], [0]):
+        assert class_names(tmp_path / "c.txt", labels, "a list") == ("a", "b")
+    with pytest.raises(UserError, match="names 2 classes; a list has class 2"):
+        class_names(tmp_path / "c.txt", [0, 2], "a list")
+    assert class_names(tmp_path / "none", [2], "a list") == ("0", "1", "2")
 
 
 def test_an_image_that_is_named_twice_is_taken_once(tmp_path):

@@ -276,3 +276,75 @@ def test_cifar_of_wrong_contents(tmp_path, change, message):
         (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match=message):
         Cifar("cifar10", tmp_path, False)
+
+
+@pytest.mark.parametrize("order", ["rows", "channels first", "channels last", "list"])
+def test_cifar_pixels_in_any_order(tmp_path, order):
+    for name, data in cifar_files().items():
+        content = pickle.loads(data)
+        if "data" in content:
+            pixels = content["data"].reshape(-1, 3, 32, 32)
+            content["data"] = {
+                "rows": content["data"],
+                "channels first": pixels,
+                "channels last": np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)),
+                "list": list(content["data"]),
+            }[order]
+        (tmp_path / name).write_bytes(pickle.dumps(content, 4))
+    pixels = Cifar("cifar10", tmp_path, True).pixels
+    np.testing.assert_array_equal(pixels, PIXELS[:10].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+
+
+def test_cifar_pixels_of_another_shape_are_refused(tmp_path):
+    for name, data in cifar_files().items():
+        content = pickle.loads(data)
+        if "data" in content:
+            content["data"] = content["data"].reshape(-1, 32, 3, 32)
+        (tmp_path / name).write_bytes(pickle.dumps(content, 4))
+    with pytest.raises(
+        UserError, match=r"is not the cifar10 python archive \(pixels in the shape \[2, 32, 3, 32\]\)"
+    ):
+        Cifar("cifar10", tmp_path, True)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, "it is empty"),
+        (lambda root: (root / "cifar-100-python").mkdir(), "it holds cifar100: set data.dataset to that"),
+        (
+            lambda root: (root / "x" / "cifar-10-batches-py").mkdir(parents=True),
+            r"x has one: give that folder",
+        ),
+        (lambda root: (root / "cifar-10-batches-bin").mkdir(), "binary and MATLAB versions are not read"),
+        (lambda root: (root / "cifar-10.tgz").touch(), r"it holds cifar-10\.tgz: give the archive itself"),
+        (lambda root: (root / "train").mkdir(), "it holds train"),
+    ],
+)
+def test_what_is_there_in_place_of_cifar(tmp_path, make, message):
+    make(tmp_path)
+    with pytest.raises(MissingFileError, match=message):
+        Cifar("cifar10", tmp_path, True)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "it is an empty file"),
+        (b"<html>quota exceeded", "it is a web page"),
+        (b"PK\3\4 zip", "it is a zip archive"),
+    ],
+)
+def test_cifar_archives_that_are_something_else(tmp_path, data, message):
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(data)
+    with pytest.raises(UserError, match=rf"cifar-10-python\.tar\.gz cannot be unpacked \({message}"):
+        Cifar("cifar10", tmp_path, True)
+
+
+def test_cifar_archives_with_two_files_of_a_name(tmp_path):
+    """Which of them is meant is not known; what macOS adds has other names."""
+    files = {**cifar_files(), **{f"._{name}": b"junk" for name in cifar_files()}}
+    assert len(Cifar("cifar10", tar(tmp_path / "cifar-10-python.tar", files, "w"), True)) == 10
+    path = tar(tmp_path / "cifar-10-python.tar", {**files, "old/test_batch": b"x"}, "w")
+    with pytest.raises(UserError, match=r"holds both cifar-10-batches-py/test_batch and .*old/test_batch"):
+        Cifar("cifar10", path, False)

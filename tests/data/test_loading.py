@@ -1,6 +1,7 @@
 """Sources, samplers and loaders: who sees which image when, and what happens to a broken one."""
 
 import collections
+import multiprocessing
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from paddle_inline.data import loaders, sampler
 from paddle_inline.data.embedded import Digits
 from paddle_inline.data.loaders import BAD, BadImage, Loader, Samples
 from paddle_inline.data.transforms import train_transform
+from paddle_inline.utils.child import run_python
 
 
 def test_digits_are_split_by_class_and_never_shared():
@@ -70,6 +72,29 @@ def test_only_whole_steps_are_made():
     assert sampler.batches_per_epoch(100, 8, world=2, accumulation=3) == 6
     with pytest.raises(ValueError, match="8 x 2 ranks x 3 accumulation steps = 48"):
         sampler.batches_per_epoch(47, 8, world=2, accumulation=3)
+
+
+@pytest.mark.parametrize(
+    ("length", "size", "world", "accumulation", "way"),
+    [
+        (7, 8, 1, 1, "data.batch_size to 7 or less"),
+        (7, 4, 1, 3, "data.batch_size to 2 or less"),
+        (4, 4, 1, 50, "train.accumulation_steps to 4 or less, with data.batch_size 1"),
+        (7, 1, 2, 4, "train.accumulation_steps to 3 or less"),
+        (3, 1, 4, 1, "the number of ranks to 3 or less"),
+    ],
+)
+def test_the_way_out_of_too_few_images_is_one(length, size, world, accumulation, way):
+    with pytest.raises(ValueError, match=rf"{length} training images are fewer .* lower {way}"):
+        sampler.batches_per_epoch(length, size, world, accumulation)
+    number = int(way.split(" to ")[1].split()[0])
+    if "batch_size to" in way:
+        size = number
+    elif "accumulation" in way:
+        size, accumulation = 1, number
+    else:
+        world = number
+    assert sampler.batches_per_epoch(length, size, world, accumulation) >= 1
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
@@ -140,6 +165,37 @@ def test_a_killed_worker_ends_the_loading(monkeypatch):
     monkeypatch.setattr(loaders, "shared_memory_suffices", lambda *args: True)  # it loads one here
     with pytest.raises(RuntimeError, match="one of 2 data workers was killed"):
         list(loader)
+
+
+def test_workers_end_when_loading_is_given_up():
+    before = {child.pid for child in multiprocessing.active_children()}
+    batches = iter(
+        Loader(Samples(Photos(broken=()), transform()), [[(0, i)] for i in range(12)], num_workers=2)
+    )
+    next(batches)
+    assert len({child.pid for child in multiprocessing.active_children()} - before) == 2
+    batches.close()
+    assert {child.pid for child in multiprocessing.active_children()} <= before
+
+
+KILLED = """
+import os, signal
+from paddle_inline.data.embedded import Digits
+from paddle_inline.data.loaders import Loader, Samples
+from paddle_inline.data.transforms import train_transform
+
+samples = Samples(Digits(train=False), train_transform(8, mean=(0.5,) * 3, std=(0.5,) * 3))
+next(iter(Loader(samples, [[(0, i)] for i in range(12)], num_workers=2)))
+kept = iter(Loader(samples, [[(0, i)] for i in range(12)], num_workers=2))
+next(kept)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_when_their_run_is_killed():
+    pytest.importorskip("sklearn")
+    # (It ends when nobody holds its output any more, and the workers hold it.)
+    assert run_python(KILLED, timeout=60).returncode == -signal.SIGKILL
 
 
 def test_a_broken_image_is_replaced_or_not_counted(capfd):

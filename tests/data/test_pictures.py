@@ -124,12 +124,12 @@ def test_files_folders_and_patterns(tree):
 
 def test_class_names(tmp_path):
     path = tmp_path / "names"
-    assert class_names(path, 3) == ("0", "1", "2")
+    assert class_names(path, range(3), "list") == ("0", "1", "2")
     for text in ("cat\n\n dog \r\n", '["cat", "dog"]'):
         path.write_text(text)
-        assert read_class_names(path) == class_names(path, 2) == ("cat", "dog")
-    with pytest.raises(UserError, match="names 2 classes; the data set has class 2"):
-        class_names(path, 3)
+        assert read_class_names(path) == class_names(path, range(2), "list") == ("cat", "dog")
+    with pytest.raises(UserError, match="names 2 classes; list has class 2"):
+        class_names(path, range(3), "list")
     for data, message in (
         (b"[1]", "as strings"),
         (b'["a"', "nor a JSON list"),

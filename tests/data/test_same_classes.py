@@ -86,7 +86,7 @@ def test_lists(tmp_path):
         both(tmp_path)
     (tmp_path / "classes.txt").write_text("a\nb\nc\nd\n")
     assert open_source("imagenet", str(tmp_path), train=True).classes == tuple("abcd")
-    with pytest.raises(UserError, match=r"classes\.txt names 4 classes; the data set has class 4"):
+    with pytest.raises(UserError, match=r"classes\.txt names 4 classes; .*val_list.txt has class 4"):
         open_source("imagenet", str(tmp_path), train=False)
     write_list(tmp_path, "train", [0, 3])
     assert "no image of class b, c" in open_source("imagenet", str(tmp_path), train=True).notes[0]
@@ -158,3 +158,65 @@ def test_any_names_are_matched_or_refused(names, data):
     else:
         for name, label in zip(own, matched.labels):
             assert unicodedata.normalize("NFC", known[label]) == unicodedata.normalize("NFC", name)
+
+
+@pytest.mark.parametrize(
+    ("known", "other", "hint"),
+    [
+        ("Cat", "cat", "'cat' is not 'Cat'"),
+        ("cat", "cat ", "'cat ' is not 'cat'"),
+        ("1", "01", "'01' is not '1'"),
+        ("sea lion", "sea_lion", "'sea_lion' is not 'sea lion'"),
+        ("ﬁsh", "fish", "'fish' is not 'ﬁsh'"),
+        ("cat", "dog", None),
+    ],
+)
+def test_names_that_are_nearly_equal(tmp_path, known, other, hint):
+    tree(tmp_path, [known, "z"], [other, "z"])
+    with pytest.raises(UserError, match="which train does not know") as caught:
+        both(tmp_path)
+    message = str(caught.value)
+    assert "rename or remove them" in message
+    assert (
+        (f"({hint}: names are equal to the letter)" in message) if hint else ("to the letter" not in message)
+    )
+
+
+def test_names_whose_ends_would_not_be_seen_are_quoted(tmp_path):
+    tree(tmp_path, ["a, b", "c"], ["a, b", "c "])
+    with pytest.raises(UserError, match=r"images of 'c ', .*train: 2, 'a, b', c; val: 2, 'a, b', 'c '$"):
+        both(tmp_path)
+
+
+def test_one_class_of_several_is_not_every_answer(tmp_path):
+    tree(tmp_path, "abc", "b")
+    _, val, notes = both(tmp_path)
+    assert val.labels == [1, 1] and notes == ["val has no image of a, c, which train has"]
+    assert "one class folder, 'b': a model that always answers so is right" in val.notes[0]
+
+
+def test_names_that_unicode_holds_for_one_are_named(tmp_path):
+    name = "caf\u00e9"
+    tree(tmp_path, [unicodedata.normalize("NFD", name), name, "a"], [name])
+    with pytest.raises(UserError, match=rf"have one name \({unicodedata.normalize('NFD', name)}|{name}\)"):
+        both(tmp_path)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.sets(st.text("abAB01_- é", min_size=1, max_size=4).filter(str.strip), min_size=2, max_size=6),
+    st.data(),
+)
+def test_any_folders_are_matched_by_name_or_refused(tmp_path_factory, names, data):
+    """Whatever classes val has, in whatever order: the label of every image is that of its folder's name."""
+    root = tmp_path_factory.mktemp("classes")
+    own = data.draw(st.sets(st.sampled_from(sorted(names)) | st.just("other"), min_size=1))
+    tree(root, sorted(names), sorted(own), count=1)
+    forms = {unicodedata.normalize("NFC", name) for name in names}
+    if len(forms) < len(names) or not {unicodedata.normalize("NFC", name) for name in own} <= forms:
+        with pytest.raises(UserError, match=r"does not know|have one name"):
+            both(root)
+        return
+    train, val, _ = both(root)
+    assert all(a == b for a, b in named(train)) and val.classes == train.classes
+    assert all(a == b for a, b in named(val)) and len(val) == len(own)

@@ -108,6 +108,14 @@ def test_pictures_of_a_run_without_rows(tmp_path):
     assert (tmp_path / "curves.png").exists()
 
 
+def test_a_loss_of_nothing_is_drawn_without_a_warning(tmp_path, recwarn):
+    """As of one class in all."""
+    pytest.importorskip("matplotlib")
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(dict(step=1, epoch=1, loss=0.0, lr=1e-3)) + "\n")
+    plots.learning_curves(tmp_path, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").exists() and not recwarn.list
+
+
 NAMES = [
     "price_$5_to_$10",
     "$",

@@ -42,6 +42,12 @@ def shortened(lines: Sequence[str], most: int = 40) -> list[str]:
     return [*lines[:most], *([f"  ... and {len(lines) - most} more"] if len(lines) > most else [])]
 
 
+def joined(names: Sequence[str], most: int) -> str:
+    """Return names as a line of a message: the first ones, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(short(name, 60) for name in names[:most]) + more
+
+
 def unknown(kind: str, value: object, known: Iterable[str]) -> UserError:
     """Return a UserError that names the unknown value, its nearest known neighbour and all known ones."""
     known = [str(name) for name in known]
