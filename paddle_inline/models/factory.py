@@ -53,7 +53,9 @@ def model_spec(name: str, **overrides: Any) -> Any:
     for key in overrides:
         if key not in fields:
             raise unknown(f"override of {name}", key, fields)
-    return dataclasses.replace(spec, **overrides)
+    # (a list, as settings files have them, is the same as a tuple, and compared with one)
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}
+    return dataclasses.replace(spec, **given)
 
 
 def overrides_of(model: Module) -> dict[str, Any]:

@@ -10,7 +10,9 @@ import pytest
 import paddle_inline
 import torch_ref
 from paddle_inline.models import factory
+from paddle_inline.training.checkpoint import save_weights
 from paddle_inline.utils.errors import UserError
+from paddle_inline.weights.description import describe
 
 PACKAGES = [paddle_inline, torch_ref]
 
@@ -94,3 +96,15 @@ def test_published_figures_are_no_override():
     for name in paddle_inline.list_models():
         fields = {field.name for field in dataclasses.fields(factory.model_spec(name))}
         assert "published" in fields
+
+
+def test_lists_are_tuples_in_a_spec(tmp_path):
+    """As settings files have them: weights of such a run are those of the same model."""
+    sizes = {"depths": [1, 1, 1, 1], "embed_dim": 8, "num_heads": [1, 1, 2, 2]}
+    for package in (paddle_inline, torch_ref):
+        spec = package.create_model("inline_swin_tiny", **sizes, img_size=[32, 64]).spec
+        assert (spec.depths, spec.num_heads, spec.img_size) == ((1, 1, 1, 1), (1, 1, 2, 2), (32, 64))
+    model = paddle_inline.create_model("inline_swin_tiny", **sizes, img_size=[32, 64])
+    description = describe("inline_swin_tiny", {**sizes, "img_size": [32, 64]})
+    save_weights(tmp_path / "a.pdparams", model.state_dict(), description)
+    paddle_inline.load_weights(model, tmp_path / "a.pdparams")
