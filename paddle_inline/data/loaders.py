@@ -79,7 +79,10 @@ class Samples(Dataset):
                 image, label = rescued
             pixels = self.transform(image, Draws(self.seed, epoch, first))
             return pixels, np.int64(BAD if step and not self.replace else label), np.int64(step > 0)
-        raise BadImage("no image of the data set can be read")
+        raise BadImage(
+            f"no image of all {len(self.source)} can be read, {short(self.source.name(first), 400)} among them: "
+            "`python -m paddle_inline doctor DATA` says why"
+        )
 
     def _rescue(self, index: int, error: OSError) -> tuple[Image.Image, int] | None:
         """Return what can be read of a truncated image, where that is asked for."""

@@ -91,6 +91,7 @@ def read_rgb(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
 def upright_rgb(image: Image.Image) -> Image.Image:
     """Return an opened image in RGB, 8 bits a channel, upright, as the head of this module says."""
     _halve_transparency(image)
+    _require_all_rows(image)
     image.load()
     form, tags = image.format, getattr(image, "tag_v2", {})
     turn = _TRANSPOSED.get(_orientation(image))
@@ -99,6 +100,17 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     return _to_rgb(image, form, tags)
+
+
+def _require_all_rows(image: Image.Image) -> None:
+    """Refuse a TIFF whose parts do not cover it, as of a damaged size: Pillow leaves the rest black without a word."""
+    parts = [tile[1] for tile in getattr(image, "tile", None) or ()]
+    if image.format == "TIFF" and parts:
+        right, bottom = max(part[2] for part in parts), max(part[3] for part in parts)
+        if right * bottom < image.width * image.height:  # which are the other way round in one that is turned
+            raise UnreadableImage(
+                f"its parts cover {right} x {bottom} pixels of {image.width} x {image.height}: it is damaged"
+            )
 
 
 def _halve_transparency(image: Image.Image) -> None:
@@ -123,17 +135,18 @@ def _to_rgb(image: Image.Image, form: str | None, tags: Mapping[int, Any]) -> Im
             f"its pixels are {'signed ' if signed else ''}{bits}-bit whole numbers of unknown range: save it with 8 "
             "or 16 bits"
         )
-    if image.mode == "I":
-        return _scaled(image, 65535, tags)
-    if image.mode.startswith("I;16"):
-        return _scaled(image, _most(tags), tags)
+    if image.mode.startswith("I"):
+        return _of_16_bits(image, 65535 if image.mode == "I" else _most(tags), tags).convert("RGB")
     if image.mode == "F":
         pixels = np.asarray(image).astype(np.float64)
         if not (pixels.min() >= 0 and pixels.max() <= 1):
             raise UnreadableImage(
                 f"its pixels are floating-point numbers from {pixels.min():g} to {pixels.max():g}, not from 0 to 1"
             )
-        return _scaled(image, 1, tags)
+        pixels *= 255
+        if _WHITE_IS_ZERO in _values(tags, _PHOTOMETRIC):
+            pixels = 255 - pixels
+        return Image.fromarray(np.rint(pixels).astype(np.uint8)).convert("RGB")
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         if image.mode == "La":
             image = image.convert("LA")
@@ -142,17 +155,18 @@ def _to_rgb(image: Image.Image, form: str | None, tags: Mapping[int, Any]) -> Im
     return image.convert("RGB")
 
 
-def _scaled(image: Image.Image, most: float, tags: Mapping[int, Any]) -> Image.Image:
-    """Return a grey image with pixels of 0..most in RGB, its transparent grey as BACKGROUND."""
-    values = np.asarray(image).astype(np.float64)
-    pixels = np.clip(values * (255 / most), 0, 255)
+def _of_16_bits(image: Image.Image, most: int, tags: Mapping[int, Any]) -> Image.Image:
+    """Return a grey image with pixels of 0..most in 8 bits, its transparent grey as BACKGROUND."""
+    table = np.clip(np.arange(1 << 16) * (255 / most), 0, 255)
     if _WHITE_IS_ZERO in _values(tags, _PHOTOMETRIC):
-        pixels = 255 - pixels
-    rgb = np.rint(pixels).astype(np.uint8)[..., None].repeat(3, 2)
+        table = 255 - table
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        rgb[values == transparent] = BACKGROUND
-    return Image.fromarray(rgb)
+        table[transparent] = BACKGROUND[0]
+    pixels = np.asarray(image)
+    if image.mode == "I":
+        pixels = np.clip(pixels, 0, 65535)
+    return Image.fromarray(np.rint(table).astype(np.uint8)[pixels])
 
 
 def _most(tags: Mapping[int, Any]) -> int:

@@ -55,14 +55,15 @@ class Shards(PictureSource):
         stamp = [FORM, *([name, os.stat(name).st_size, os.stat(name).st_mtime_ns] for name in paths)]
         kept, self.items = keep_index(index, lambda kept: kept["files"] == stamp, lambda: _list(paths, stamp))
         left_out = LeftOut(Counter(kept["suffixes"]), Counter(kept["system"]))
-        self.notes = left_out.notes(self.folder)
+        where = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+        self.notes = left_out.notes(where)
         if not self.items:
             more = f", nor in {len(paths) - 1} more" if len(paths) > 1 else ""
             raise UserError("; ".join([f"{paths[0]}: no image in it{more}", *self.notes, WAY_OUT]))
         labels = {item[-1] for item in self.items}
         self.named = os.path.isfile(classes_file)
-        self.classes = class_names(classes_file, labels, self.folder)
-        self.notes += notes_on_labels(self.classes, self.named, labels, self.folder)
+        self.classes = class_names(classes_file, labels, where)
+        self.notes += notes_on_labels(self.classes, self.named, labels, where)
         starts = [i for i, item in enumerate(self.items) if not i or item[0] != self.items[i - 1][0]]
         self.ranges = list(zip(starts, [*starts[1:], len(self.items)]))
 

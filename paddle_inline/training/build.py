@@ -128,10 +128,12 @@ def notes_on_limits(config: Config, images: int, steps_per_epoch: int) -> list[s
             f"data.num_workers is {config.data.num_workers}; a run in a thread loads its images itself, for Paddle "
             "starts workers in the main thread alone"
         )
-    if train.lr_scheduler.name != "step" and 0 < train.warmup_epochs >= train.epochs:
+    if 0 < train.warmup_epochs >= train.epochs:
+        finished = train.warmup_epochs < train.epochs + train.cooldown_epochs
         notes.append(
             f"the warm-up of {train.warmup_epochs} epochs (train.warmup_epochs) is not finished in the "
-            f"{train.epochs} of train.epochs: the learning rate stays below train.base_lr"
+            f"{train.epochs} of train.epochs: the learning rate "
+            + ("reaches train.base_lr in the cool-down alone" if finished else "stays below train.base_lr")
         )
     if train.lr_scheduler.name == "linear":
         notes.append(
@@ -173,7 +175,10 @@ def build_model(config: Config, classes: int) -> paddle.nn.Layer:
     }
     overrides.update({key: value for key, value in optional.items() if key in known and value})
     if model.num_classes is not None and model.num_classes < classes:
-        raise UserError(f"model.num_classes is {model.num_classes}; the data set has {classes} classes")
+        raise UserError(
+            f"model.num_classes is {model.num_classes}; the data set has {classes} classes: give as many or more, or "
+            "null for as many as it has"
+        )
     built = create_model(name, **overrides)
     built.name, built.overrides = name, overrides
     return built

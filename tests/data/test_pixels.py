@@ -177,6 +177,28 @@ def test_what_is_no_image_is_named_by_what_it_is(tmp_path, data, name):
     assert message.count(str(path)) == 1 and (name in message or "truncated" in message.lower())
 
 
+def test_a_tiff_of_more_rows_than_are_stored():
+    """Its height is damaged; Pillow would leave the other rows black."""
+    whole = bytearray(tiff(np.array([1, 2, 3], "u1")))
+    at = whole.index(struct.pack("<HHII", 257, 4, 1, 1)) + 8
+    assert first(bytes(whole)) == [1, 2, 3]
+    whole[at : at + 4] = struct.pack("<I", 5_000_000)
+    with pytest.raises(UnreadableImage, match="cover 3 x 1 pixels of 3 x 5000000: it is damaged"):
+        read_rgb(io.BytesIO(bytes(whole)))
+
+
+def test_large_images_of_16_bits_need_little_memory(monkeypatch):
+    """A table of 65,536 entries, no floating-point copies of the pixels."""
+    image = Image.fromarray(np.arange(1 << 16, dtype=np.uint16).reshape(256, 256))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    made, arange = [], np.arange
+    monkeypatch.setattr(np, "arange", lambda *args: made.append(args) or arange(*args))
+    read = np.asarray(read_rgb(io.BytesIO(file.getvalue())))[..., 0].ravel()
+    assert made == [(1 << 16,)]
+    np.testing.assert_array_equal(read, np.rint(arange(1 << 16) / 257))
+
+
 def test_a_postscript_file_is_not_run(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.jpg")

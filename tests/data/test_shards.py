@@ -119,7 +119,7 @@ def test_batches_by_rank_workers_and_after_a_stop(root):
         ([("a.jpg", b"x")], "a.jpg has no .cls beside it"),
         ([("a.jpg", b"x"), ("a.cls", b"cat")], "a.cls holds b'cat', not a class number"),
         ([("a.txt", b"x")], "no image in it"),
-        ([("a.jpg", b"x"), ("a.cls", b"3")], "names 3 classes; .*train has class 3"),
+        ([("a.jpg", b"x"), ("a.cls", b"3")], "names 3 classes; .*train/0.tar has class 3"),
     ],
 )
 def test_what_is_amiss_is_named(root, members, message):
