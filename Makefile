@@ -29,7 +29,7 @@ INSTALL = -m pip install --no-compile
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test test-fast test-golden test-full test-paddle26 lint format demo docs clean
+.PHONY: help test test-fast test-golden test-full test-paddle26 test-mutations lint format demo docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' Makefile
@@ -47,6 +47,9 @@ test-full: $(VENV)/installed  ## every test of full-size models, parity sweep an
 
 test-paddle26: $(VENV26)/installed  ## the Paddle half of the tests on Paddle 2.6.2 and numpy 1.26
 	$(BIN26)/python $(PYTEST)
+
+test-mutations: $(VENV)/installed  ## whether the tests notice faults that are planted in the product: half an hour
+	$(BIN)/python tests/mutation/run.py
 
 lint: $(VENV)/installed  ## ruff: rules and format; mypy: types
 	$(BIN)/ruff check .
