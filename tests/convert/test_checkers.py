@@ -21,7 +21,7 @@ from convert.training_run import training_to_paddle, training_to_torch
 from paddle_inline.training.checkpoint import check_checkpoint, save_checkpoint
 from paddle_inline.training.ema import Ema
 from paddle_inline.training.optim import _create_slots, decay_groups, make_optimizer, optimizer_state
-from paddle_inline.training.state import Progress, TrainingState
+from paddle_inline.training.state import Origin, Progress, TrainingState
 from paddle_inline.utils.errors import UserError
 
 NAME, SMALL = "inline_deit_digits", {"img_size": 8, "depth": 1, "embed_dim": 16, "num_heads": 2}
@@ -205,6 +205,53 @@ def test_what_a_run_keeps_on_its_way_to_pytorch(checkpoint, tmp_path):
             expected = value.T if name in turned else value
             np.testing.assert_array_equal(slot[moment].numpy(), expected, err_msg=f"{moment} of {name}")
         assert slot["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("power", "steps"),
+    [
+        (
+            0.0,
+            25,
+        ),  # worn down by rounding: the steps since it came from PyTorch, and those that AdamW had counted
+        (0.999**26, 25),
+        (0.999**6, 5),  # a parameter that was left out of some
+        (0.999, None),  # that has never been updated
+    ],
+)
+def test_the_steps_that_adamw_has_counted_are_in_pytorch_s_file(tmp_path, power, steps):
+    """Of a run that came from PyTorch with 20 steps counted and 10 skipped, and has done 5 more here."""
+    model = paddle_inline.create_model(NAME, **SMALL)
+    optimizer = make_optimizer("adamw", model, decay_groups(model, 0.05))
+    _create_slots(optimizer, model.parameters())
+    for value in optimizer._accumulators["beta2_pow_acc"].values():
+        value.set_value(paddle.full([1], power))
+    origin = Origin([], adam_steps=20, source_step=30)
+    state = TrainingState(NAME, SMALL, Progress(7, 35), steps_per_epoch=5, origin=origin)
+    made = save_checkpoint(tmp_path, model=model, optimizer=optimizer, state=state)
+    training_to_torch(made, tmp_path / "run.pth", NO_CHECK)
+    slots = torch.load(tmp_path / "run.pth", weights_only=True)["optimizer"]["state"]
+    assert {slot["step"].item() for slot in slots.values()} == ({steps} if steps else set())
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_batch_norm_counts_every_batch_since_a_run_came_from_pytorch(tmp_path, accumulation):
+    small = {"num_classes": 4, "embed_dims": (16, 16, 16, 16), "num_heads": (1, 1, 1, 1)}
+    model = paddle_inline.create_model("soft_digits", **small)
+    optimizer = make_optimizer("adamw", model, decay_groups(model, 0.05))
+    _create_slots(optimizer, model.parameters())
+    counted = [
+        name for name in torch_ref.create_model("soft_digits", **small).state_dict() if "tracked" in name
+    ]
+    origin = Origin([], adam_steps=30, source_step=30, num_batches_tracked={name: 100 for name in counted})
+    config = {"train": {"accumulation_steps": accumulation, "epochs": 9}}
+    state = TrainingState(
+        "soft_digits", small, Progress(7, 35), steps_per_epoch=5, origin=origin, config=config
+    )
+    made = save_checkpoint(tmp_path, model=model, optimizer=optimizer, state=state)
+    training_to_torch(made, tmp_path / "run.pth", NO_CHECK)
+    found = torch.load(tmp_path / "run.pth", weights_only=True)["state_dict"]
+    assert counted and {found[name].item() for name in counted} == {100 + 5 * accumulation}
 
 
 @pytest.mark.parametrize("order", [(True, False), (False, True)])
