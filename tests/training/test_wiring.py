@@ -446,7 +446,7 @@ def test_flags_that_are_no_settings_reach_what_they_are_for(build_it):
 def test_an_evaluation_has_the_precision_of_the_settings(monkeypatch, level):
     """Of `--eval`, of its model and of `--throughput`: what `auto_cast` is given, on a GPU."""
     monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
-    model = SimpleNamespace(name="m")
+    model = SimpleNamespace(name="m", spec=SimpleNamespace(num_classes=2))
     monkeypatch.setattr(train_paddle.described_eval, "follow", lambda *a, **k: [])
     monkeypatch.setattr(train_paddle.described_eval, "build_model", lambda *a: model)
     monkeypatch.setattr(train_paddle, "known_classes", lambda *a: (None, "", []))
