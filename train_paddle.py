@@ -73,7 +73,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     for flag in ("--find-unused-params", "--model-ema", "--model-ema-force-cpu"):
         add(flag, action="store_true", help=argparse.SUPPRESS)
     add("--cache-mode", choices=("no", "full", "part"), help=argparse.SUPPRESS)  # of the authors' programs
-    add("--local_rank", help=argparse.SUPPRESS)  # older launchers pass it
+    add("--amp-opt-level", choices=("O0", "O1", "O2"), help=argparse.SUPPRESS)  # their older name of --amp
+    add("--local-rank", "--local_rank", help=argparse.SUPPRESS)  # other launchers pass it
     return parser.parse_args(argv)
 
 
@@ -88,7 +89,7 @@ def configure(args: argparse.Namespace) -> settings.Config:
         "tag": args.tag,
         "model.resume": args.resume,
         "model.pretrained": args.pretrained,
-        "amp.level": "O1" if args.amp else None,
+        "amp.level": "O1" if args.amp else args.amp_opt_level,
         "train.accumulation_steps": args.accumulation_steps,
         "train.use_checkpoint": "true" if args.use_checkpoint else None,
         "ema.decay": args.model_ema_decay,
@@ -189,15 +190,9 @@ def only_evaluate(config: settings.Config, args: argparse.Namespace) -> int:
     notes = described_eval.follow(config, weights, {key.lower() for key in given}, named=bool(args.cfg))
     classes, known, more = known_classes(weights, config)
     source, loader, others = build.build_eval(config, rank, world, classes=classes, known=known)
-    for note in (*args.notes, *notes, *more, *others) if rank == 0 else ():
+    model = described_eval.build_model(config, weights, len(source.classes), notes)
+    for note in (*args.notes, *more, *others, *notes) if rank == 0 else ():
         print(f"note: {note}", file=sys.stderr)
-    model = described_eval.build_model(config, weights, len(source.classes))
-    if rank == 0 and len(source.classes) < model.spec.num_classes and "classes" not in model.description:
-        print(
-            f"note: the model has {model.spec.num_classes} outputs and no names of them; its first "
-            f"{len(source.classes)} are taken to be the classes of the data",
-            file=sys.stderr,
-        )
     accuracy = evaluate(model, loader, world=world, amp=build.amp_arguments(config))
     if rank == 0:
         print(f"{model.name} with {weights}: {accuracy}, loss {accuracy.loss:.4f}")

@@ -86,16 +86,18 @@ def translate(key: str, value: Any, *, labelled: bool = True, model: str = "") -
     """Return an upper-case setting as (lower-case key, value); None where nothing is to be set.
 
     Args:
-        labelled: MODEL.NAME names the model.
+        labelled: MODEL.TYPE and MODEL.NAME name the model.
         model: the name of the model, where it is known.
 
     Raises:
         ConfigError: for what of a model cannot be built.
     """
-    if key in IGNORED or key == "MODEL.TYPE":  # which has named the model
+    if key in IGNORED:
         return None
-    if key == "MODEL.NAME":  # a file's is a free label beside its MODEL.TYPE
+    if key in ("MODEL.TYPE", "MODEL.NAME"):  # of a file they are read before; its NAME is a free label
         return ("model.name", model_name(str(value))) if labelled else None
+    if key == "AMP_OPT_LEVEL" and value in ("", None):
+        return None  # deprecated there: AMP alone says it
     if key in ("AMP_OPT_LEVEL", "AMP"):
         words = {None: "O0", False: "O0", True: "O1", "": "O0"}
         value = plain_value(value)

@@ -59,7 +59,17 @@ def load_config(
     if is_flat((key, value) for key, value, _ in settings):
         flat, unused = from_flat({key: value for key, value, _ in settings}, path)
         settings = [Setting(key, value, path) for key, value in flat.items()]
-    theirs = implied({key: value for key, value, _ in settings if key.isupper()}, _is_model)
+    named = {key: value for key, value, _ in settings if key.isupper()}
+    theirs = implied(named, _is_model)
+    if theirs:  # then MODEL.TYPE of the command line is the model too, and MODEL.NAME a label there as well
+        more = [*zip(opts[::2], opts[1::2]), *(text.partition("=")[::2] for text in assignments)]
+        theirs = implied({**named, **{key.strip(): value for key, value in more if key.isupper()}}, _is_model)
+        label = dict(more).get("MODEL.NAME", "")
+        if _is_model(model_name(label)) and model_name(label) != theirs["model.name"]:
+            raise ConfigError(
+                f"MODEL.NAME is {label!r} and MODEL.TYPE a {theirs['model.name']}: in these files "
+                "MODEL.NAME is a label; name the model with MODEL.TYPE"
+            )
     settings = [Setting(key, value, path) for key, value in theirs.items()] + settings
     if len(opts) % 2:
         raise ConfigError(f"--opts takes pairs of KEY VALUE; {opts[-1]!r} has no value")
@@ -81,10 +91,9 @@ def load_config(
         ):
             unused.setdefault(f"MODEL.{parts[1]}", "of another family")
             continue
-        labelled = not theirs or origin in ("--opts", "-o")
         translated: tuple[str, Any] | None = (key, value)
         if key.isupper():
-            translated = translate(key, value, labelled=labelled, model=theirs.get("model.name", ""))
+            translated = translate(key, value, labelled=not theirs, model=theirs.get("model.name", ""))
         if translated is not None:
             _set(config, Setting(*translated, origin), known)
         if key in IGNORED:

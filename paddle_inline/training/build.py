@@ -135,6 +135,13 @@ def notes_on_limits(config: Config, images: int, steps_per_epoch: int) -> list[s
             f"{train.epochs} of train.epochs: the learning rate "
             + ("reaches train.base_lr in the cool-down alone" if finished else "stays below train.base_lr")
         )
+    base = scaled(train.base_lr, images, train.lr_batch)
+    floor = scaled(train.min_lr, images, train.lr_batch if train.lr_scaled == "all" else None)
+    if train.lr_scheduler.name == "cosine" and floor > base:
+        notes.append(
+            f"train.min_lr is {floor:g} and train.base_lr {base:g} at {images} images a step: the learning rate rises "
+            "to the end"
+        )
     if train.lr_scheduler.name == "linear":
         notes.append(
             "the linear schedule ends at 1 % of the base rate, as in the authors' programs; train.min_lr is not used"

@@ -135,13 +135,14 @@ def write_metrics(path: str, accuracy: Accuracy, classes: Sequence[str], **facts
         raise FileAccessError(f"--metrics {path} cannot be written: {error.strerror or error}") from None
 
 
-def build_model(config: Config, weights: str, classes: int) -> paddle.nn.Layer:
+def build_model(config: Config, weights: str, classes: int, notes: list[str]) -> paddle.nn.Layer:
     """Build the model of a weights file, with its weights.
 
     Args:
         config: the settings; they decide what a file without a description does not show.
         weights: the file.
         classes: of the data set.
+        notes: gets a line where outputs have no names and are more than the classes.
 
     Raises:
         UserError: the weights do not fit the settings, or have fewer classes.
@@ -152,11 +153,20 @@ def build_model(config: Config, weights: str, classes: int) -> paddle.nn.Layer:
             config.model.num_classes = shown_sizes(weights).get("num_classes")
         model = build.build_model(config, classes)
         load_weights(model, weights)
-        return model
+        return _with_note(model, classes, notes)
     overrides: dict[str, Any] = {}
     if description["overrides"].get("img_size", config.data.img_size) != config.data.img_size:
         overrides["img_size"] = config.data.img_size
     model = create_model(weights=weights, **overrides)
     if model.spec.num_classes < classes:
         raise UserError(f"{weights} has {model.spec.num_classes} classes; the data set has {classes}")
+    return _with_note(model, classes, notes)
+
+
+def _with_note(model, classes, notes):
+    if classes < model.spec.num_classes and "classes" not in model.description:
+        notes.append(
+            f"the model has {model.spec.num_classes} outputs and no names of them; its first {classes} are taken to be "
+            "the classes of the data"
+        )
     return model

@@ -378,3 +378,31 @@ def test_a_file_written_out_in_full_means_its_own_family(tmp_path):
         ConfigError, match=r"MODEL\.DEIT\.QKV_BIAS is False; inline_deit_tiny can be built with True"
     ):
         load_config(write(tmp_path / "a.yaml", FULL.replace("QKV_BIAS: True", "QKV_BIAS: False")))
+
+
+def test_the_command_line_names_the_model_of_a_file_of_theirs_by_its_type(tmp_path):
+    path = write(tmp_path / "a.yaml", "MODEL: {TYPE: inline_deit_t, NAME: mine}\n")
+    assert load_config(path, ["MODEL.TYPE", "inline_pvt_s"]).model.name == "inline_pvt_small"
+    assert load_config(path, [], ["MODEL.TYPE=inline_swin_t"]).model.overrides["window_size"] == 7
+    assert load_config(path, ["MODEL.NAME", "another label"]).model.name == "inline_deit_tiny"
+    assert load_config(path, [], ["model.name=inline_pvt_small"]).model.name == "inline_pvt_small"
+    with pytest.raises(ConfigError, match=r"MODEL\.NAME is a label; name the model with MODEL\.TYPE"):
+        load_config(path, ["MODEL.NAME", "inline_pvt_s"])
+    ours = write(tmp_path / "b.yaml", "model: {name: inline_deit_tiny}\n")
+    for key in ("MODEL.NAME", "MODEL.TYPE"):
+        config = load_config(ours, [key, "inline_pvt_s"])
+        assert config.model.name == "inline_pvt_small" and not config.train.auto_resume
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        ("AMP: True\nAMP_OPT_LEVEL: ''\n", "O1"),
+        ("AMP_OPT_LEVEL: ''\nAMP: True\n", "O1"),
+        ("AMP: True\nAMP_OPT_LEVEL: null\n", "O1"),
+        ("AMP: False\nAMP_OPT_LEVEL: ''\n", "O0"),
+        ("AMP_OPT_LEVEL: O2\n", "O2"),
+    ],
+)
+def test_mixed_precision_of_their_files(tmp_path, text, level):
+    assert load_config(write(tmp_path / "a.yaml", text)).amp.level == level

@@ -406,6 +406,7 @@ FLAGS = {
     "--zip": ([], "data.zip_mode", True),
     "--opts": (["seed", "4"], "seed", 4),
     "-o": (["seed=4"], "seed", 4),
+    "--amp-opt-level": (["O2"], "amp.level", "O2"),
     "--model-ema": ([], "ema.decay", 0.99996),
 }
 # Those that are no settings: tested above, below, or without effect by intent.
