@@ -11,7 +11,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..utils.errors import MissingFileError, joined, short
+from ..utils.errors import MissingFileError, UserError, joined, short
+from .classes import read_class_names
 from .folders import LeftOut, index_file, keep_index, listing, subfolders, walk
 from .lists import Annotated, Listed, Zipped
 from .misplaced import not_a_folder, what_instead
@@ -160,12 +161,23 @@ def open_imagenet(path: str | Path, *, train: bool, zip_mode: bool = False) -> P
             f"{path} has {' and '.join(found)} for {part}: the {chosen} {'is' if chosen == 'list' else 'are'} read",
             *source.notes,
         ]
+    if train and chosen == "folders" and not _agrees(root / "classes.txt", source.classes):
+        said = f"{root / 'classes.txt'} is not used: classes are called as their folders are"
+        source.notes = [*source.notes, said]
     if not train and _is_one(root / "train", root / "val"):
         source.notes = [
             f"{path}: train and val are one folder: the accuracy is that of images learnt",
             *source.notes,
         ]
     return source
+
+
+def _agrees(path: Path, classes: tuple[str, ...]) -> bool:
+    """Return whether a file of class names, if there is one, says the same."""
+    try:
+        return not path.is_file() or read_class_names(path) == classes
+    except UserError:  # it is not needed
+        return False
 
 
 def _is_one(folder: Path, other: Path) -> bool:

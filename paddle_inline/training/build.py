@@ -128,8 +128,11 @@ def notes_on_limits(config: Config, images: int, steps_per_epoch: int) -> list[s
             f"data.num_workers is {config.data.num_workers}; a run in a thread loads its images itself, for Paddle "
             "starts workers in the main thread alone"
         )
-    if 0 < train.warmup_epochs >= train.epochs:
-        finished = train.warmup_epochs < train.epochs + train.cooldown_epochs
+    reached = steps_per_epoch * train.warmup_epochs + (
+        train.lr_per == "step"
+    )  # the first step at the full rate
+    if train.warmup_epochs and reached >= steps_per_epoch * train.epochs:
+        finished = reached < steps_per_epoch * (train.epochs + train.cooldown_epochs)
         notes.append(
             f"the warm-up of {train.warmup_epochs} epochs (train.warmup_epochs) is not finished in the "
             f"{train.epochs} of train.epochs: the learning rate "

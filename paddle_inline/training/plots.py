@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -23,9 +24,21 @@ def _figure(width, height, **options):
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingPackageError("figures need matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(width, height), **options)
+    figure = Figure(figsize=(width, height), dpi=100, **options)
     FigureCanvasAgg(figure)
     return figure
+
+
+@contextlib.contextmanager
+def _plain_text():
+    """Draw text without LaTeX, whatever the user's style: the machine may lack it, and to it % begins a comment."""
+    try:
+        import matplotlib
+    except ImportError:  # said where a figure is made
+        yield
+        return
+    with matplotlib.rc_context({"text.usetex": False}):
+        yield
 
 
 def _save(figure, path):
@@ -39,6 +52,7 @@ def _verbatim(text):
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+@_plain_text()
 def learning_curves(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Plot loss, accuracy and learning rate of a run's metrics.jsonl as one figure.
 
@@ -70,6 +84,7 @@ def learning_curves(folder: str | os.PathLike[str], path: str | os.PathLike[str]
     _save(figure, path)
 
 
+@_plain_text()
 def image_grid(
     images: np.ndarray,
     titles: Sequence[str],

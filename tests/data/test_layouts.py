@@ -47,6 +47,16 @@ def test_lists_are_read_where_only_they_have_both_parts(tmp_path):
     assert "the list is read" in train.notes[0]
 
 
+def test_class_names_beside_class_folders_are_not_used_and_that_is_said(tmp_path):
+    tree(tmp_path, ["n01", "n02"])
+    (tmp_path / "classes.txt").write_text("n01\nn02\n")
+    assert not open_source("imagenet", str(tmp_path), train=True).notes
+    for content in (b"tench\nshark\n", "猫\n狗\n".encode("gbk")):
+        (tmp_path / "classes.txt").write_bytes(content)
+        (note,) = open_source("imagenet", str(tmp_path), train=True).notes
+    assert note == f"{tmp_path}/classes.txt is not used: classes are called as their folders are"
+
+
 @pytest.mark.parametrize(
     "data",
     [

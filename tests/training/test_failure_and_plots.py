@@ -141,6 +141,31 @@ def test_class_names_are_drawn_verbatim(tmp_path, recwarn):
     assert not [warning for warning in recwarn if "font" in str(warning.message)]
 
 
+def test_any_class_names_are_drawn(tmp_path, recwarn):
+    """Names of every kind of character, lone surrogates and control characters among them."""
+    pytest.importorskip("matplotlib")
+    draws = np.random.RandomState(0)
+    ranges = [
+        (1, 0x20),
+        (0x20, 0x7F),
+        (0x80, 0x250),
+        (0x590, 0x700),
+        (0x4E00, 0x4F00),
+        (0xD800, 0xE000),
+        (0x1F300, 0x1F600),
+    ]
+    marks = list("$_^{}\\%#&<>'\"")
+    names = []
+    for _ in range(16):
+        letters = [
+            chr(draws.randint(*ranges[i])) for i in draws.randint(0, len(ranges), draws.randint(0, 12))
+        ]
+        names.append("".join(draws.permutation(letters + list(draws.choice(marks, draws.randint(0, 6))))))
+    plots.image_grid(np.zeros((len(names), 3, 8, 8)), names, tmp_path / "grid.png")
+    assert Image.open(tmp_path / "grid.png").size[0] > 1000
+    assert not [warning for warning in recwarn if "font" in str(warning.message)]
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
 def test_pictures_of_any_number_of_channels(tmp_path, channels):
     pytest.importorskip("matplotlib")
@@ -179,6 +204,13 @@ def test_the_backend_and_the_style_stay_the_users(tmp_path):
         plots.image_grid(np.zeros((1, 3, 8, 8)), ["a"], tmp_path / "grid.png")
         plots.learning_curves(tmp_path, tmp_path / "curves.png")
         assert dict(matplotlib.rcParams) == before and matplotlib.get_backend() == "svg"
+        with matplotlib.rc_context(
+            {"text.usetex": True}
+        ):  # LaTeX may be missing, and to it % begins a comment
+            plots.image_grid(np.zeros((1, 3, 8, 8)), ["%"], tmp_path / "tex0.png")
+            plots.learning_curves(tmp_path, tmp_path / "tex1.png")
+            assert matplotlib.rcParams["text.usetex"]
+        assert (tmp_path / "tex0.png").exists() and (tmp_path / "tex1.png").exists()
         assert plt.get_fignums() == [own.number] and plt.gcf() is own
         plt.close(own)
         plt.switch_backend("agg")
