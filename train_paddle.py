@@ -17,7 +17,10 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from paddle_inline.utils.environment import import_paddle, tune_cpu
 
@@ -37,6 +40,7 @@ from paddle_inline.training.log import RunLog, make_folder  # noqa: E402
 from paddle_inline.training.loop import fit  # noqa: E402
 from paddle_inline.training.resume import CheckpointManager, archive_previous_run  # noqa: E402
 from paddle_inline.utils.errors import UserError  # noqa: E402
+from paddle_inline.utils.paths import expand_all  # noqa: E402
 from paddle_inline.utils.streams import forgiving_streams  # noqa: E402
 from paddle_inline.weights.atomic import atomic_write  # noqa: E402
 
@@ -111,27 +115,31 @@ def configure(args: argparse.Namespace) -> settings.Config:
     return config
 
 
-def train(config: settings.Config, args: argparse.Namespace) -> int:
-    """Train from the beginning or a checkpoint to the end; the generators of random numbers are put back."""
-    rank, world = distributed.start()
-    folder = build.run_folder(config)
-    draws = paddle.get_rng_state()
+@contextlib.contextmanager
+def state_put_back() -> Iterator[None]:
+    """Put back what a run changes for the whole process: generators of random numbers, the loader's signal handler."""
+    draws, numpys = paddle.get_rng_state(), np.random.get_state()  # Paddle's loader draws from numpy's
     try:
-        with (
-            failure.reported(folder, rank, world),
-            loader_handler_put_back(),
-            contextlib.ExitStack() as stack,
-        ):
-            run = build.build_run(config, rank, world)
-            requested = config.model.resume or ("auto" if config.train.auto_resume else "")
-            if requested not in ("", "auto"):
-                requested = str(checkpoint.find_checkpoint(requested))  # refused before anything is written
-            left = stack.enter_context(locked(folder)) if rank == 0 else ""
-            if left:
-                args.notes.append(f"the run of {left} in this folder has ended without its last words")
-            return train_rank(config, args, run, requested)
+        with loader_handler_put_back():
+            yield
     finally:
         paddle.set_rng_state(draws)
+        np.random.set_state(numpys)
+
+
+def train(config: settings.Config, args: argparse.Namespace) -> int:
+    """Train from the beginning or a checkpoint to the end."""
+    rank, world = distributed.start()
+    folder = build.run_folder(config)
+    with failure.reported(folder, rank, world), contextlib.ExitStack() as stack:
+        run = build.build_run(config, rank, world)
+        requested = config.model.resume or ("auto" if config.train.auto_resume else "")
+        if requested not in ("", "auto"):
+            requested = str(checkpoint.find_checkpoint(requested))  # refused before anything is written
+        left = stack.enter_context(locked(folder)) if rank == 0 else ""
+        if left:
+            args.notes.append(f"the run of {left} in this folder has ended without its last words")
+        return train_rank(config, args, run, requested)
 
 
 def train_rank(config: settings.Config, args: argparse.Namespace, run: build.Run, requested: str) -> int:
@@ -220,12 +228,15 @@ def main(argv: list[str] | None = None) -> int:
         other failure is raised with its traceback.
     """
     with forgiving_streams():
-        return run(parse(argv))
+        args = parse(argv)
+        with state_put_back():
+            return run(args)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the command line asks for, and return the exit code as `main` does."""
     try:
+        expand_all(args, ["metrics"])
         config = configure(args)
         if args.throughput or config.throughput_mode:
             return throughput(config)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
 
+from paddle_inline.utils.paths import expand_all
 from paddle_inline.utils.streams import forgiving_streams
 
 from . import cli as command
 from .errors import EXIT_CODES, exit_code
 from .parity import cli as parity_command
+
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C has ended
+# Arguments that are paths, in which ~ is the home folder.
+PATHS = (
+    *("candidate", "file", "folder", "golden", "html", "json", "junit", "out"),
+    *("reference", "reprod_log", "truth", "weights"),
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,9 +44,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    warnings.filterwarnings("ignore", "No ccache found")  # Paddle's, on a compiler that nothing here uses
     try:
-        return arguments.run(arguments)
+        expand_all(arguments, PATHS)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "No ccache found"
+            )  # Paddle's, on a compiler that nothing here uses
+            code = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
     except ModuleNotFoundError as error:
         if error.name not in ("paddle", "torch"):
             raise

@@ -28,6 +28,7 @@ from paddle_inline.training.checkpoint import (
 from paddle_inline.training.ema import Ema
 from paddle_inline.training.optim import load_optimizer_state, optimizer_state
 from paddle_inline.utils.errors import FileAccessError, UserError
+from paddle_inline.utils.paths import expand
 from paddle_inline.weights.description import DESCRIPTION
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError
 from paddle_inline.weights.load import open_weights, tuples
@@ -222,7 +223,7 @@ def _checkpoint_in(folder):
 
 def _open_run(folder):
     """Load (model, optimizer, Ema or None, TrainingState) of a checkpoint folder."""
-    folder = Path(folder)
+    folder = Path(expand(folder))
     try:
         state = check_checkpoint(folder)
         arrays, _ = open_weights(folder / "model.pdparams")

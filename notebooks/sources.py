@@ -23,7 +23,7 @@ def find_cifar10(folders=None):
             notebooks' folder, and Paddle's own cache.
     """
     if folders is None:
-        cache = Path.home() / ".cache" / "paddle" / "dataset" / "cifar"
+        cache = Path(os.path.expanduser("~")) / ".cache" / "paddle" / "dataset" / "cifar"
         folders = (AISTUDIO / "data", Path(__file__).parents[1] / "data", cache)
     for folder in map(Path, folders):
         for pattern in (ARCHIVE, f"*/{ARCHIVE}"):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .utils.errors import MissingFileError, UserError
+from .utils.paths import expand
 
 # Where a file says which model its weights are for: an attribute of the state dict, or safetensors' metadata.
 DESCRIPTION = "paddle_inline"
@@ -95,7 +96,7 @@ def shown_sizes(path: str | os.PathLike[str]) -> dict[str, int]:
 
 def _read(path: str | os.PathLike[str]) -> tuple[Any, str | None]:
     """Return (contents, description) of a file; the description as `python -m convert` writes it, or None."""
-    path = Path(path)
+    path = Path(expand(path))
     if not path.is_file():
         raise MissingFileError(f"no weights file {path}")
     try:

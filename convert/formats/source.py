@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from paddle_inline.utils.errors import MissingFileError, short
+from paddle_inline.utils.paths import expand
 from paddle_inline.weights.foreign import advice, kind_of, not_weights
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, check_file
 from paddle_inline.weights.load import DESCRIPTION, described, open_pickle
@@ -52,6 +53,7 @@ def open_source(path: str | Path, skip_calls: bool = False, as_shard: bool = Fal
         MissingFileError: there is no such file.
         WeightsFileError: it is not a sound checkpoint.
     """
+    path = expand(path)
     if os.path.isdir(path) and (foreign := advice(path)):
         raise WeightsFileError(foreign)
     path = check_file(path)

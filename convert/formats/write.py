@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from paddle_inline.utils.errors import FileAccessError, UserError
+from paddle_inline.utils.paths import expand
 from paddle_inline.weights.atomic import atomic_write, sha256
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, check_file, numpy_dtype
 from paddle_inline.weights.load import DESCRIPTION
@@ -29,7 +30,7 @@ def check_output(path: str | Path, side: str) -> Path:
     Raises:
         UserError: it is a folder, has another format's suffix, or a file is where its folder is to be.
     """
-    path = Path(path)
+    path = Path(expand(path))
     if path.is_dir():
         raise UserError(f"output {path} is a folder; name a file in it")
     if path.suffix not in SUFFIXES[side]:
@@ -50,7 +51,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     Raises:
         FileAccessError: it cannot be written; the message says why.
     """
-    path = Path(path)
+    path = Path(expand(path))
     made = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from paddle_inline.utils.errors import MissingFileError
+from paddle_inline.utils.paths import expand
 
 from . import tolerance
 from .inputs import draw_images, draw_labels
@@ -56,6 +57,7 @@ def read_goldens(folder: str | os.PathLike[str]) -> dict[str, Golden]:
     Raises:
         MissingFileError: the folder has no goldens.
     """
+    folder = expand(folder)
     path = Path(folder) / "manifest.json"
     if not path.is_file():
         raise MissingFileError(f"no goldens in {folder}: there is no manifest.json")

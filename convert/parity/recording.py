@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from paddle_inline.utils.errors import MissingFileError, UserError
+from paddle_inline.utils.paths import expand
 
 from .listener import KeyedArray, Listener
 
@@ -141,7 +142,7 @@ def save_recording(recording: Recording, folder: str | os.PathLike[str]) -> None
     Raises:
         UserError: `folder` holds something else than a recording.
     """
-    folder = Path(folder)
+    folder = Path(expand(folder))
     if folder.exists() and (
         not folder.is_dir() or (any(folder.iterdir()) and not (folder / _INDEX).is_file())
     ):
@@ -168,7 +169,7 @@ def load_recording(folder: str | os.PathLike[str]) -> Recording:
         MissingFileError: no recording there.
         UserError: it is damaged or of another format.
     """
-    folder = Path(folder)
+    folder = Path(expand(folder))
     if not (folder / _INDEX).is_file():
         raise MissingFileError(
             f"{folder} is not a recording (no {_INDEX}); make one: python -m convert record"

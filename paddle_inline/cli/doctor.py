@@ -29,6 +29,22 @@ KNOWN_ERRORS = {
 }
 
 
+# Systems on which the tests do not run -> their name, what is known to be missing there, and the way out.
+UNTESTED = {
+    "win32": (
+        "Windows",
+        "Known: the training process loads its images itself, one device, no checkpoint when a run is ended from "
+        "outside (Ctrl-C saves one), `make` needs a Unix shell",
+        "WSL 2 (such as Ubuntu) has all of it",
+    ),
+    "darwin": (
+        "macOS",
+        "Known: the training process loads its images itself, Paddle has no build for the GPU",
+        "for long runs, a machine with Linux",
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Finding:
     """One line of the report, with the suggested fix of a problem."""
@@ -61,6 +77,14 @@ def check_python(machine: Machine) -> Finding:
     if machine.missing:
         return Finding(FAIL, "Python", f"{version}, without {', '.join(machine.missing)}", "pip install -e .")
     return Finding(OK, "Python", version)
+
+
+def check_system(machine: Machine) -> Finding:
+    lacks = UNTESTED.get(machine.system)
+    if lacks is None:
+        return Finding(OK, "system", machine.system)
+    name, what, fix = lacks
+    return Finding(WARN, "system", f"{name}: not tested here. {what}", fix)
 
 
 def check_paddle(machine: Machine) -> Finding:
@@ -204,6 +228,7 @@ def check_visualdl(machine: Machine) -> Finding:
 
 
 CHECKS: tuple[Callable[[Machine], Finding | None], ...] = (
+    check_system,
     check_python,
     check_paddle,
     check_device,

@@ -57,6 +57,7 @@ class Machine:
         vendor: of the processor.
         shm: bytes of shared memory; None: the system has none of this kind.
         nvidia: whether the machine has an NVIDIA driver.
+        system: "linux", "darwin" (macOS), "win32" (Windows) or another of `sys.platform`.
     """
 
     python: tuple[int, ...] = sys.version_info[:3]
@@ -72,6 +73,7 @@ class Machine:
     vendor: str = ""
     shm: int | None = None
     nvidia: bool = False
+    system: str = "linux"
 
 
 def examine() -> Machine:
@@ -93,6 +95,7 @@ def examine() -> Machine:
         quota=cpu_quota(),
         vendor=cpu_vendor(),
         shm=shared_memory(),
+        system=sys.platform,
         nvidia=os.path.exists("/dev/nvidia0") or shutil.which("nvidia-smi") is not None,
     )
 

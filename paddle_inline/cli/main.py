@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..utils.environment import import_paddle, tune_cpu
 from ..utils.errors import UserError
+from ..utils.paths import expand_all
 from ..utils.streams import forgiving_streams
 from . import bench, doctor, export, info, predict
 from . import list as list_
@@ -27,6 +28,8 @@ COMMANDS = {
     "bench": bench,
     "doctor": doctor,
 }
+# Arguments that are paths, in which ~ is the home folder.
+PATHS = ("classes", "data", "export", "html", "images", "json", "output", "weights")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
+        expand_all(arguments, PATHS)
         if arguments.command != "doctor":  # which looks at what the user has set, from outside Paddle
             tune_cpu()
             import_paddle()

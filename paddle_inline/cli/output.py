@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import FileAccessError
+from ..utils.paths import expand
 from ..utils.streams import ESCAPE
 from ..weights.atomic import atomic_write
 
@@ -59,7 +60,7 @@ class TextFile:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = path
+        self.path = expand(path)
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> TextFile:

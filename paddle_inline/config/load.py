@@ -18,12 +18,16 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..utils.paths import expand, expand_all
 from ..utils.streams import ESCAPE
 from .flat_keys import from_flat, is_flat
 from .legacy_keys import IGNORED, implied, model_name, section_is_of, translate
 from .schema import Config, ConfigError, check, known_settings
 
 __all__ = ["Config", "ConfigError", "differences", "load_config", "model_name", "to_dict", "to_yaml"]
+
+# section -> its settings that are paths, in which ~ is the home folder
+PATHS = {"": ("output",), "data": ("data_path",), "model": ("pretrained", "resume")}
 
 
 class Setting(NamedTuple):
@@ -54,7 +58,7 @@ def load_config(
     Raises:
         ConfigError: for an unknown key, a wrong type, a value out of range, an unreadable file.
     """
-    settings = read_file(path) if path else []
+    settings = read_file(expand(path)) if path else []
     unused: dict[str, str] = {}
     if is_flat((key, value) for key, value, _ in settings):
         flat, unused = from_flat({key: value for key, value, _ in settings}, path)
@@ -101,6 +105,8 @@ def load_config(
     if unused and notes is not None:
         notes.append("settings not used: " + ", ".join(f"{key} ({why})" for key, why in unused.items()))
     config = OmegaConf.to_object(config)
+    for section, names in PATHS.items():
+        expand_all(getattr(config, section) if section else config, names)
     check(config)
     return config
 
@@ -124,7 +130,7 @@ def read_file(path: str, seen: tuple[str, ...] = ()) -> list[Setting]:
     bases = [tree.pop(key) for key in ("base", "BASE") if key in tree]
     for base in (b for entry in bases for b in (entry if isinstance(entry, list) else [entry])):
         if base:
-            settings += read_file(os.path.join(os.path.dirname(path), str(base)), (*seen, real))
+            settings += read_file(os.path.join(os.path.dirname(path), expand(str(base))), (*seen, real))
     return settings + [Setting(key, value, path) for key, value in _flatten(tree)]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.errors import FileAccessError, MissingFileError, joined, short
+from ..utils.paths import expand, home_folder
 from ..weights.atomic import atomic_write
 from .pictures import SUFFIXES, is_picture
 
@@ -200,7 +201,7 @@ def find_images(patterns: Iterable[str | Path], notes: list[str] | None = None) 
         MissingFileError: a pattern names none.
     """
     found: list[Path] = []
-    for pattern in map(str, patterns):
+    for pattern in map(str, map(expand, patterns)):
         left_out = LeftOut()
         if os.path.isdir(pattern):
             files = _in_folder(pattern, left_out)
@@ -242,9 +243,16 @@ def _matched(pattern: str, left_out: LeftOut) -> list[Path]:
     return files
 
 
-def index_file(root: str | Path) -> Path:
-    """Return where the list of a data set's images is kept between runs: in the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+def index_file(root: str | Path) -> Path | None:
+    """Return where the list of a data set's images is kept between runs: in the user's cache folder.
+
+    None where the user has none. (XDG_CACHE_HOME counts where it is an absolute path, as its specification says.)
+    """
+    cache, home = os.environ.get("XDG_CACHE_HOME", ""), home_folder()
+    if not os.path.isabs(cache):
+        if home is None:
+            return None
+        cache = os.path.join(home, ".cache")
     name = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
     return Path(cache) / "paddle_inline" / f"{name}.json"
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Key = tuple[int, int]  # (epoch, image)
 
+LAST_BATCH_SECONDS = 5  # that a worker has to finish what it reads when it is not needed any more
 BAD = -1  # the label of an image that could not be read, where it is not replaced
 
 
@@ -174,7 +175,7 @@ class Loader:
                 "data.num_workers or data.batch_size"
             ) from error
         finally:  # Paddle's own thread keeps the iterator, and so its workers, alive
-            batches._try_shutdown_all()
+            _shut_down(batches)
 
 
 def _end_with(parent: int, worker: int, interval: float = 2.0) -> None:
@@ -186,6 +187,21 @@ def _end_with(parent: int, worker: int, interval: float = 2.0) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _shut_down(iterator):
+    """End the processes, threads and pipes of Paddle's loader, which it does itself only when asked for one batch more.
+
+    Whoever takes a number of batches and no more, as training does, would keep them all, epoch for epoch.
+    """
+    if getattr(iterator, "_shutdown", True):
+        return
+    iterator._exit_thread_expectedly()  # before the reader, which would wait for what that thread brings
+    iterator._reader.shutdown()
+    iterator._try_shutdown_all(LAST_BATCH_SECONDS)
+    for worker in iterator._workers:
+        if worker.is_alive():  # still reading an image
+            worker.terminate()
 
 
 def collate(samples: Sequence[tuple]) -> tuple[np.ndarray, ...]:

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..utils.errors import FileAccessError, MissingFileError
+from ..utils.paths import expand
 from .signatures import HEAD, what_is
 
 SUFFIXES = (
@@ -206,6 +207,7 @@ def read_image(path: str | Path) -> Image.Image:
         MissingFileError: there is no such file.
         FileAccessError: it cannot be read as an image. Both name it.
     """
+    path = expand(path)
     if not Path(path).exists():
         raise MissingFileError(f"no image {path}")
     try:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ..utils.paths import expand
 from .cifar import Cifar
 from .embedded import Digits
 from .imagenet import open_imagenet
@@ -55,6 +56,7 @@ def open_source(dataset: str, path: str | Path = "", *, train: bool, zip_mode: b
         UserError: for files that are not what they should be.
         MissingPackageError: the digits' package is not installed.
     """
+    path = expand(path)
     if dataset == "digits":
         return Digits(train)
     if dataset == "imagenet":

@@ -8,6 +8,7 @@ import unicodedata
 from pathlib import Path
 
 from ..utils.errors import FileAccessError, MissingFileError, UserError
+from ..utils.paths import expand
 
 WAY_OUT = "save it as UTF-8 (iconv -f GBK -t UTF-8, or an editor's `save with encoding`)"
 
@@ -22,6 +23,7 @@ def read_text(path: str | Path) -> str:
         FileAccessError: it cannot be read.
         UserError: naming the line that is in another encoding, or may as well be.
     """
+    path = expand(path)
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:

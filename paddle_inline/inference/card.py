@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import MissingFileError, UserError
+from ..utils.paths import expand
 from ..utils.streams import escaped
 from ..weights.atomic import sha256
 from ..weights.description import check_transform
@@ -111,6 +112,7 @@ def read_card(directory: str | Path) -> dict[str, Any]:
         MissingFileError: no card there.
         UserError: not a card that this version reads.
     """
+    directory = expand(directory)
     check_engine_path(directory)
     path = Path(directory) / CARD
     if os.path.isfile(directory) or "://" in str(directory):

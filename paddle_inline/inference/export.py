@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import FileAccessError, UserError
+from ..utils.paths import expand
 from ..weights.description import plain_transform
 from .backends import input_spec
 from .card import (
@@ -87,8 +88,8 @@ def export_model(
         raise UserError(f"{len(classes)} class names for a model of {model.spec.num_classes} classes")
     if batch is not None and batch < 1:
         raise UserError(f"batch {batch} must be a positive number, or None for any")
+    directory = Path(expand(directory))
     check_engine_path(directory)
-    directory = Path(directory)
     made = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..data.pictures import describe, read_image, upright_rgb
 from ..utils.errors import FileAccessError, UserError, WrongTypeError, unknown
+from ..utils.paths import expand
 from .backends import EagerEngine, Engine, OnnxEngine, OpenVinoEngine, PaddleEngine, check_device
 from .card import evaluation_of, read_card
 from .engine_process import EngineProcess, needed_after_fork
@@ -96,8 +97,8 @@ class Predictor:
         self._model: paddle.nn.Layer | None = None
         self._ready()
         if isinstance(source, (str, Path)):
-            self.directory = Path(source)
-            self.card = read_card(source)
+            self.directory = Path(expand(source))
+            self.card = read_card(self.directory)
             self.onednn = self.card["onednn"] if onednn is None else onednn
             has_onnx = self.card["files"].get("onnx") is not None
             if engine == "auto":

@@ -125,8 +125,8 @@ def notes_on_limits(config: Config, images: int, steps_per_epoch: int) -> list[s
     train, notes = config.train, []
     if worker_count(config) != config.data.num_workers:
         notes.append(
-            f"data.num_workers is {config.data.num_workers}; a run in a thread loads its images itself, for Paddle "
-            "starts workers in the main thread alone"
+            f"data.num_workers is {config.data.num_workers}; a run in a thread, or on Windows or macOS, loads its "
+            "images itself, for Paddle starts no workers there"
         )
     reached = steps_per_epoch * train.warmup_epochs + (
         train.lr_per == "step"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Any, Callable
@@ -15,6 +16,8 @@ from ..data.mixup import Mixup
 from ..data.sources import open_source
 from ..data.transforms import eval_transform, train_transform
 from ..utils.errors import UserError
+
+WITHOUT_WORKERS = ("win32", "darwin")  # Windows and macOS
 
 
 def build_eval(
@@ -91,8 +94,9 @@ def build_train(config: Config, rank: int, world: int) -> tuple[Any, Callable[[i
 
 
 def worker_count(config: Config) -> int:
-    """Return how many processes load images: none in a thread, for Paddle starts them in the main one alone."""
-    return config.data.num_workers if threading.current_thread() is threading.main_thread() else 0
+    """Return how many processes load images: none where Paddle starts none, in a thread and on some systems."""
+    in_main = threading.current_thread() is threading.main_thread()
+    return config.data.num_workers if in_main and sys.platform not in WITHOUT_WORKERS else 0
 
 
 def build_mixup(config: Config, classes: int) -> Mixup | None:

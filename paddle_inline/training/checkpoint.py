@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..utils.errors import UserError, short
+from ..utils.paths import expand
 from ..weights.atomic import atomic_write, flush_to_disk, sha256, sync_folder
 from ..weights.description import DESCRIPTION, describe
 from ..weights.foreign import TORCH, advice, kind_of
@@ -222,7 +223,7 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     Raises:
         CheckpointError: if there is none.
     """
-    path = Path(path)
+    path = Path(expand(path))
     if not os.path.exists(path):
         raise CheckpointError(f"no checkpoint {short(str(path), 400)}")
     if path.is_file():

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..utils.errors import FileAccessError, UserError
+from ..utils.paths import expand
 
 try:
     import fcntl
@@ -30,6 +31,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[str]:
         UserError: if another run holds it, with its process's id and host.
         FileAccessError: if it cannot be written.
     """
+    folder = expand(folder)
     path = Path(folder).parent / f".{Path(folder).name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..utils.errors import FileAccessError
+from ..utils.paths import expand
 from ..utils.streams import ESCAPE
 from ..weights.atomic import atomic_write
 
@@ -42,7 +43,7 @@ class RunLog:
         visualdl: bool = True,
         console: Console | None = None,
     ) -> None:
-        self.folder, self.active = Path(folder), rank == 0
+        self.folder, self.active = Path(expand(folder)), rank == 0
         self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self.board: Any = None
         self.unwritable: set[str] = set()
@@ -158,7 +159,7 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
     Raises:
         FileAccessError: if it cannot be written, with the way out.
     """
-    folder = Path(folder)
+    folder = Path(expand(folder))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe{os.getpid()}"

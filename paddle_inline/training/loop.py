@@ -116,6 +116,7 @@ def fit(run: Components, progress: Progress, options: FitOptions, callbacks: Seq
                     notify("on_stop", progress)
                     return False
 
+            getattr(batches, "close", bool)()  # ends the loader's processes before the evaluation's begin
             progress.epoch += 1
             _evaluate(run, progress, notify)
             stop, last = _stop_requested(callbacks, options.world), progress.epoch == options.epochs

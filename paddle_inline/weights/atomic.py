@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..utils.paths import expand
+
 LONGEST_NAME = 255  # bytes, on the usual file systems
 
 
@@ -28,7 +30,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: if the file cannot be written, flushed or renamed.
     """
-    path = Path(path)
+    path = Path(expand(path))
     if is_stream(path):
         yield path
         return
@@ -68,7 +70,7 @@ def flush_to_disk(path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: if they cannot be written, as on a full disk.
     """
-    with open(path, "rb") as file:
+    with open(path, "r+b" if os.name == "nt" else "rb") as file:  # Windows flushes what can be written
         os.fsync(file.fileno())
 
 

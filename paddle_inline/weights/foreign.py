@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from ..utils.errors import shortened
+from ..utils.paths import expand
 
 TORCH = "a PyTorch checkpoint"
 PADDLE = "a pickle of Paddle or of Python"
@@ -108,7 +109,7 @@ def kind_of(path: str | os.PathLike[str]) -> tuple[str, str]:
 
     A file of weights that can be read is TORCH, SAFETENSORS or PADDLE, and nothing is to be done.
     """
-    path = Path(path)
+    path = Path(expand(path))
     if path.is_dir():
         return _folder(path)
     if not path.is_file():  # a pipe would be waited for

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..utils.errors import MissingFileError, UserError, short
+from ..utils.paths import expand
 
 
 class WeightsFileError(UserError):
@@ -75,7 +76,7 @@ def check_file(path: str | os.PathLike[str]) -> Path:
         MissingFileError: there is no such file.
         WeightsFileError: it is a folder, a device, a pipe or empty, or the system refuses the path.
     """
-    path = Path(path)
+    path = Path(expand(path))
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in its name

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..utils.errors import MissingFileError, UserError, short, shortened
+from ..utils.paths import expand
 from .bfloat16 import from_bfloat16
 from .description import DESCRIPTION, read_description, tuples
 from .foreign import PADDLE, SAFETENSORS, advice, converter, kind_of, not_weights
@@ -55,7 +56,7 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
     """
     if "://" in str(path):
         raise MissingFileError(f"{short(str(path), 400)} is an address: download the file, and give its path")
-    path = Path(path)
+    path = Path(expand(path))
     for candidate in (path, Path(f"{path}.pdparams")):
         if os.path.exists(candidate) and not candidate.is_dir():
             return check_file(candidate)

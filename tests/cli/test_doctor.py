@@ -45,6 +45,8 @@ def test_a_good_machine_has_nothing_to_mend(capsys):
 ABI = "ImportError: numpy.core.multiarray failed to import"
 NMS = "RuntimeError: operator torchvision::nms does not exist"
 BAD = {
+    "Windows": (changed(system="win32"), WARN, "Windows: not tested", "WSL 2"),
+    "macOS": (changed(system="darwin"), WARN, "macOS: not tested", "Linux"),
     "old Python": (changed(python=(3, 8, 18)), FAIL, "Python", "python3.13 -m venv"),
     "new Python": (changed(python=(3, 14, 0)), FAIL, "Python", "python3.13 -m venv"),
     "no yaml": (changed(missing=("yaml",)), FAIL, "without yaml", "pip install -e ."),
@@ -155,7 +157,8 @@ def test_an_amd_with_its_switch_is_fine():
 @pytest.mark.parametrize(("numpy", "fix"), [("1.26.4", "--force-reinstall"), ("10.0", "numpy<2")])
 def test_versions_are_compared_as_numbers(numpy, fix):
     machine = changed(paddle="killed by signal 11; x", versions={"paddlepaddle": "2.6.2", "numpy": numpy})
-    assert fix in doctor.findings(machine)[1].fix
+    (found,) = [one for one in doctor.findings(machine) if one.subject == "Paddle"]
+    assert fix in found.fix
 
 
 def test_a_terminal_gets_colours_and_a_pipe_does_not(monkeypatch, capsys):
@@ -213,5 +216,5 @@ def test_this_machine_passes():
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     lines = done.stdout.splitlines()
-    assert lines[1].startswith("OK    Paddle")
+    assert any(line.startswith("OK    Paddle") for line in lines)
     assert any(line.startswith("OK    torch ") for line in lines)

@@ -135,6 +135,18 @@ def collected(num_workers, epoch=0, source=None):
     return [(images.numpy(), labels.numpy()) for images, labels in loaded]
 
 
+@pytest.mark.parametrize("take", [1, 3, 6])
+def test_a_loader_that_is_left_leaves_no_process_behind(take):
+    """Training takes an epoch's batches and does not ask for one more, which is when Paddle's loader would end them."""
+    samples = Samples(Photos(broken=()), transform())
+    batches = iter(Loader(samples, [[(0, 2 * i), (0, 2 * i + 1)] for i in range(6)], num_workers=2))
+    for _ in range(take):
+        next(batches)
+    assert len(multiprocessing.active_children()) == 2
+    batches.close()
+    assert multiprocessing.active_children() == []
+
+
 def test_batches_do_not_depend_on_the_number_of_workers():
     alone, three = collected(0), collected(3)
     assert len(alone) == 6 and alone[0][0].shape == (2, 3, 34, 34)

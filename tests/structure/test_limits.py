@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 LEFT_OUT = ("paddle_inline/models", "paddle_inline/ops", "paddle_inline/layers", "paddle_inline/cli")
 
 PINNED = {
+    "convert/__main__.py": {"INTERRUPTED": 130},
     "convert/parity/tolerance.py": {
         "OUTPUT": {"float64": 1e-10, "float32": 2e-5, "bfloat16": 5e-2},
         "GRADIENT": {"float64": 1e-9, "float32": 1e-3, "bfloat16": 3e-1},
@@ -47,7 +48,7 @@ PINNED = {
     "paddle_inline/data/classes.py": {"MOST_CLASSES": 1_000_000},
     "paddle_inline/data/imagenet.py": {"SETTLED": 2 * 10**9},
     "paddle_inline/data/lists.py": {"MOST_BYTES": 512 << 20},
-    "paddle_inline/data/loaders.py": {"BAD": -1},
+    "paddle_inline/data/loaders.py": {"BAD": -1, "LAST_BATCH_SECONDS": 5},
     "paddle_inline/data/pictures.py": {
         "BACKGROUND": (255, 255, 255),
         "_ORIENTATION": 0x0112,

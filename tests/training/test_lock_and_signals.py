@@ -1,20 +1,27 @@
 """Two runs in one folder, Ctrl-C, and runs in threads."""
 
+import logging
+import multiprocessing
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
+import numpy as np
 import paddle
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 import train_paddle
+from paddle_inline.config.load import load_config
 from paddle_inline.training import lock, loop
+from paddle_inline.training.build_data import worker_count
 from paddle_inline.training.callbacks import StopOnRequest
 from paddle_inline.training.checkpoint import newest_checkpoint
 from paddle_inline.training.lock import locked
@@ -172,14 +179,6 @@ def test_a_run_in_a_thread_trains(tmp_path):
     assert newest(tmp_path).name == "step_00000011"
 
 
-def test_a_run_puts_back_the_generators(tmp_path):
-    paddle.seed(5)
-    expected = paddle.rand([3]).numpy()
-    paddle.seed(5)
-    assert train_paddle.main(command(tmp_path, "--stop-after", "0")) == 0
-    assert (paddle.rand([3]).numpy() == expected).all()
-
-
 def test_epochs_to_stop_after_are_counted_from_where_a_run_is_resumed(tmp_path):
     for step in ("11", "22"):
         assert train_paddle.main(command(tmp_path, "--resume", "auto", "--stop-after", "1")) == 0
@@ -208,13 +207,68 @@ def test_a_run_with_workers_in_a_thread_trains(tmp_path, monkeypatch):
     assert log.count("data.num_workers is 2") == 1
 
 
-def test_a_run_with_workers_puts_back_what_paddle_sets(tmp_path, monkeypatch):
+@pytest.mark.parametrize("system", ["win32", "darwin"])
+def test_where_paddle_starts_no_workers_the_run_loads_its_images_itself(monkeypatch, system):
+    config = load_config("", ["data.num_workers", "3"])
+    assert worker_count(config) == 3
+    monkeypatch.setattr("paddle_inline.training.build_data.sys.platform", system)
+    assert worker_count(config) == 0
+
+
+def state_of_the_process():
+    """What a program's function must leave as it was for the notebook or test that called it."""
+    return {
+        "signals": [signal.getsignal(number) for number in sorted(signal.valid_signals())],
+        "numpy": np.random.get_state()[1].tolist(),
+        "random": random.getstate(),
+        "folder": os.getcwd(),
+        "environment": dict(os.environ),
+        "warnings": list(warnings.filters),
+        "streams": (sys.stdout, sys.stdout.errors, sys.stderr, sys.stderr.errors),
+        "workers": multiprocessing.active_children(),
+        # the loader's own end a moment after its processes
+        "threads": [
+            thread for thread in threading.enumerate() if not thread.name.startswith(("Queue", "Thread-"))
+        ],
+        "level of the log": (logging.getLogger().level, list(logging.getLogger().handlers)),
+        "hook": (sys.excepthook, threading.excepthook),
+        "gradients": paddle.is_grad_enabled(),
+        "dtype": paddle.get_default_dtype(),
+        "device": paddle.device.get_device(),
+        "PIL": (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS),
+    }
+
+
+def test_the_process_is_left_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr("paddle.io.multiprocess_utils._SIGCHLD_handler_set", False)  # of an earlier test
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    before = [signal.getsignal(n) for n in HANDLED]
-    data = [*pictures(tmp_path / "data"), "-o", "data.num_workers=2", "--stop-after", "1"]
-    assert train_paddle.main(command(tmp_path, *data)) == 0
-    assert [signal.getsignal(n) for n in HANDLED] == before
+    data = [*pictures(tmp_path / "data"), "-o", "data.num_workers=2"]
+    best = tmp_path / "inline_deit_digits" / "default" / "best_model.pdparams"
+    paddle.seed(5)
+    expected = paddle.rand([3]).numpy()
+    for more in (["--stop-after", "1"], ["--eval", "--pretrained", str(best)], ["--throughput"], ["--eval"]):
+        paddle.seed(5)
+        before = state_of_the_process()
+        assert train_paddle.main(command(tmp_path, *data, *more)) == (2 if more == ["--eval"] else 0)
+        after = state_of_the_process()
+        assert {name for name in before if after[name] != before[name]} == set(), more
+        assert (paddle.rand([3]).numpy() == expected).all(), more
+
+
+def test_an_evaluation_in_a_thread(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = [*pictures(tmp_path / "data"), "-o", "data.num_workers=2"]
+    assert train_paddle.main(command(tmp_path, *data, "--stop-after", "1")) == 0
+    run, codes = tmp_path / "inline_deit_digits" / "default", []
+    words = command(tmp_path, *data, "--eval", "--pretrained", str(run))
+    answers = []
+    capsys.readouterr()
+    for here in (True, False):
+        thread = threading.Thread(target=lambda: codes.append(train_paddle.main(words)))
+        thread.run() if here else thread.start()
+        here or thread.join()
+        answers.append(capsys.readouterr().out)
+    assert codes == [0, 0] and answers[0] == answers[1] and "top-1" in answers[0]
 
 
 def test_ctrl_c_in_a_terminal_reaches_the_workers_too(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paddle_inline.utils.errors import FileAccessError
+from paddle_inline.utils.paths import expand
 from paddle_inline.utils.streams import ESCAPE
 
 from ...formats.write import atomic
@@ -16,6 +17,7 @@ def write_file(path: str | Path, text: str) -> None:
     Raises:
         FileAccessError: it cannot be written; the message says why.
     """
+    path = expand(path)
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

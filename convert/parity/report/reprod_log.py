@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from paddle_inline.utils.paths import expand
+
 from ..result import Report
 
 
@@ -18,6 +20,7 @@ def write_reprod_log(reports: Sequence[Report], folder: str | Path) -> None:
     Raises:
         OSError: a file cannot be written.
     """
+    folder = expand(folder)
     for report in reports:
         target = Path(folder) if len(reports) == 1 else Path(folder) / f"{report.model}_{report.dtype}"
         target.mkdir(parents=True, exist_ok=True)
