@@ -18,6 +18,7 @@ from ..utils.errors import UserError, unknown
 from ..weights.description import RESIZES
 from .draws import Draws
 from .randaugment import rand_augment
+from .resizing import resized
 
 INTERPOLATIONS = {
     "bilinear": Image.BILINEAR,
@@ -52,7 +53,7 @@ class Resize:
         if self.short:  # the long side is rounded down
             width, height = image.size
             size = int(self.size * width / min(image.size)), int(self.size * height / min(image.size))
-        return image if image.size == size else image.resize(size, _choose(self.resample, draws))
+        return image if image.size == size else resized(image, size, _choose(self.resample, draws))
 
 
 class CenterCrop:

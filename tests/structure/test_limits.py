@@ -86,6 +86,7 @@ PINNED = {
             },
         },
     },
+    "paddle_inline/data/resizing.py": {"LONGEST": 16},
     "paddle_inline/data/shards.py": {"WINDOW": 4096, "FORM": 2},
     "paddle_inline/data/signatures.py": {"HEAD": 512},
     "paddle_inline/data/tar_members.py": {"_BLOCK": 512},
