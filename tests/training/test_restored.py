@@ -10,6 +10,7 @@ from rich.console import Console
 
 from paddle_inline.config.load import to_dict
 from paddle_inline.config.schema import Config
+from paddle_inline.models.factory import model_spec
 from paddle_inline.training import optim
 from paddle_inline.training.checkpoint import CheckpointError, check_checkpoint, newest_checkpoint
 from paddle_inline.training.ema import Ema
@@ -35,6 +36,7 @@ class Scaler:
         self.state = state
 
 
+NAME = "inline_deit_digits"  # (its spec is looked at, not its layers)
 CONFIG = dataclasses.asdict(Config())
 PROGRESS = Progress(
     epoch=3, step=30, best_top1=61.5, best_epoch=2, best_ema_top1=62.5, best_ema_epoch=1, bad_images=4
@@ -45,7 +47,7 @@ def parts(seed, scaler=None, average=True, masters=True):
     """A run whose every tensor is drawn from this seed."""
     paddle.seed(seed)
     model = paddle.nn.Sequential(paddle.nn.Linear(4, 3), paddle.nn.BatchNorm1D(3))
-    model.name = "m"
+    model.name, model.spec = NAME, model_spec(NAME)
     for value in model.state_dict().values():
         value.set_value(paddle.rand(value.shape))
     optimizer = make_optimizer("adamw", model, decay_groups(model, 0.05))
@@ -74,7 +76,7 @@ def parts(seed, scaler=None, average=True, masters=True):
 
 def state(progress=None, **changes):
     known = dict(steps_per_epoch=10, images=100, world=1, config=CONFIG, classes=["a", "b"])
-    return TrainingState("m", {}, progress or Progress(), **{**known, **changes})
+    return TrainingState(NAME, {}, progress or Progress(), **{**known, **changes})
 
 
 def arrays(run):
