@@ -23,7 +23,10 @@ from paddle_inline.utils.environment import available_cores, tune_cpu
 
 # Before anything imports Paddle, torch or numpy: a worker of pytest-xdist takes its share of the cores, and what
 # it starts inherits that.
-TUNED = tune_cpu(workers=int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+TUNED = tune_cpu(workers=WORKERS)
+if WORKERS > 1:  # an engine's threads that have nothing to do leave the cores to the other workers
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 WORKER_MEMORY = 4 << 30  # bytes
 
 NEEDS_TORCH = {"timm", "torch", "torch_ref", "torchvision"}

@@ -4,13 +4,12 @@ import collections
 import multiprocessing
 import os
 import signal
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_inline.data import loaders, sampler
+from paddle_inline.data import embedded, loaders, sampler
 from paddle_inline.data.embedded import Digits
 from paddle_inline.data.loaders import BAD, BadImage, Loader, Samples
 from paddle_inline.data.transforms import train_transform
@@ -32,8 +31,21 @@ def test_digits_are_split_by_class_and_never_shared():
     assert len(seen) == 1433 and not any(image.tobytes() in seen for image in test.pixels)
 
 
+def test_digits_are_those_of_sklearn(monkeypatch):
+    datasets = pytest.importorskip("sklearn.datasets")
+    images, labels = embedded.load_digits()
+    expected = datasets.load_digits()
+    np.testing.assert_array_equal(images, expected.images)
+    np.testing.assert_array_equal(labels, expected.target)
+    assert labels.dtype == np.int64
+    monkeypatch.setattr(
+        embedded.Path, "is_file", lambda path: False
+    )  # in a version that keeps them elsewhere
+    np.testing.assert_array_equal(embedded.load_digits()[0], expected.images)
+
+
 def test_digits_without_sklearn_say_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setattr(embedded, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install scikit-learn"):
         Digits(train=True)
 
