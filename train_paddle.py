@@ -237,6 +237,8 @@ def run(args: argparse.Namespace) -> int:
     """Do what the command line asks for, and return the exit code as `main` does."""
     try:
         expand_all(args, ["metrics"])
+        if args.stop_after is not None and args.stop_after < 0:
+            raise UserError(f"--stop-after is {args.stop_after}; give a number of epochs, from 0")
         config = configure(args)
         if args.throughput or config.throughput_mode:
             return throughput(config)

@@ -22,6 +22,7 @@ from ..inference.backends import (
     OpenVinoEngine,
     PaddleEngine,
     check_device,
+    check_gpu,
 )
 from ..inference.card import read_card
 from ..inference.export import write_files
@@ -95,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     if min(arguments.rounds, *arguments.batch_size, arguments.threads or 1) < 1:
         raise UserError("--rounds, --batch-size and --threads start at 1")
     check_device(arguments.device)
+    check_gpu(arguments.device)
     with tempfile.TemporaryDirectory() as temporary:
         model = None
         if arguments.export:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from ..data.classes import read_class_names
 from ..data.folders import find_images
 from ..data.pictures import read_image
-from ..inference.backends import PRECISIONS, check_device
+from ..inference.backends import PRECISIONS, check_device, check_gpu
 from ..inference.predictor import ENGINES, Predictor
 from ..utils.errors import UserError
 from ..utils.html import require_jinja2
@@ -187,6 +187,7 @@ def open_predictor(arguments: argparse.Namespace) -> Predictor:
     from ..models import create_model
 
     check_device(arguments.device)
+    check_gpu(arguments.device)
     if arguments.device != "cpu":
         import paddle
 

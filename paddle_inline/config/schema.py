@@ -192,7 +192,12 @@ def check(config: Config) -> None:
         if value is not None and rule:
             or_null = ", or null for none" if "Optional" in known.type else ""
             raise ConfigError(f"{key} is {value!r}; it {rule}{or_null}")
-    if not config.tag or os.path.basename(config.tag) != config.tag or config.tag in (".", ".."):
+    if (
+        "\0" in config.tag
+        or not config.tag
+        or os.path.basename(config.tag) != config.tag
+        or config.tag in (".", "..")
+    ):
         raise ConfigError(f"tag is {config.tag!r}; it names one folder, so it holds no path")
 
 

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ..utils.errors import FileAccessError, MissingFileError
+from ..utils.errors import FileAccessError, MissingFileError, short
 from ..utils.paths import expand
 from .signatures import HEAD, what_is
 
@@ -208,8 +208,8 @@ def read_image(path: str | Path) -> Image.Image:
         FileAccessError: it cannot be read as an image. Both name it.
     """
     path = expand(path)
-    if not Path(path).exists():
-        raise MissingFileError(f"no image {path}")
+    if not os.path.exists(path):
+        raise MissingFileError(f"no image {short(str(path), 400)}")
     try:
         return read_rgb(path)
     except UnreadableImage as error:

@@ -64,6 +64,7 @@ class PaddleEngine:
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
         check_device(device)
+        check_gpu(device)
         check_readable(program)
         from paddle import inference
 
@@ -200,13 +201,20 @@ class EagerEngine:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         import paddle
 
-        training = self.model.training
-        self.model.eval()
-        with paddle.no_grad():
-            logits = self.model(paddle.to_tensor(np.ascontiguousarray(images, np.float32))).numpy()
-        if training:
-            self.model.train()
-        return logits
+        if not paddle.in_dynamic_mode():
+            raise UserError(
+                "a model runs eagerly, and Paddle is in static mode: call paddle.disable_static() first"
+            )
+        training = [layer for layer in self.model.sublayers(include_self=True) if layer.training]
+        dtype = next(iter(self.model.parameters())).dtype
+        try:
+            self.model.eval()
+            with paddle.no_grad():
+                batch = paddle.to_tensor(np.ascontiguousarray(images, np.float32)).astype(dtype)
+                return self.model(batch).astype("float32").numpy()
+        finally:
+            for layer in training:
+                layer.training = True
 
 
 class CompiledEngine:
@@ -253,8 +261,31 @@ def input_spec(model: paddle.nn.Layer, batch: int | None = None) -> paddle.stati
 
 def check_device(device: str) -> None:
     """Raise UserError for what is not cpu, gpu or gpu:N."""
-    if not re.fullmatch(r"cpu|gpu(:\d{1,4})?", device):
+    if not (isinstance(device, str) and re.fullmatch(r"cpu|gpu(:\d{1,4})?", device)):
         raise UserError(f"device {device!r} must be cpu, gpu or gpu:N")
+
+
+def check_gpu(device: str) -> None:
+    """Refuse a GPU that is not there, which Paddle Inference would replace by the CPU without an error.
+
+    Raises:
+        UserError: this Paddle runs on CPUs alone, or there are fewer GPUs.
+    """
+    if device == "cpu":
+        return
+    import paddle
+
+    count = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+    if int(device.partition(":")[2] or 0) >= count:
+        raise UserError(
+            f"device {device!r}: Paddle sees {count} GPUs here"
+            + (
+                ""
+                if paddle.is_compiled_with_cuda()
+                else ", for it is a build for CPUs; install paddlepaddle-gpu"
+            )
+            + "; use cpu"
+        )
 
 
 def check_readable(program: str | Path) -> None:

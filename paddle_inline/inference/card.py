@@ -105,6 +105,20 @@ def files_of(card: dict[str, Any]) -> list[str]:
     return [CARD, *filter(None, card["files"].values())]
 
 
+def check_file(path: Path, digest: str | None) -> None:
+    """Check a file of an export against the digest in its card; exports of 0.1 have none.
+
+    Raises:
+        MissingFileError, UserError: it is not there; it is damaged.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"no program file {path}: copy the whole export, or export the model again")
+    if digest is not None and sha256(path) != digest:
+        raise UserError(
+            f"{path} is damaged, or of another export (its SHA-256 is not the one in {CARD}): copy the export again"
+        )
+
+
 def read_card(directory: str | Path) -> dict[str, Any]:
     """Return the card of an exported model.
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import FileAccessError, UserError
 from ..utils.paths import expand
+from ..weights.atomic import sha256
 from ..weights.description import plain_transform
 from .backends import input_spec
 from .card import (
@@ -114,6 +115,7 @@ def export_model(
             "input": {"shape": [batch, model.spec.in_chans, side, side], "dtype": "float32", "order": "RGB"},
             "output": {"shape": [batch, model.spec.num_classes], "dtype": "float32", "meaning": "logits"},
             "files": files,
+            "sha256": {name: sha256(work / name) for name in files.values() if name},
             "onednn": not any("crash" in check for check in checks),
             "weights": describe_file(weights),
             "paddle": paddle.__version__,

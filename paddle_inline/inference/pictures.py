@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..data.pictures import read_image
-from ..utils.errors import WrongTypeError
+from ..utils.errors import FileAccessError, MissingFileError, WrongTypeError, short
 
 Picture = Union[str, "os.PathLike[str]", np.ndarray, Image.Image]
 TAKES = "a path, an array of H x W x 3 uint8 (RGB), a PIL image, or several of these in a list"
@@ -27,7 +28,9 @@ def pictures(images: Picture | Iterable[Picture]) -> Iterator[Image.Image]:
         isinstance(images, np.ndarray) and images.ndim != 4
     ):
         return iter([picture(images)])
-    if isinstance(images, (bytes, bytearray, Mapping)) or not isinstance(images, Iterable):
+    if isinstance(images, (bytes, bytearray, memoryview, Mapping, io.IOBase)) or not isinstance(
+        images, Iterable
+    ):
         raise WrongTypeError(f"a Predictor takes {TAKES}, not {_kind(images)}")
     return map(picture, images)  # which holds none of them
 
@@ -42,7 +45,7 @@ def picture(image: Picture) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
     if isinstance(image, (str, os.PathLike)):
-        return read_image(Path(image))
+        return read_image(_path(os.fspath(image)))
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3:
         height, width, channels = image.shape
         if channels == 3 and height * width:
@@ -50,7 +53,28 @@ def picture(image: Picture) -> Image.Image:
     raise WrongTypeError(f"a Predictor takes {TAKES}, not {_kind(image)}")
 
 
+def _path(name: str) -> Path:
+    if "://" in name or name.startswith("data:"):
+        address = short(name)
+        raise MissingFileError(
+            f"no image {address}: it is an address; download it, and give its path or a PIL image"
+        )
+    if not name or os.path.isdir(name):
+        raise FileAccessError(f"{name!r} is a folder, not an image: give the paths of its images, in a list")
+    return Path(name)
+
+
 def _kind(value: object) -> str:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"{type(value).__name__}: of a whole file make a picture, PIL.Image.open(io.BytesIO(DATA))"
+    if isinstance(value, io.IOBase):
+        return f"an open file ({type(value).__name__}): make a picture of it, PIL.Image.open(FILE)"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__}: give its values()"
+    if isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__} in a list: give one list of pictures"
+    if hasattr(value, "numpy"):
+        return f"a {type(value).__name__}: give its numpy(), H x W x 3 uint8"
     if isinstance(value, np.ndarray):
         return f"an array of shape {list(value.shape)}, {value.dtype}"
     return f"a {type(value).__name__}"

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import functools
 import itertools
+import numbers
 import os
 import threading
 import warnings
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from ..data.pictures import describe, read_image, upright_rgb
 from ..utils.errors import FileAccessError, UserError, WrongTypeError, unknown
 from ..utils.paths import expand
-from .backends import EagerEngine, Engine, OnnxEngine, OpenVinoEngine, PaddleEngine, check_device
-from .card import evaluation_of, read_card
+from .backends import (
+    PRECISIONS,
+    EagerEngine,
+    Engine,
+    OnnxEngine,
+    OpenVinoEngine,
+    PaddleEngine,
+    check_device,
+)
+from .card import check_file, evaluation_of, read_card
 from .engine_process import EngineProcess, needed_after_fork
 from .pickled_model import PickledModel
 from .pictures import Picture, pictures
 
 if TYPE_CHECKING:
     import paddle
-    from PIL import Image
 
     from ..data.transforms import Compose
 
@@ -88,8 +97,10 @@ class Predictor:
     ) -> None:
         if engine not in ENGINES:
             raise unknown("engine", engine, ENGINES)
-        if threads is not None and threads < 1:
-            raise UserError(f"threads is {threads}; give a positive number, or None for all cores")
+        if threads is not None and (not isinstance(threads, numbers.Integral) or threads < 1):
+            raise UserError(f"threads is {threads!r}; give a positive number, or None for all cores")
+        if precision not in PRECISIONS:
+            raise unknown("precision", precision, PRECISIONS)
         check_device(device)
         self.options: dict[str, Any] = {"device": device, "threads": threads, "precision": precision}
         self.engine = engine
@@ -97,8 +108,8 @@ class Predictor:
         self._model: paddle.nn.Layer | None = None
         self._ready()
         if isinstance(source, (str, Path)):
-            self.directory = Path(expand(source))
-            self.card = read_card(self.directory)
+            self.directory = Path(expand(source)).absolute()  # the working directory may change
+            self.card = read_card(expand(source))
             self.onednn = self.card["onednn"] if onednn is None else onednn
             has_onnx = self.card["files"].get("onnx") is not None
             if engine == "auto":
@@ -128,7 +139,10 @@ class Predictor:
                 "input": {"shape": [None, source.spec.in_chans, *source.img_size]},
             }
             self._model = source
-        self.classes = classes or self.card["classes"]
+        if isinstance(classes, (str, bytes, Mapping)) or not isinstance(classes, (Iterable, type(None))):
+            raise WrongTypeError(f"classes is a {type(classes).__name__}; give a list of names, in order")
+        classes = None if classes is None else [str(name) for name in classes]
+        self.classes = self.card["classes"] if classes is None else classes
         if classes is not None and len(classes) != self.card["num_classes"]:
             raise UserError(f"{len(classes)} class names for a model of {self.card['num_classes']} classes")
 
@@ -163,6 +177,8 @@ class Predictor:
         Raises:
             FileAccessError: it cannot be decoded, or has pixels of unknown range.
         """
+        if not isinstance(image, Image.Image):
+            raise WrongTypeError(f"transform takes a PIL image, not a {type(image).__name__}")
         try:
             image = upright_rgb(image)
         except Exception as error:  # PIL decodes late, and a damaged picture can fail in any way
@@ -175,7 +191,7 @@ class Predictor:
         Raises:
             UserError: their channels or sizes are not those that the model was built or exported for.
         """
-        takes = self.card["input"]["shape"]
+        images, takes = np.asarray(images), self.card["input"]["shape"]
         if images.ndim != 4 or (len(takes) == 4 and list(images.shape[1:]) != list(takes[1:])):
             raise UserError(
                 f"transformed images of shape {list(images.shape)}; {self.card['model']} takes "
@@ -205,6 +221,9 @@ class Predictor:
             MissingFileError, FileAccessError: a path that is not there or holds no picture.
             UserError: `topk` or `batch_size` is below 1.
         """
+        for name, value in (("topk", topk), ("batch_size", batch_size)):
+            if not isinstance(value, numbers.Integral):
+                raise WrongTypeError(f"{name} is a {type(value).__name__}; give a whole number from 1")
         if topk < 1 or batch_size < 1:
             raise UserError(f"topk is {topk} and batch_size is {batch_size}; both start at 1")
         predictions, rest = [], pictures(images)
@@ -231,7 +250,11 @@ class Predictor:
         """Open the folder's engine and try it; without oneDNN where oneDNN fails here. Of a model: the model."""
         if self._model is not None:
             return EagerEngine(self._model)
-        files = {kind: name and self.directory / name for kind, name in self.card["files"].items()}
+        names, digests = self.card["files"], self.card.get("sha256")
+        files = {kind: name and self.directory / name for kind, name in names.items()}
+        used = ("program", "params") if self.engine == "paddle" else ("onnx",)
+        for kind in used:
+            check_file(files[kind], digests.get(names[kind]) if isinstance(digests, dict) else None)
         if self.engine == "onnx":
             return OnnxEngine(files["onnx"], self.options["threads"])
         if self.engine == "openvino":

@@ -19,7 +19,7 @@ from ..models.factory import create_model, model_spec
 from ..utils.errors import UserError
 from ..weights.resize import load_adapted
 from . import distributed
-from .build_data import build_eval, build_mixup, build_train, worker_count
+from .build_data import build_eval, build_mixup, build_train, names_digest, worker_count
 from .ema import Ema, initial_share, total_decay
 from .evaluate import evaluate
 from .loop import Components, FitOptions
@@ -102,6 +102,7 @@ def build_run(config: Config, rank: int, world: int) -> Run:
         overrides=model.overrides,
         steps_per_epoch=steps_per_epoch,
         images=len(source),
+        image_names=names_digest(source),
         world=world,
         config=to_dict(config),
         classes=list(source.classes),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -91,6 +93,18 @@ def build_train(config: Config, rank: int, world: int) -> tuple[Any, Callable[[i
         return Loader(samples, batches, num_workers=workers)
 
     return source, load
+
+
+def names_digest(source: Any) -> str:
+    """Return a digest of the names of all images, without their folders, and of their classes, in their order.
+
+    Which images a step sees follows from it and the seed. A data set may move, or be packed otherwise.
+    """
+    digest = hashlib.sha256()
+    for index, label in enumerate(source.labels):
+        name = source.name(index).replace(os.sep, "/").rsplit("/", 1)[-1]
+        digest.update(f"{name}\0{label}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
 
 
 def worker_count(config: Config) -> int:

@@ -72,10 +72,11 @@ class Callback:
 
 
 class StopOnRequest(Callback):
-    """Ends a run on SIGTERM or SIGINT (Ctrl-C), or after so many epochs.
+    """Ends a run on SIGTERM, SIGINT (Ctrl-C) or SIGHUP (the terminal is gone), or after so many epochs.
 
-    Signals are heeded inside `with`, where this is the main thread; elsewhere a run has no handlers. A second
-    SIGINT interrupts at once. The handlers that were there before are put back.
+    Signals are heeded inside `with`, where this is the main thread; elsewhere a run has no handlers. A signal that the
+    process ignores, as SIGHUP under nohup, stays ignored. A second SIGINT interrupts at once. The handlers that were
+    there before are put back.
 
     Args:
         progress: the run's, as it begins or is resumed.
@@ -93,8 +94,10 @@ class StopOnRequest(Callback):
 
     def __enter__(self) -> StopOnRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self.before[number] = signal.signal(number, self._request)
+            for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+                number = getattr(signal, name, None)  # Windows has no SIGHUP
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                    self.before[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(self, *error: object) -> None:

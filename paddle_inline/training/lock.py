@@ -37,8 +37,11 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _open(path)
     except OSError as error:
+        what = (
+            f"the lock {path} is a link: remove it" if path.is_symlink() else "choose another with --output"
+        )
         raise FileAccessError(
-            f"the output folder {folder} cannot be written ({error.strerror}); choose another with --output"
+            f"the output folder {folder} cannot be written ({error.strerror}); {what}"
         ) from None
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, file)
@@ -66,7 +69,8 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def _open(path):
-    return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+    flags = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)  # a link's target is not to be written
+    return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
 
 
 def _take(file, owner):

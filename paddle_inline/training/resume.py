@@ -262,6 +262,10 @@ def data_differences(earlier: TrainingState, now: TrainingState) -> list[str]:
     changed = []
     if None not in (earlier.images, now.images) and earlier.images != now.images:
         changed.append(f"training images: {earlier.images} -> {now.images}")
+    elif None not in (earlier.image_names, now.image_names) and earlier.image_names != now.image_names:
+        changed.append(
+            f"training images: {earlier.images} as before, but with other names, or of other classes"
+        )
     steps = earlier.steps_per_epoch, now.steps_per_epoch
     if earlier.config is not None and None not in steps and steps[0] != steps[1]:
         changed.append(f"steps an epoch: {steps[0]} -> {steps[1]}")

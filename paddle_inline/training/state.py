@@ -57,6 +57,9 @@ class TrainingState:
     rate: float = 0.0  # learning rate of the next step
     steps_per_epoch: Any = None  # None: not known, of a converted run
     images: Any = None  # number of training images; None: not known
+    image_names: Any = (
+        None  # digest of their names and classes, in order (`build_data.names_digest`); None likewise
+    )
     world: Any = None  # number of ranks; None likewise
     config: dict[str, Any] | None = None  # the settings; None: converted, and not yet trained here
     classes: list[str] | None = None

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import threading
 import time
 
@@ -23,6 +24,7 @@ from paddle_inline.inference.engine_process import EngineProcess  # noqa: E402
 from paddle_inline.inference.export import export_model  # noqa: E402
 from paddle_inline.inference.gallery import page  # noqa: E402
 from paddle_inline.inference.predictor import Predictor, read_image  # noqa: E402
+from paddle_inline.utils.errors import UserError  # noqa: E402
 
 NAMES = ["zero", "<one>", *"23456789"]
 
@@ -254,3 +256,30 @@ def test_what_an_engine_raises_in_its_process_is_raised_here(exported):
     process = EngineProcess(Predictor(exported[1] / "two", engine="paddle"))
     with pytest.raises(Exception, match="shape"):
         process(np.zeros((1, 3, 7, 7), "float32"))
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "changed"])
+def test_a_damaged_export_is_refused_by_its_digests(exported, photos, tmp_path, damage):
+    shutil.copytree(exported[1] / "any", tmp_path / "any")
+    params = tmp_path / "any" / "model.pdiparams"
+    data = bytearray(params.read_bytes())
+    data[len(data) // 2] ^= 64
+    params.write_bytes(data[:500] if damage == "cut" else data)
+    if damage == "gone":
+        params.unlink()
+    with pytest.raises(UserError, match=r"model\.pdiparams.*copy the (whole )?export"):
+        Predictor(tmp_path / "any")(photos / "a.png")
+
+
+def test_the_working_directory_may_change_before_the_first_call(exported, photos, monkeypatch, tmp_path):
+    monkeypatch.chdir(exported[1])
+    predictor = Predictor("any")
+    monkeypatch.chdir(tmp_path)
+    assert predictor(photos / "a.png") == Predictor(exported[1] / "any")(photos / "a.png")
+
+
+@pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="of a build for CPUs")
+@pytest.mark.parametrize("device", ["gpu", "gpu:7"])
+def test_a_gpu_that_is_not_there_is_not_replaced_by_the_cpu(exported, photos, device):
+    with pytest.raises(UserError, match=f"device '{device}': Paddle sees 0 GPUs here, .*paddlepaddle-gpu"):
+        Predictor(exported[1] / "any", device=device)(photos / "a.png")

@@ -29,7 +29,7 @@ from paddle_inline.training.state import Progress
 from paddle_inline.utils.errors import UserError
 
 pytest.importorskip("sklearn")
-HANDLED = signal.SIGINT, signal.SIGTERM, signal.SIGCHLD
+HANDLED = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD
 ROOT = Path(__file__).parents[2]
 SMALL = (
     "model.overrides.depth=1 model.overrides.embed_dim=16 model.overrides.num_heads=2 train.epochs=3 "
@@ -291,3 +291,32 @@ def test_ctrl_c_in_a_terminal_reaches_the_workers_too(tmp_path):
     out = "".join(lines)
     assert process.wait(60) == 130, out
     assert out.count("Stopping on request") == 1 and "Traceback" not in out, out
+
+
+def test_a_terminal_that_is_gone_ends_a_run_in_order_but_not_under_nohup():
+    with StopOnRequest(Progress()) as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.should_stop() and stop.signal == signal.SIGHUP
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopOnRequest(Progress()) as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.should_stop()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_lock_that_is_a_link_is_not_written_through(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / ".run.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(UserError, match=rf"the lock {tmp_path / '.run.lock'} is a link: remove it"):
+        locked(tmp_path / "run").__enter__()
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_epochs_to_stop_after_are_none_below_zero(tmp_path, capsys):
+    assert train_paddle.main(command(tmp_path, "--stop-after", "-1")) == 2
+    assert "--stop-after is -1; give a number of epochs, from 0" in capsys.readouterr().err
+    assert train_paddle.main(command(tmp_path, "--tag", "a\0b")) == 2
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """Resuming over other pictures, classes, batches: refused with both numbers, forced at an epoch's border."""
 
+import json
 import random
 
 import pytest
@@ -9,6 +10,7 @@ import train_paddle
 from paddle_inline.training import loop
 from paddle_inline.training.checkpoint import check_checkpoint, newest_checkpoint
 from paddle_inline.training.log import read_metrics
+from paddle_inline.weights.atomic import sha256
 
 SMALL = (
     "data.dataset=imagenet data.batch_size=4 data.img_size=8 data.num_workers=0 train.epochs=4 "
@@ -154,3 +156,44 @@ def test_any_change_of_the_data_is_refused_and_any_forced_run_has_whole_epochs(t
             assert run(place, *other, "--force") == 0
         steps = 3 * (first + more) // batch
         assert len(taken) == (4 - done) * steps and newest(place).step == 4 * steps
+
+
+@pytest.mark.parametrize("change", ["renamed", "another in its place", "of another class"])
+def test_as_many_pictures_in_another_order(tmp_path, capsys, change):
+    """The order of an epoch follows from the names: step k would see other images."""
+    pictures(tmp_path / "data")
+    train = tmp_path / "data" / "train"
+    assert run(tmp_path, "--stop-after", "1") == 0
+    target = {
+        "renamed": train / "a" / "zz.png",
+        "another in its place": train / "a" / "00.png",
+        "of another class": train / "b" / "00.png",
+    }
+    (train / "a" / "0.png").rename(target[change])
+    assert run(tmp_path, "--resume", "auto") == 2
+    said = "training images: 24 as before, but with other names, or of other classes"
+    assert said in capsys.readouterr().err
+    assert run(tmp_path, "--resume", "auto", "--force", "--stop-after", "1") == 0
+    assert "epoch 2 begins anew" in capsys.readouterr().out
+
+
+def test_a_data_set_that_has_moved_is_the_same(tmp_path):
+    pictures(tmp_path / "data")
+    assert run(tmp_path, "--stop-after", "1") == 0
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert run(tmp_path, "--resume", "auto", "--stop-after", "1", "--data-path", str(tmp_path / "moved")) == 0
+    assert newest(tmp_path).epoch == 2
+
+
+def test_a_checkpoint_that_does_not_know_its_names_is_continued(tmp_path):
+    """As those of earlier versions."""
+    pictures(tmp_path / "data")
+    assert run(tmp_path, "--stop-after", "1") == 0
+    found = newest_checkpoint(folder(tmp_path) / "checkpoints")[0]
+    state = json.loads((found / "state.json").read_text())
+    del state["image_names"]
+    (found / "state.json").write_text(json.dumps(state))
+    lines = (found / "SHA256SUMS").read_text().splitlines()
+    lines = [f"{sha256(found / line[66:])}  {line[66:]}\n" for line in lines]
+    (found / "SHA256SUMS").write_text("".join(lines))
+    assert run(tmp_path, "--resume", "auto", "--stop-after", "1") == 0
