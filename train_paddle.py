@@ -187,13 +187,22 @@ def train_rank(config: settings.Config, args: argparse.Namespace, run: build.Run
 def only_evaluate(config: settings.Config, args: argparse.Namespace) -> int:
     """Print the accuracy of given weights over the held-out images, made as the weights say theirs are."""
     rank, world = distributed.start()
-    weights = config.model.pretrained or config.model.resume
     if args.metrics:
         described_eval.check_metrics_file(args.metrics)
+    resumed = (
+        "" if args.pretrained else config.model.resume
+    )  # else a file's model.pretrained is what a run began with
+    if resumed == "auto" or (config.train.auto_resume and not (resumed or config.model.pretrained)):
+        resumed = str(build.run_folder(config))
+        if not Path(resumed).is_dir():
+            raise UserError(
+                f"--eval: there is no run {resumed}; give --pretrained FILE, or --resume CHECKPOINT"
+            )
+    weights = resumed or config.model.pretrained
     if not weights:
         raise UserError("--eval needs weights: give --pretrained FILE, or --resume CHECKPOINT")
     if Path(weights).is_dir() and not Path(f"{weights}.pdparams").is_file():
-        weights = described_eval.weights_in(weights, prefer_best=not config.model.resume)
+        weights = described_eval.weights_in(weights, prefer_best=not resumed)
     given = {*args.opts[::2], *(text.partition("=")[0].strip() for text in args.o)}
     notes = described_eval.follow(config, weights, {key.lower() for key in given}, named=bool(args.cfg))
     classes, known, more = known_classes(weights, config)

@@ -155,6 +155,27 @@ def test_evaluation_of_a_run(finished, cfg, tmp_path, capsys):
     assert [each["name"] for each in found["classes"]] == [str(digit) for digit in range(10)]
 
 
+def test_which_weights_an_evaluation_is_of(finished, cfg, tmp_path, capsys):
+    """What a run began with (model.pretrained of its file) is not what `--resume` asks for."""
+    folder = folder_of(finished)
+    began = tmp_path / "began.pdparams"
+    shutil.copy(folder / "best_model.pdparams", began)
+    at_first = ["-o", f"model.pretrained={began}"]
+    newest = str(folder / "checkpoints" / "last")
+    for arguments, expected in (
+        (at_first, str(began)),
+        ([*at_first, "--resume", newest], str(Path(newest).resolve())),
+        ([*at_first, "-o", f"model.resume={newest}"], str(Path(newest).resolve())),
+        (["-o", f"model.resume={newest}", "--pretrained", str(began)], str(began)),
+        ([*at_first, "--resume", "auto"], str(Path(newest).resolve())),
+        (["-o", "train.auto_resume=true"], str(Path(newest).resolve())),
+    ):
+        assert run(cfg, finished, "--eval", *arguments) == 0
+        assert f" with {expected}" in capsys.readouterr().out
+    assert run(cfg, tmp_path / "none", "--eval", "--resume", "auto") == 2
+    assert "there is no run" in capsys.readouterr().err
+
+
 def test_a_file_of_metrics_that_cannot_be_written_is_refused_at_once(cfg, tmp_path, capsys):
     gone = str(tmp_path / "gone" / "a.json")
     for arguments, message in (
