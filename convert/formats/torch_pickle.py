@@ -28,6 +28,11 @@ _STORAGES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
+# Bytes of a number in storages that are not read; the numbers of others may lie behind them.
+_OTHER_STORAGES = {
+    **{"QInt8Storage": 1, "QUInt8Storage": 1, "QInt32Storage": 4, "QUInt4x2Storage": 1, "QUInt2x4Storage": 1},
+    **{"ComplexFloatStorage": 8, "ComplexDoubleStorage": 16},
+}
 _UNTYPED = "UntypedStorage"
 _DTENSOR = (
     "it is a DTensor, of which this file has one rank's part; gather it before saving, with tensor.full_tensor() or "
@@ -93,6 +98,8 @@ def load_torch_pickle(stream: BinaryIO, storage: Callable[..., Storage], skip_ca
             raise WeightsFileError("it refers to something that is not a storage")
         check_shape((count,))
         kind = kind.path.rsplit(".", 1)[1]
+        if kind in _OTHER_STORAGES:
+            storage(f"V{_OTHER_STORAGES[kind]}", key, count, view[0] if view else None)
         if kind not in _STORAGES and kind != _UNTYPED:
             return Unreadable(kind, f"it is a tensor of {short(kind)}, not of plain numbers")
         return storage(_STORAGES.get(kind), key, count, view[0] if view else None)

@@ -17,11 +17,13 @@ _DATA = re.compile(
     r"""torch\.(device|Size|Generator)
     |torch\.serialization\._get_layout
     |collections\.(Counter|defaultdict|deque|UserDict|UserList|ChainMap)
-    |builtins\.(set|frozenset|complex|slice|range|bytearray|list|dict|tuple|str|int|float|bool|object)
+    |builtins\.(set|frozenset|complex|slice|x?range|type|bytearray|list|dict|tuple|str|int|float|bool|object)
     |datetime\.(date|datetime|time|timedelta|timezone)
     |zoneinfo\.ZoneInfo(\._unpickle)?
     |pathlib(\._local)?\.(Pure)?(Posix|Windows)?Path
-    |types\.(SimpleNamespace|MappingProxyType)
+    |types\.(SimpleNamespace|MappingProxyType|GenericAlias|UnionType)
+    |array\.(array|_array_reconstructor)
+    |random\.Random
     |functools\.partial
     |re\._compile
     |uuid\.(UUID|SafeUUID)
@@ -53,15 +55,19 @@ def is_data(path: str, arguments: tuple[Any, ...]) -> bool:
     It is a listed class of the standard library, or one of another package called with nothing but plain values, as
     enumerations and settings are; `getattr(class, name)` is how Python 3.11 pickles a member of an enumeration.
     """
+    if path == "builtins.type" and len(arguments) != 1:  # three would make a class
+        return False
     if _DATA.fullmatch(path):
         return True
+    if path in ("_operator.getitem", "operator.getitem"):  # typing.List[int]
+        return isinstance(arguments[0], Name) and arguments[0].path.startswith("typing.")
     if path == "builtins.getattr":
         return (
             len(arguments) == 2
             and isinstance(arguments[0], Name)
             and isinstance(arguments[1], str)
             and arguments[1].isidentifier()
-            and _is_class(arguments[0].path)
+            and (_is_class(arguments[0].path) or arguments[0].path == "zoneinfo.ZoneInfo")
         )
     return _is_class(path) and all(map(_is_plain, arguments))
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..utils.errors import short
 from .lazy_array import LazyArray, WeightsFileError, check_shape, read_at
-from .safe_pickle import Blob, Makers, put_entries
+from .safe_pickle import Blob, Makers, Name, put_entries
 
 
 class OrderedDict(dict):
@@ -32,6 +32,8 @@ class _Dtype:
     """A numpy dtype, its byte order set by the pickle afterwards."""
 
     def __init__(self, name: Any, *_: Any) -> None:
+        if isinstance(name, Name):  # a class of numpy's, as that of records
+            name = "V1"
         if not (isinstance(name, str) and re.fullmatch(r"[<>=|]?[biufcUOSMmV]\d{0,5}", name)):
             raise WeightsFileError("it holds an array of an unknown dtype")
         self.value = np.dtype(name)

@@ -212,6 +212,8 @@ class _Machine:
 
     def call(self, by_call: bool = True) -> None:
         kind, arguments = self.last(2)
+        if isinstance(kind, Inert) and kind.kind == "builtins.getattr":  # a method of a class, as ZoneInfo's
+            kind = Name(".".join(getattr(part, "path", str(part)) for part in kind.arguments))
         if not isinstance(kind, Name) or not isinstance(arguments, tuple):
             raise WeightsFileError("its pickle calls what is not a name")
         make = self.known.get(kind.path)

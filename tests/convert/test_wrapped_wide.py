@@ -1,8 +1,13 @@
 """More wrappings that people meet: lists, modules, nested trees, numbers as keys, shards, other pickle protocols."""
 
+import array
+import datetime
 import json
 import logging
 import pickle
+import random
+import typing
+import zoneinfo
 
 import numpy as np
 import pytest
@@ -133,6 +138,34 @@ def test_harmless_objects_beside_the_weights(tmp_path, state):
     assert_same(found, state)
     with pytest.raises(WeightsFileError, match=r"of head\.bias, it is an expanded view .*\.contiguous\(\)"):
         opened(tmp_path, {**state, "head.bias": torch.zeros(1).expand(3)})
+
+
+SETTINGS = {
+    "range": range(3),
+    "no type": type(None),
+    "optional": typing.Optional[int],
+    "list of ints": list[int],
+    "array": array.array("f", [1.0]),
+    "generator": random.Random(0),
+    "records": np.rec.array([(1,)], dtype=[("a", int)]),
+    "date with a zone": datetime.datetime(2024, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC")),
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_of_any_plain_kind(tmp_path, state, name, zipped):
+    torch.save(
+        {"model": state, "args": SETTINGS[name]}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped
+    )
+    assert_same(open_checkpoint(tmp_path / "a.pth", ConversionOptions()), state)
+
+
+def test_numbers_that_are_not_read_lie_before_others_in_a_stream(tmp_path, state):
+    beside = {"complex": torch.ones(3, dtype=torch.complex64)}
+    beside["quantized"] = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
+    torch.save({**beside, "model": state}, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    assert_same(open_checkpoint(tmp_path / "a.pth", ConversionOptions()), state)
 
 
 CHANGED = {
