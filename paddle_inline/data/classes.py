@@ -169,6 +169,10 @@ def notes_on_labels(
         from_one = not named and unused == ["0"] and len(names) > 2
         hint = ". Do its labels start at 1? They start at 0" if from_one else ""
         notes.append(f"{where}: no image of class {joined(unused, 12)}{hint}")
+    if len(names) == 1:
+        notes.append(
+            f"{where} has one class, {short(names[0], 60)!r}: a model that always answers so is right"
+        )
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         notes.append(

@@ -57,8 +57,13 @@ def open_source(dataset: str, path: str | Path = "", *, train: bool, zip_mode: b
         MissingPackageError: the digits' package is not installed.
     """
     path = expand(path)
-    if dataset == "digits":
-        return Digits(train)
     if dataset == "imagenet":
         return open_imagenet(path, train=train, zip_mode=zip_mode)
-    return Cifar(dataset, path, train)
+    source: Digits | Cifar = Digits(train) if dataset == "digits" else Cifar(dataset, path, train)
+    unused = {"data.data_path": path if dataset == "digits" else "", "data.zip_mode": zip_mode}
+    source.notes = [
+        f"{name} ({value}) is not used: data.dataset is {dataset}; folders, lists, zip and tar files are imagenet"
+        for name, value in unused.items()
+        if value
+    ]
+    return source

@@ -56,7 +56,7 @@ def build_run(config: Config, rank: int, world: int) -> Run:
     eval_source, eval_loader, notes = build_eval(
         config, rank, world, classes=source.classes, named=source.named
     )
-    notes = [*source.notes, *notes]
+    notes = list(dict.fromkeys([*source.notes, *notes]))
     model = build_model(config, len(source.classes))
     mixup = build_mixup(config, model.overrides["num_classes"])
     batches = sampler.batches_per_epoch(len(source), data.batch_size, world, train.accumulation_steps)

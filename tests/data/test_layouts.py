@@ -205,6 +205,19 @@ def test_class_names_survive_json_and_numbered_lines(tmp_path_factory, names):
     assert read_class_names(path) == tuple(names)
 
 
+def test_settings_that_a_data_set_has_no_use_for_are_said(tmp_path):
+    """The quickstart's data set is the digits: who gives a folder of images alone trains on other images."""
+    pytest.importorskip("sklearn")
+    (note,) = open_source("digits", str(tmp_path), train=True).notes
+    assert note.startswith(f"data.data_path ({tmp_path}) is not used: data.dataset is digits;")
+    assert not open_source("digits", train=True).notes
+    for name, data in cifar_files().items():
+        (tmp_path / name).write_bytes(data)
+    assert not open_source("cifar10", str(tmp_path), train=True).notes
+    (note,) = open_source("cifar10", str(tmp_path), train=True, zip_mode=True).notes
+    assert note.startswith("data.zip_mode (True) is not used: data.dataset is cifar10;")
+
+
 # ---------------------------------------------------------------- CIFAR
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (12, 3072)).astype(np.uint8)
