@@ -43,6 +43,7 @@ from paddle_inline.utils.errors import UserError  # noqa: E402
 from paddle_inline.utils.paths import expand_all  # noqa: E402
 from paddle_inline.utils.streams import forgiving_streams  # noqa: E402
 from paddle_inline.weights.atomic import atomic_write  # noqa: E402
+from paddle_inline.weights.description import image_sides  # noqa: E402
 
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C has ended
 
@@ -222,10 +223,10 @@ def only_evaluate(config: settings.Config, args: argparse.Namespace) -> int:
 def throughput(config: settings.Config) -> int:
     """Print the images per second of the forward pass, on random images."""
     model = build.build_model(config, config.model.num_classes or 1000)
-    side, batch = config.data.img_size, config.data.batch_size
-    images = paddle.randn([batch, config.model.in_chans, side, side])
+    (height, width), batch = image_sides(config.data.img_size), config.data.batch_size
+    images = paddle.randn([batch, config.model.in_chans, height, width])
     speed = forward_speed(model, images, build.amp_arguments(config))
-    print(f"{model.name}: {speed:.1f} images/s, batch {batch} of {side} x {side}, forward")
+    print(f"{model.name}: {speed:.1f} images/s, batch {batch} of {height} x {width}, forward")
     return 0
 
 

@@ -137,15 +137,21 @@ def training_hints(contents: Mapping[str, Any]) -> dict[str, Any]:
         given = [settings.get(name) for name in ("arch", "model", "model_name")]
         named = [word for word in given if isinstance(word, str) and _FAMILY_WORD.search(word)]
         words += [word for word in named if word not in words]
-        if named and not isinstance(size, int):
+        if named and not _is_size(size):
             size = settings.get("img_size", settings.get("input_size"))
-    if not isinstance(size, int) and (found := re.search(r"(?<!\d)(224|384|448|512)(?!\d)", " ".join(words))):
+    if not _is_size(size) and (found := re.search(r"(?<!\d)(224|384|448|512)(?!\d)", " ".join(words))):
         size = int(found[1])
     sections = {key: entries(node) for key, node in model.items() if entries(node)}
     hints: dict[str, Any] = {"text": " ".join(words), "model_settings": sections}
-    if isinstance(size, int):
-        hints["img_size"] = size
+    if _is_size(size):
+        hints["img_size"] = tuple(size) if isinstance(size, list) else size
     return hints
+
+
+def _is_size(value: object) -> bool:
+    """Whether settings give a size in pixels: one side, or height and width."""
+    sides = value if isinstance(value, (list, tuple)) and len(value) == 2 else [value]
+    return all(type(side) is int for side in sides)
 
 
 def transform_in(contents: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paddle_inline import __version__
+from paddle_inline.data.pictures import MODES
 from paddle_inline.data.published import published_transform
 from paddle_inline.utils.errors import UserError
 from paddle_inline.weights.description import describe, fitted
@@ -122,8 +123,9 @@ def carried_on(
         known = describe(target.name, target.overrides)
     result = fitted(known, target.name, target.overrides, options.img_size, options.num_classes)
     result.pop("num_batches_tracked", None)  # of the source; the result's own are added by the caller
-    if not result.get("transform"):
-        transform = published_transform(target.name, target.model.img_size)
+    channels = target.model.spec.in_chans
+    if not result.get("transform") and channels in MODES:  # pictures have others not
+        transform = published_transform(target.name, target.model.img_size, channels)
         told = transform_in(opened.source.contents)
         result["transform"] = transform = {**transform, **told}
         more = f" with {', '.join(told)} of the settings in it" if told else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ from .utils.paths import expand
 
 # Where a file says which model its weights are for: an attribute of the state dict, or safetensors' metadata.
 DESCRIPTION = "paddle_inline"
+
+
+# Buffers that follow from a model's sizes.
+REBUILT = ("attn_mask", "relative_position_index")
+# Of DeiT and Swin, of PVT, of SOFT, of CSwin.
+FIRST_CONVOLUTIONS = (
+    *("patch_embed.proj.weight", "patch_embed1.proj.weight"),
+    *("patch_embed1.proj.0.weight", "stage1_conv_embed.0.weight"),
+)
 
 
 class WeightsFileError(UserError):
@@ -38,21 +48,23 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 
 def described_model(
     path: str | os.PathLike[str] | None,
-) -> tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]:
-    """Return (name, overrides, shapes): the model that a weights file says it is for, and {name: shape} of what
-    it holds.
+) -> tuple[str | None, dict[str, Any], dict[str, tuple[int, ...]]]:
+    """Return (name, overrides, shapes): the model that a weights file says it is for, None where it does not say,
+    and {name: shape} of what it holds.
 
     Raises:
-        UserError: it does not say.
+        UserError: there is no file to ask.
     """
-    state, text = ({}, None) if path is None else _read(path)
+    if path is None:
+        raise UserError("neither a model's name nor weights that name theirs are given; give a name")
+    state, text = _read(path)
     if text is None:
-        raise UserError(f"no model is named, and the weights {path} do not name theirs; give a name")
+        return None, {}, _shapes(read_weights(path))
     try:
         description = json.loads(text)
         name, overrides = description["model"], description["overrides"].items()  # JSON has no tuples
         overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides}
-        return name, overrides, {key: tuple(tensor.shape) for key, tensor in state.items()}
+        return name, overrides, _shapes(state)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise WeightsFileError(
             f"{path} describes its model in a way that this package does not write"
@@ -65,27 +77,37 @@ def stated_model(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]] | N
     Raises:
         MissingFileError, WeightsFileError: as `read_weights`.
     """
-    return None if _read(path)[1] is None else described_model(path)[:2]
+    name, overrides, _ = described_model(path)
+    return None if name is None else (name, overrides)
 
 
-def shown_sizes(path: str | os.PathLike[str]) -> dict[str, int]:
-    """Return the class count and the input size that a file's tensors show, as overrides of `create_model`.
+def tensor_shapes(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
+    """Return {name: shape} of a file's tensors; errors as for `read_weights`."""
+    return _shapes(read_weights(path))
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state.items() if hasattr(value, "shape")}
+
+
+def shown_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Return the class count, channels and input size that tensors show, as overrides of `create_model`.
 
     The input size shows in position embeddings alone (DeiT's and PVT's); images that are not square show none.
 
-    Raises:
-        MissingFileError, WeightsFileError: as `read_weights`.
+    Args:
+        shapes: {name: shape} of the tensors.
     """
-    shapes = {
-        name: tuple(tensor.shape) for name, tensor in read_weights(path).items() if hasattr(tensor, "shape")
-    }
     sizes = {}
     if len(shapes.get("head.bias", ())) == 1:
         sizes["num_classes"] = shapes["head.bias"][0]
+    firsts = [shapes[name] for name in FIRST_CONVOLUTIONS if len(shapes.get(name, ())) == 4]
+    if firsts:
+        sizes["in_chans"] = firsts[0][1]
     kernel = shapes.get("patch_embed.proj.weight", ())
     for name, before, stride in (
         ("pos_embed", 1, kernel[-1] if len(kernel) == 4 else 0),
-        ("pos_embed1", 0, 4),
+        ("pos_embed1", 0, 4 if "patch_embed1.proj.weight" in shapes else 0),  # (SOFT's are of one size)
     ):
         tokens = shapes[name][1] - before if len(shapes.get(name, ())) == 3 else 0
         side = math.isqrt(max(tokens, 0))
@@ -121,6 +143,7 @@ def load_weights(
         model: what to put them into.
         source: a torch or `.safetensors` file, or {name: tensor or array}.
         skip: name prefixes that keep what the model has, e.g. ("head",) to train a new head.
+
     Raises:
         MissingFileError: no such file.
         WeightsFileError: a file that cannot be read.
@@ -136,3 +159,73 @@ def load_weights(
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise UserError(str(error)) from None
+
+
+def load_fitted(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load a weight file into a model that may differ from the file's in input size and channels, not in classes.
+
+    What was changed is said in a warning. Of weights that fit as they are it is `load_weights`.
+
+    Raises:
+        MissingFileError, WeightsFileError, UserError: as `load_weights`.
+    """
+    state, own, done = dict(read_weights(path)), model.state_dict(), []
+    size = _described_size(path)
+    for name, tensor in own.items():
+        found, last = state.get(name), name.rsplit(".", 1)[-1]
+        if found is None or found.shape == tensor.shape or found.ndim != tensor.ndim:
+            continue
+        if last in REBUILT:
+            state[name] = tensor
+            continue
+        if tensor.ndim == 4:
+            state[name] = _other_channels(found, tensor, model.spec.in_chans)
+        elif last == "relative_position_bias_table":
+            sides = [math.isqrt(len(table)) for table in (found, tensor)]
+            state[name] = _resized(found, (sides[0],) * 2, (sides[1],) * 2)
+        elif name.startswith("pos_embed"):
+            prefix, grid = (1, model.grid) if name == "pos_embed" else (0, model.grids[int(name[-1]) - 1])
+            rows = _resized(found[0, prefix:], _grid(found.shape[1] - prefix, size), grid)
+            state[name] = torch.cat([found[:, :prefix], rows[None]], 1)
+        if state[name] is not found:
+            done.append(f"{name} fitted from {list(found.shape)} to {list(tensor.shape)}")
+    load_weights(model, state)
+    for note in done:
+        warnings.warn(f"{path}: {note}", stacklevel=3)
+
+
+def _described_size(path: str | os.PathLike[str]) -> Any:
+    """Return the img_size that a file's description gives; None where it does not."""
+    try:
+        return json.loads(_read(path)[1] or "")["overrides"].get("img_size")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _grid(tokens: int, size: Any) -> tuple[int, int]:
+    """Return the grid of so many tokens, of the proportions of `size`; None: square."""
+    height, width = (size, size) if isinstance(size, int) else size or (1, 1)
+    stride = math.sqrt(height * width / max(tokens, 1))
+    grid = round(height / stride), round(width / stride)
+    if grid[0] * grid[1] != tokens:
+        raise UserError(f"{tokens} positions are no grid of an image of {size or 'equal sides'}")
+    return grid
+
+
+def _resized(rows: torch.Tensor, grid: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:
+    """Resize rows [H * W, C] of a grid (H, W) to those of the grid `size`, bicubic, in float64."""
+    values = rows.double().reshape(1, *grid, -1).permute(0, 3, 1, 2)
+    values = torch.nn.functional.interpolate(values, size=tuple(size), mode="bicubic", align_corners=False)
+    return values[0].permute(1, 2, 0).reshape(size[0] * size[1], -1).to(rows.dtype)
+
+
+def _other_channels(weight: torch.Tensor, own: torch.Tensor, channels: int) -> torch.Tensor:
+    """Return a first convolution's weights for grey or RGB images for other channels; any other weights unchanged."""
+    given, values = weight.shape[1], weight.double()
+    same = weight.shape[0] == own.shape[0] and weight.shape[2:] == own.shape[2:]
+    if given not in (1, 3) or own.shape[1] != channels or not same:
+        return weight
+    if channels == 1:
+        return values.sum(1, keepdim=True).to(weight.dtype)
+    values = values.repeat(1, -(-channels // given), 1, 1)[:, :channels]
+    return (values * (given / channels)).to(weight.dtype)

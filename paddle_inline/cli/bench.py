@@ -28,7 +28,7 @@ from ..inference.card import read_card
 from ..inference.export import write_files
 from ..utils.errors import UserError
 from ..utils.timing import REST, benchmark_interleaved, machine
-from .output import stdout_to_null, write_text
+from .output import SIZE_HELP, size_of, stdout_to_null, write_text
 
 if TYPE_CHECKING:
     import paddle
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", metavar="NAME", help="a model of `list`, with fresh weights, which do not affect speed")
     add("--export", metavar="DIR", help="or the output of `export`, with --dynamic-batch")
-    add("--img-size", type=int, metavar="S", help="pixels of the sides; default: the model's own")
+    add("--img-size", type=int, nargs="+", metavar="N", help=SIZE_HELP)
     add(
         "--engines",
         nargs="+",
@@ -109,7 +109,9 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             from ..models import create_model
 
-            size = {} if arguments.img_size is None else {"img_size": arguments.img_size}
+            size: dict[str, Any] = {}
+            if arguments.img_size is not None:
+                size["img_size"] = size_of(arguments.img_size)
             name, model, folder = arguments.model, create_model(arguments.model, **size), Path(temporary)
             shape = [model.spec.in_chans, *model.img_size]
             files = write_files(model, folder, onnx=bool(ON_ONNX & set(arguments.engines)))

@@ -8,6 +8,7 @@ import sys
 from ..data.classes import read_class_names
 from ..inference.card import evaluation_of
 from ..inference.export import ExportError, export_model
+from .output import SIZE_HELP, size_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="NAME", help="a model of `list`; not needed if the weights name it")
     add("--weights", metavar="FILE", required=True, help="its weights")
     add("--output", metavar="DIR", required=True, help="the folder to write")
-    add("--img-size", type=int, metavar="S", help="pixels of the sides; default: the model's own")
+    add("--img-size", type=int, nargs="+", metavar="N", help=SIZE_HELP)
     add("--num-classes", type=int, metavar="N", help="classes, if the weights do not say; default: 1000")
     add("--dynamic-batch", action="store_true", help="for any batch size")
     add("--batch-size", type=int, default=1, metavar="N", help="for batches of this size; default: 1")
@@ -31,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..models import create_model
     from ..weights.load import find_weights
 
-    sizes = {"img_size": arguments.img_size, "num_classes": arguments.num_classes}
+    sizes = {"img_size": size_of(arguments.img_size), "num_classes": arguments.num_classes}
     sizes = {name: value for name, value in sizes.items() if value is not None}
     model = create_model(arguments.model, weights=arguments.weights, **sizes)
     preprocessing = None

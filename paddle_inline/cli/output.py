@@ -7,11 +7,11 @@ import ctypes
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..utils.errors import FileAccessError
+from ..utils.errors import FileAccessError, UserError
 from ..utils.paths import expand
 from ..utils.streams import ESCAPE
 from ..weights.atomic import atomic_write
@@ -19,6 +19,24 @@ from ..weights.atomic import atomic_write
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
+
+
+SIZE_HELP = "pixels: the side of a square, or height and width; default: the model's own"
+
+
+def size_of(sides: Sequence[int] | None) -> int | tuple[int, int] | None:
+    """Return what `--img-size` was given, one side or height and width, as `create_model` takes it; None of None.
+
+    Raises:
+        UserError: there are more numbers.
+    """
+    if sides is None:
+        return None
+    if len(sides) == 1:
+        return sides[0]
+    if len(sides) != 2:
+        raise UserError(f"--img-size takes one side or height and width, not {len(sides)} numbers")
+    return sides[0], sides[1]
 
 
 def new_table(*columns: str) -> Table:

@@ -122,7 +122,7 @@ def classify(
         def images(start: int, read: list[tuple[Path, Image.Image | None]]) -> Iterator[Image.Image]:
             for path in paths[start : start + batch_size]:
                 try:
-                    image = read_image(path)
+                    image = read_image(path, predictor.mode)
                 except UserError as error:
                     print(f"warning: {escaped(error)}", file=sys.stderr)
                     unreadable.append(path)

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..utils.paths import expand, expand_all
 from ..utils.streams import ESCAPE
+from ..weights.description import plain_size
 from .flat_keys import from_flat, is_flat
 from .legacy_keys import IGNORED, implied, model_name, section_is_of, translate
 from .schema import Config, ConfigError, check, known_settings
@@ -108,6 +109,7 @@ def load_config(
     for section, names in PATHS.items():
         expand_all(getattr(config, section) if section else config, names)
     check(config)
+    config.data.img_size = plain_size(config.data.img_size)
     return config
 
 
@@ -181,7 +183,7 @@ def _set(config: Any, setting: Setting, known: dict[str, Any]) -> None:
     if isinstance(value, str) and kind is not None:
         if kind.startswith("Optional") and value.strip().lower() in ("none", "null", ""):
             value = None
-        elif "list" in kind and value.strip()[:1] == "(":
+        elif ("list" in kind or kind == "Any") and value.strip()[:1] == "(":
             value = _parse("[" + value.strip()[1:-1] + "]")
         elif kind != "str":
             value = _parse(value)

@@ -21,7 +21,8 @@ def setting(default: Any, **limits: Any) -> Any:
     Args:
         default: a value; a list is copied.
         limits: `choices`; `minimum` and `maximum`, inclusive; `above` and `below`, exclusive;
-            `pair` for two numbers, the smaller one first.
+            `pair` for two numbers, the smaller one first; `size` for pixels, one side or [height, width];
+            `each_above` for every number of a list.
     """
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=limits)
@@ -37,7 +38,7 @@ def rate(default: Optional[float]) -> Any:
 class ModelConfig:
     name: str = "inline_deit_tiny"
     num_classes: Optional[int] = setting(None, minimum=1)  # null: as many as the data set has
-    in_chans: int = setting(3, minimum=1)
+    in_chans: int = setting(3, minimum=1)  # 1: grey, 3: RGB, 4: RGB and alpha
     drop_rate: float = rate(0.0)
     drop_path_rate: float = rate(0.1)
     label_smoothing: float = rate(0.1)
@@ -51,13 +52,15 @@ class DataConfig:
     dataset: str = setting("imagenet", choices=("imagenet", "cifar10", "cifar100", "digits"))
     data_path: str = ""
     batch_size: int = setting(128, minimum=1)  # per device
-    img_size: int = setting(224, minimum=1)  # pixels, square
+    img_size: Any = setting(224, size=True)  # pixels: the side of a square, or [height, width]
     interpolation: str = setting("bicubic", choices=("bicubic", "bilinear", "random"))
     zip_mode: bool = False
     num_workers: int = setting(8, minimum=0)  # per device; 0 loads in the training process
     on_bad_image: str = setting("fail", choices=("fail", "skip", "read"))
-    mean: list[float] = setting([0.485, 0.456, 0.406])
-    std: list[float] = setting([0.229, 0.224, 0.225])
+    mean: list[float] = setting(
+        [0.485, 0.456, 0.406]
+    )  # of the channels, of values from 0 to 1; fitted to in_chans
+    std: list[float] = setting([0.229, 0.224, 0.225], each_above=0)
 
 
 @dataclass
@@ -189,7 +192,7 @@ def check(config: Config) -> None:
         for name in key.split("."):
             value = getattr(value, name)
         rule = broken_rule(value, known.metadata)
-        if value is not None and rule:
+        if rule and (value is not None or known.type == "Any"):
             or_null = ", or null for none" if "Optional" in known.type else ""
             raise ConfigError(f"{key} is {value!r}; it {rule}{or_null}")
     if (
@@ -205,6 +208,15 @@ def broken_rule(value: Any, limits: Any) -> str:
     """Return the rule of a field's limits that a value breaks, for a message; empty: none."""
     if "choices" in limits:
         return "" if value in limits["choices"] else f"is one of {', '.join(limits['choices'])}"
+    if "size" in limits:
+        known = (isinstance(value, list) and len(value) == 2) or not isinstance(value, list)
+        whole = all(
+            type(side) is int and side > 0 for side in (value if isinstance(value, list) else [value])
+        )
+        return "" if known and whole else "takes pixels, 1 or more: the side of a square, or [height, width]"
+    if "each_above" in limits:
+        fits = all(number > limits["each_above"] for number in value)
+        return "" if fits else f"takes numbers above {limits['each_above']} alone"
     if "pair" in limits:
         fits = value is None or (len(value) == 2 and value[0] <= value[1])
         return "" if fits else "takes two numbers, the smaller one first"

@@ -9,6 +9,9 @@ One reader for training, evaluation and prediction. What it makes of each kind o
 - floating-point grey from 0..1, other values are refused, as are whole numbers of 32 bits or with a sign: their range
   is not known;
 - TIFF's grey whose zero is white is turned round; PostScript (EPS) is refused: another program would run it.
+
+That is for a model of three channels. One of a single channel gets the same in grey (ITU-R 601's luma, which leaves a
+grey picture as it is), one of four the colours with their alpha and no background, opaque where there is none.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ..utils.errors import FileAccessError, MissingFileError, short
+from ..utils.errors import FileAccessError, MissingFileError, UserError, short
 from ..utils.paths import expand
 from .signatures import HEAD, what_is
 
@@ -32,6 +35,7 @@ SUFFIXES = (
     *(".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
 BACKGROUND = (255, 255, 255)  # of transparent images
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels of a model -> PIL's mode of its pictures
 _ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 0x0102, 0x0106, 0x0153  # tags of EXIF and TIFF
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the last two
 # EXIF orientation -> what turns it upright: Pillow's numbers of FLIP_LEFT_RIGHT, ROTATE_180 ..., old and new
@@ -68,11 +72,26 @@ def first_bytes(file: str | os.PathLike[str] | BinaryIO) -> bytes:
     return b""
 
 
-def read_rgb(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
+def picture_mode(channels: int) -> str:
+    """Return the mode in which pictures are read for a model of so many channels.
+
+    Raises:
+        UserError: pictures have no such number of channels.
+    """
+    if channels not in MODES:
+        raise UserError(
+            f"in_chans is {channels}; pictures have 1 channel (grey), 3 (RGB) or 4 (RGB and alpha): models of other "
+            "channels are built, converted and verified, and run on arrays of yours by calling them"
+        )
+    return MODES[channels]
+
+
+def read_rgb(file: str | os.PathLike[str] | BinaryIO, mode: str = "RGB") -> Image.Image:
     """Read an image in RGB, 8 bits a channel, upright, as the head of this module says.
 
     Args:
         file: a path or an open binary file; of several frames the first is read.
+        mode: of MODES, in place of RGB.
 
     Raises:
         UnreadableImage: it cannot be read; the message says why and does not name the file.
@@ -81,7 +100,7 @@ def read_rgb(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
         with Image.open(file) as image:
             if image.format == "EPS":
                 raise UnreadableImage(f"it is {what_is(b'%!PS')}")
-            return upright_rgb(image)
+            return upright_rgb(image, mode)
     except UnidentifiedImageError as error:
         kind = what_is(first_bytes(file))
         raise UnreadableImage(f"it is {kind}" if kind else "it is no image of a known kind") from error
@@ -89,8 +108,8 @@ def read_rgb(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
         raise UnreadableImage(describe(error)) from error
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """Return an opened image in RGB, 8 bits a channel, upright, as the head of this module says."""
+def upright_rgb(image: Image.Image, mode: str = "RGB") -> Image.Image:
+    """Return an opened image in RGB or another of MODES, 8 bits a channel, upright, as this module's head says."""
     _halve_transparency(image)
     _require_all_rows(image)
     image.load()
@@ -98,9 +117,20 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     turn = _TRANSPOSED.get(_orientation(image))
     if turn is not None:
         image = image.transpose(turn)
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    return _to_rgb(image, form, tags)
+    transparent = _is_transparent(image)
+    if mode == "RGBA" and transparent and image.mode[0] not in "IF":  # those have to be scaled to 8 bits
+        return _with_alpha(image)
+    if image.mode != "RGB" or transparent:
+        image = _to_rgb(image, form, tags)
+    return image if mode == "RGB" else image.convert(mode)
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info
+
+
+def _with_alpha(image: Image.Image) -> Image.Image:
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
 
 
 def _require_all_rows(image: Image.Image) -> None:
@@ -148,10 +178,8 @@ def _to_rgb(image: Image.Image, form: str | None, tags: Mapping[int, Any]) -> Im
         if _WHITE_IS_ZERO in _values(tags, _PHOTOMETRIC):
             pixels = 255 - pixels
         return Image.fromarray(np.rint(pixels).astype(np.uint8)).convert("RGB")
-    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        if image.mode == "La":
-            image = image.convert("LA")
-        image = image.convert("RGBA")
+    if _is_transparent(image):
+        image = _with_alpha(image)
         return Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image).convert("RGB")
     return image.convert("RGB")
 
@@ -200,8 +228,8 @@ def truncated_allowed() -> Iterator[None]:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """Read an image file as training reads it: in RGB, upright.
+def read_image(path: str | Path, mode: str = "RGB") -> Image.Image:
+    """Read an image file as training reads it: in RGB or another of MODES, upright.
 
     Raises:
         MissingFileError: there is no such file.
@@ -211,7 +239,7 @@ def read_image(path: str | Path) -> Image.Image:
     if not os.path.exists(path):
         raise MissingFileError(f"no image {short(str(path), 400)}")
     try:
-        return read_rgb(path)
+        return read_rgb(path, mode)
     except UnreadableImage as error:
         raise FileAccessError(f"{path} cannot be read as an image: {error}") from None
 
@@ -224,12 +252,14 @@ class PictureSource:
         classes: the names of the classes.
         named: whether those are names; without any they are the numbers.
         notes: what is to be said about it once, such as what was left out.
+        mode: of MODES, in which they are read.
     """
 
     items: list[tuple]
     classes: tuple[str, ...]
     named: bool = True
     notes: Sequence[str] = ()
+    mode: str = "RGB"
 
     @property
     def labels(self) -> list[int]:
@@ -240,7 +270,7 @@ class PictureSource:
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """Return (PIL image in RGB, class number).
+        """Return (PIL image in `mode`, class number).
 
         Raises:
             UnreadableImage: it cannot be read, in whatever way its file or archive fails.
@@ -249,7 +279,7 @@ class PictureSource:
             file = self.file(index)
         except Exception as error:  # a damaged archive can fail in any way
             raise UnreadableImage(describe(error)) from error
-        return read_rgb(file), self.items[index][-1]
+        return read_rgb(file, self.mode), self.items[index][-1]
 
     def file(self, index: int) -> str | BinaryIO:
         """Return the path of an image's file, or its bytes as a file."""

@@ -19,7 +19,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from ..utils.errors import UserError
 from .draws import Draws
 
-Colour = tuple[int, ...]  # red, green, blue, 0 to 255
+Colour = tuple[int, ...]  # one value a channel, 0 to 255
 Level = Callable[[float, Draws], float]  # magnitude -> an operation's argument
 MAX_LEVEL = 10.0  # magnitudes are given on a scale from 0 to this
 
@@ -191,6 +191,11 @@ LEVELLED = {
     "GaussianBlur": _pixels(blur, between(0.1, 2.0)),
 }
 
+MOVES = (
+    "Rotate",
+    "Shear",
+    "Translate",
+)  # how the names of operations begin that move alpha too; others leave it
 _SHARED = ("ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
 STANDARD: tuple[str, ...] = (
     *("AutoContrast", "Equalize", "Invert", "Rotate", "Posterize", "Solarize", "SolarizeAdd"),
@@ -222,7 +227,7 @@ WEIGHTED: dict[str, dict[str, float]] = {
 
 @dataclass(eq=False)
 class RandAugment:
-    """Applies `count` random operations to a PIL image; see the module's head for the options."""
+    """Applies `count` random operations to a PIL image, grey, RGB or RGBA; see the module's head for the options."""
 
     names: Sequence[str]
     geometry: Geometry
@@ -249,6 +254,13 @@ class RandAugment:
         elif self.deviation > 0:
             magnitude = draws.py.gauss(magnitude, self.deviation)
         magnitude = max(0.0, min(magnitude, self.top))
+        if image.mode == "RGBA" and not name.startswith(MOVES):
+            colours = self._run(name, image.convert("RGB"), draws, magnitude)
+            colours.putalpha(image.getchannel("A"))
+            return colours
+        return self._run(name, image, draws, magnitude)
+
+    def _run(self, name: str, image: Image.Image, draws: Draws, magnitude: float) -> Image.Image:
         if name in PLAIN:
             return PLAIN[name](image, draws, self.geometry)
         return LEVELLED[name](image, draws, self.geometry, magnitude)
@@ -259,7 +271,7 @@ def rand_augment(policy: str, fill: Colour, resample: Any = Image.BICUBIC) -> Ra
 
     Args:
         policy: such as `rand-m9-mstd0.5-inc1`.
-        fill: (r, g, b), 0 to 255, for pixels that come from outside.
+        fill: one value a channel, 0 to 255, for pixels that come from outside.
         resample: PIL's filter for rotations, shears and translations, or several to draw from.
 
     Raises:

@@ -36,13 +36,15 @@ class Source(Protocol):
         """Return how many there are."""
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """Return (PIL image in RGB, class number); OSError for one that cannot be read."""
+        """Return (PIL image, class number); OSError for one that cannot be read."""
 
     def name(self, index: int) -> str:
         """Return where an image is, as messages name it."""
 
 
-def open_source(dataset: str, path: str | Path = "", *, train: bool, zip_mode: bool = False) -> Source:
+def open_source(
+    dataset: str, path: str | Path = "", *, train: bool, zip_mode: bool = False, mode: str = "RGB"
+) -> Source:
     """Return the images of a data set.
 
     Args:
@@ -50,6 +52,8 @@ def open_source(dataset: str, path: str | Path = "", *, train: bool, zip_mode: b
         path: of the folder or archive; not used by `digits`.
         train: the training images, or the held-out ones.
         zip_mode: `imagenet` in zip files. (Tar files are recognised.)
+        mode: of `pictures.MODES`, in which files are read; the arrays of the others are RGB, of which `transforms`
+            make what a model takes.
 
     Raises:
         MissingFileError: naming what is missing.
@@ -58,7 +62,9 @@ def open_source(dataset: str, path: str | Path = "", *, train: bool, zip_mode: b
     """
     path = expand(path)
     if dataset == "imagenet":
-        return open_imagenet(path, train=train, zip_mode=zip_mode)
+        pictures = open_imagenet(path, train=train, zip_mode=zip_mode)
+        pictures.mode = mode
+        return pictures
     source: Digits | Cifar = Digits(train) if dataset == "digits" else Cifar(dataset, path, train)
     unused = {"data.data_path": path if dataset == "digits" else "", "data.zip_mode": zip_mode}
     source.notes = [

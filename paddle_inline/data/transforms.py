@@ -1,7 +1,7 @@
 """From a PIL image to the model's input, drawn as timm's transforms draw.
 
 Every step is called with an image and `Draws`; the last step of a recipe makes the array
-[C, H, W], float32. H and W are pixels.
+[C, H, W], float32. H and W are pixels; a size is one side of a square, or (height, width).
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from paddle.vision.transforms import functional as F
 from PIL import Image
 
 from ..utils.errors import UserError, unknown
-from ..weights.description import RESIZES
+from ..weights.description import RESIZES, image_sides, plain_size
 from .draws import Draws
+from .pictures import picture_mode
 from .randaugment import rand_augment
-from .resizing import resized
+from .resizing import LONGEST, resized
 
 INTERPOLATIONS = {
     "bilinear": Image.BILINEAR,
@@ -30,47 +31,70 @@ SMALL = 32  # inputs up to this many pixels are shifted, not cropped and resized
 
 
 class Compose:
-    """Applies steps in order; the last one makes the array."""
+    """Applies steps in order; the last one makes the array.
 
-    def __init__(self, steps: Iterable[Callable]) -> None:
+    Args:
+        steps: of a recipe.
+        channels: of the images, 1, 3 or 4, in which each is put first (grey, RGB or RGBA); None: as they come.
+
+    Raises:
+        UserError: pictures have no such number of channels.
+    """
+
+    def __init__(self, steps: Iterable[Callable], channels: int | None = None) -> None:
         self.steps = list(steps)
+        self.mode = None if channels is None else picture_mode(channels)
 
     def __call__(self, image: Image.Image, draws: Draws) -> np.ndarray:
+        if self.mode not in (None, image.mode):
+            image = image.convert(self.mode)
         for step in self.steps:
             image = step(image, draws)
         return image
 
 
 class Resize:
-    """To size x size, whatever the shape before; or with `short` the short side to size, aspect kept."""
+    """To the size, whatever the shape before; or with `short` to the least that covers it, aspect kept: to a square
+    the short side."""
 
-    def __init__(self, size: int, interpolation: str = "bicubic", short: bool = False) -> None:
-        self.size, self.short = size, short
+    def __init__(
+        self, size: int | Sequence[int], interpolation: str = "bicubic", short: bool = False
+    ) -> None:
+        self.size, self.short = plain_size(size), short
         self.resample = INTERPOLATIONS[interpolation]
 
     def __call__(self, image: Image.Image, draws: Draws) -> Image.Image:
-        size = self.size, self.size
-        if self.short:  # the long side is rounded down
-            width, height = image.size
-            size = int(self.size * width / min(image.size)), int(self.size * height / min(image.size))
-        return image if image.size == size else resized(image, size, _choose(self.resample, draws))
+        height, width = image_sides(self.size)
+        if self.short:
+            before = image.size
+            whole = int if height == width else round  # the longer side: rounded as torchvision's and timm's
+            if height * before[0] >= width * before[1]:
+                width = whole(height * before[0] / before[1])
+            else:
+                height = whole(width * before[1] / before[0])
+        if image.size == (width, height):
+            return image
+        resample = _choose(self.resample, draws)
+        if self.short and max(image_sides(self.size)) <= LONGEST * min(image_sides(self.size)):
+            return resized(image, (width, height), resample)
+        return image.resize((width, height), resample)
 
 
 class CenterCrop:
-    """The size x size pixels in the middle."""
+    """The pixels in the middle, as many as the size has."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int | Sequence[int]) -> None:
+        self.size = plain_size(size)
 
     def __call__(self, image: Image.Image, draws: Draws) -> Image.Image:
-        return F.center_crop(image, self.size)
+        return F.center_crop(image, image_sides(self.size))
 
 
 class RandomResizedCrop:
-    """A box of random area and shape, resized to size x size (timm's draws, in its order).
+    """A box of random area and shape, resized to the size (timm's draws, in its order).
 
     Args:
-        size: pixels of the result's sides.
+        size: of the result.
         scale: range of the box's share of the area.
         ratio: range of its width / height, drawn evenly in the logarithm.
         interpolation: a key of INTERPOLATIONS.
@@ -78,12 +102,12 @@ class RandomResizedCrop:
 
     def __init__(
         self,
-        size: int,
+        size: int | Sequence[int],
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         interpolation: str = "bicubic",
     ) -> None:
-        self.size, self.scale, self.ratio = size, tuple(scale), tuple(ratio)
+        self.size, self.scale, self.ratio = plain_size(size), tuple(scale), tuple(ratio)
         self.resample = INTERPOLATIONS[interpolation]
 
     def box(self, width: int, height: int, draws: Draws) -> tuple[int, int, int, int]:
@@ -107,7 +131,7 @@ class RandomResizedCrop:
     def __call__(self, image: Image.Image, draws: Draws) -> Image.Image:
         top, left, h, w = self.box(image.width, image.height, draws)
         image = image.crop((left, top, left + w, top + h))
-        return image.resize((self.size, self.size), _choose(self.resample, draws))
+        return image.resize(image_sides(self.size)[::-1], _choose(self.resample, draws))
 
 
 class RandomShift:
@@ -164,7 +188,9 @@ class ToArray:
 
     def __call__(self, image: Image.Image, draws: Draws) -> np.ndarray:
         # In rows of one channel from the start: four times as fast as in pixels of three.
-        pixels = np.asarray(image, np.uint8).transpose(2, 0, 1).astype(np.float32, order="C")
+        values = np.asarray(image, np.uint8)
+        values = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
+        pixels = values.astype(np.float32, order="C")
         pixels /= 255
         pixels -= self.mean
         pixels /= self.std
@@ -215,7 +241,7 @@ class RandomErasing:
 
 
 def train_transform(
-    img_size: int,
+    img_size: int | Sequence[int],
     *,
     mean: Sequence[float],
     std: Sequence[float],
@@ -230,15 +256,16 @@ def train_transform(
     remode: str = "pixel",
     recount: int = 1,
 ) -> Compose:
-    """Return the training recipe: PIL image, Draws -> [3, img_size, img_size] float32.
+    """Return the training recipe: PIL image, Draws -> [C, H, W] float32, of the size, C the length of `mean`.
 
-    Inputs of 32 pixels or less are shifted by up to 4 pixels in place of the resized crop; colour
+    Inputs of 32 pixels or less on both sides are shifted by up to 4 pixels in place of the resized crop; colour
     jitter is for runs without `auto_augment`, as in timm's `create_transform`.
 
     Raises:
-        UserError: for an `auto_augment` policy that cannot be read, or an erasing mode.
+        UserError: for an `auto_augment` policy that cannot be read, an erasing mode, or channels that pictures have
+            not got.
     """
-    if img_size <= SMALL:
+    if max(image_sides(img_size)) <= SMALL:
         steps: list[Callable] = [Resize(img_size, interpolation), RandomShift(4)]
     else:
         steps = [RandomResizedCrop(img_size, scale, ratio, interpolation)]
@@ -255,11 +282,11 @@ def train_transform(
     steps.append(ToArray(mean, std))
     if reprob:
         steps.append(RandomErasing(reprob, remode, recount))
-    return Compose(steps)
+    return Compose(steps, len(mean))
 
 
 def eval_transform(
-    img_size: int,
+    img_size: int | Sequence[int],
     *,
     mean: Sequence[float],
     std: Sequence[float],
@@ -268,30 +295,32 @@ def eval_transform(
     resize: str = "square",
     crop_ratio: float = 0.875,
 ) -> Compose:
-    """Return the evaluation recipe: PIL image -> [3, img_size, img_size] float32.
+    """Return the evaluation recipe: PIL image -> [C, H, W] float32, of the size.
 
     Args:
-        img_size: pixels of the result's sides.
-        mean, std: of the channels, of values from 0 to 1.
+        img_size: of the result.
+        mean, std: of the C channels (1: grey, 3: RGB, 4: RGB and alpha), of values from 0 to 1.
         interpolation: "bicubic" or "bilinear"; "random", of training, is bicubic here.
-        crop: to int(img_size / crop_ratio), then the img_size pixels in the centre; without it, or at 32 pixels and
-            below, straight to img_size x img_size.
-        resize: before the crop, "square": both sides to that size; "short": the short side, aspect kept.
-        crop_ratio: the side that the crop keeps.
+        crop: to int(side / crop_ratio) on both sides, then the pixels in the centre; without it, or where no side
+            is above 32 pixels, straight to the size.
+        resize: before the crop, "square": to those sides, whatever the shape; "short": to the least that covers
+            them, aspect kept, which is the short side of a square.
+        crop_ratio: the part of a side that the crop keeps.
 
     Raises:
-        UserError: `resize` is neither.
+        UserError: `resize` is neither, or pictures have no such number of channels.
     """
     if resize not in RESIZES:
         raise unknown("resize", resize, RESIZES)
     if interpolation == "random":
         interpolation = "bicubic"
-    if crop and img_size > SMALL:
-        before = Resize(int(img_size / crop_ratio), interpolation, short=resize == "short")
-        steps: list[Callable] = [before, CenterCrop(img_size)]
+    if crop and max(image_sides(img_size)) > SMALL:
+        before = [int(side / crop_ratio) for side in image_sides(img_size)]
+        resized = Resize(before, interpolation, short=resize == "short")
+        steps: list[Callable] = [resized, CenterCrop(img_size)]
     else:
         steps = [Resize(img_size, interpolation)]
-    return Compose([*steps, ToArray(mean, std)])
+    return Compose([*steps, ToArray(mean, std)], len(mean))
 
 
 def _choose(resample: Any, draws: Draws) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from ..utils.errors import MissingFileError, UserError
 from ..utils.paths import expand
 from ..utils.streams import escaped
 from ..weights.atomic import sha256
-from ..weights.description import check_transform
+from ..weights.description import check_transform, plain_size
 from ..weights.lazy_array import WeightsFileError
 
 if TYPE_CHECKING:
@@ -44,14 +45,18 @@ def evaluation_of(
         None; and a line on what was assumed where the weights that were loaded do not say, else None.
 
     Raises:
-        UserError: the transform does not make images of as many channels as the model takes.
+        UserError: pictures have no such number of channels as the model takes, the transform makes another, or there
+            are more names than outputs.
     """
+    from ..data.pictures import picture_mode
     from ..data.published import published_transform
 
-    side = square_side(model.img_size)
+    channels, size = model.spec.in_chans, plain_size(model.img_size)
+    picture_mode(channels)
     description = getattr(model, "description", None)
     known = (description or {}).get("transform")
-    transform = {**known, "img_size": side} if known else published_transform(model.name, side)
+    transform = {**known, "img_size": size} if known else published_transform(model.name, size, channels)
+    check_channels(model, transform)
     assumed = None
     if description is not None and not known:
         rule = (
@@ -61,7 +66,7 @@ def evaluation_of(
         )
         assumed = (
             f"the weights of {model.name} do not say how their images are made: assumed is the published recipe "
-            f"({side} pixels, {transform['interpolation']}, {rule}, ImageNet's mean and std)"
+            f"({shown_size(size)} pixels, {transform['interpolation']}, {rule}, ImageNet's mean and std)"
         )
     classes = (description or {}).get("classes")
     if classes is not None and len(classes) > model.spec.num_classes:
@@ -71,15 +76,18 @@ def evaluation_of(
     return transform, classes, assumed
 
 
-def square_side(size: tuple[int, int]) -> int:
-    """Return the side of a square size in pixels.
+def check_channels(model: paddle.nn.Layer, transform: Mapping[str, Any]) -> None:
+    """Refuse a transform that does not make images of a model's channels: UserError with both numbers."""
+    made = len(transform["mean"])
+    if made != model.spec.in_chans:
+        raise UserError(
+            f"the transform of {model.name} has mean and std of {made} channels, the model takes {model.spec.in_chans}"
+        )
 
-    Raises:
-        UserError: another size, which the evaluation transform does not make.
-    """
-    if size[0] != size[1]:
-        raise UserError(f"img_size {tuple(size)}: exported models take square images, as (224, 224)")
-    return size[0]
+
+def shown_size(size: Any) -> str:
+    """Return a size in pixels as messages show it: 224, or 192 x 640 (height, width)."""
+    return str(size) if isinstance(size, int) else " x ".join(map(str, size))
 
 
 def check_engine_path(directory: str | Path) -> None:

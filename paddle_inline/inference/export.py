@@ -26,12 +26,12 @@ from .backends import input_spec
 from .card import (
     CARD,
     FORMAT,
+    check_channels,
     check_engine_path,
     describe_file,
     evaluation_of,
     files_of,
     read_card,
-    square_side,
 )
 from .checks import TOLERANCE, ExportError, check_engines
 from .onnx_export import write_onnx
@@ -62,7 +62,7 @@ def export_model(
     `Predictor` leaves it off.
 
     Args:
-        model: of `create_model`, with its weights; images are square, of the size it was built for.
+        model: of `create_model`, with its weights; images are of the size and channels it was built for.
         directory: is made; files of an earlier export in it are replaced.
         batch: the one batch size of the program; None: any.
         onnx: also write an ONNX file.
@@ -81,10 +81,12 @@ def export_model(
         UserError: arguments do not fit the model, or the folder cannot be written.
         MissingPackageError: ONNX was asked for and paddle2onnx or onnxruntime is missing.
     """
-    side = square_side(model.img_size)
     transform, own_classes, assumed = evaluation_of(model)
     if assumed and preprocessing is None:
         log(assumed)
+    if preprocessing is not None:
+        check_channels(model, preprocessing)
+        transform = preprocessing
     if classes is not None and len(classes) != model.spec.num_classes:
         raise UserError(f"{len(classes)} class names for a model of {model.spec.num_classes} classes")
     if batch is not None and batch < 1:
@@ -102,6 +104,7 @@ def export_model(
         checks = check_engines(model, work, files, batch, log)
         import paddle
 
+        from ..data.pictures import picture_mode
         from ..models.factory import overrides_of  # Paddle is loaded here and no sooner
 
         card = {
@@ -111,8 +114,12 @@ def export_model(
             "num_classes": model.spec.num_classes,
             "classes": list(classes) if classes is not None else own_classes,
             "top1": top1,
-            "preprocessing": plain_transform(transform if preprocessing is None else preprocessing),
-            "input": {"shape": [batch, model.spec.in_chans, side, side], "dtype": "float32", "order": "RGB"},
+            "preprocessing": plain_transform(transform),
+            "input": {
+                "shape": [batch, model.spec.in_chans, *model.img_size],
+                "dtype": "float32",
+                "order": picture_mode(model.spec.in_chans),
+            },
             "output": {"shape": [batch, model.spec.num_classes], "dtype": "float32", "meaning": "logits"},
             "files": files,
             "sha256": {name: sha256(work / name) for name in files.values() if name},

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL.Image import Resampling
 
 from ..utils.html import render_pieces
+from ..weights.description import image_sides
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -53,7 +54,7 @@ def page_pieces(
         TEMPLATE,
         model=card["model"],
         num_classes=card["num_classes"],
-        img_size=card["preprocessing"]["img_size"],
+        size=" x ".join(map(str, image_sides(card["preprocessing"]["img_size"]))),
         count=count,
         answers=((path.name, _data_url(image), predictions) for path, image, predictions in answers),
         unreadable=(Path(path).name for path in unreadable),
@@ -71,7 +72,7 @@ def thumbnail(image: Image.Image) -> Image.Image:
 
 def _data_url(image: Image.Image) -> str:
     """An image's thumbnail as a URL that holds it."""
-    image = thumbnail(image)
+    image = thumbnail(image).convert("RGB")
     kind = "png" if max(image.size) <= SMALL else "jpeg"
     file = io.BytesIO()
     image.save(file, kind, quality=85)

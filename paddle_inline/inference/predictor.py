@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..data.pictures import describe, read_image, upright_rgb
+from ..data.pictures import describe, picture_mode, read_image, upright_rgb
 from ..utils.errors import FileAccessError, UserError, WrongTypeError, unknown
 from ..utils.paths import expand
 from .backends import (
@@ -171,8 +171,13 @@ class Predictor:
         values = dict(self.card["preprocessing"])
         return eval_transform(values.pop("img_size"), **values)
 
+    @property
+    def mode(self) -> str:
+        """PIL's mode in which the model's pictures are read: L (grey), RGB or RGBA."""
+        return picture_mode(len(self.card["preprocessing"]["mean"]))
+
     def transform(self, image: Image.Image) -> np.ndarray:
-        """Return a PIL image as [3, S, S] float32, by the training's evaluation transform and reader of pictures.
+        """Return a PIL image as [C, H, W] float32, by the training's evaluation transform and reader of pictures.
 
         Raises:
             FileAccessError: it cannot be decoded, or has pixels of unknown range.
@@ -180,7 +185,7 @@ class Predictor:
         if not isinstance(image, Image.Image):
             raise WrongTypeError(f"transform takes a PIL image, not a {type(image).__name__}")
         try:
-            image = upright_rgb(image)
+            image = upright_rgb(image, self.mode)
         except Exception as error:  # PIL decodes late, and a damaged picture can fail in any way
             raise FileAccessError(f"a picture cannot be read: {describe(error)}") from None
         return self._transform(image, None)  # type: ignore[arg-type]  # it draws nothing
@@ -190,12 +195,17 @@ class Predictor:
 
         Raises:
             UserError: their channels or sizes are not those that the model was built or exported for.
+            WrongTypeError: they are no floating-point numbers, so no transformed images.
         """
         images, takes = np.asarray(images), self.card["input"]["shape"]
         if images.ndim != 4 or (len(takes) == 4 and list(images.shape[1:]) != list(takes[1:])):
             raise UserError(
                 f"transformed images of shape {list(images.shape)}; {self.card['model']} takes "
                 f"[B, {', '.join(map(str, takes[1:]))}]: `transform` makes them from a picture"
+            )
+        if images.dtype.kind != "f":
+            raise WrongTypeError(
+                f"images of {images.dtype}; transformed ones are floating-point numbers: `transform` makes them"
             )
         size = takes[0] or max(1, len(images))
         parts = [np.zeros((0, self.card["num_classes"]), np.float32)]
@@ -212,7 +222,7 @@ class Predictor:
 
         Args:
             images: a path, an array [H, W, 3] uint8 (RGB), a PIL image, or several of these, each read when it is
-                its turn.
+                its turn. A model of one channel takes arrays [H, W] of grey too, one of four [H, W, 4] with alpha.
             topk: how many; all of them where the model has fewer classes.
             batch_size: images at once.
 
@@ -226,7 +236,7 @@ class Predictor:
                 raise WrongTypeError(f"{name} is a {type(value).__name__}; give a whole number from 1")
         if topk < 1 or batch_size < 1:
             raise UserError(f"topk is {topk} and batch_size is {batch_size}; both start at 1")
-        predictions, rest = [], pictures(images)
+        predictions, rest = [], pictures(images, self.mode)
         # `map` forgets an image before the next one is read: however large, one is in memory at a time
         while batch := list(map(self.transform, itertools.islice(rest, batch_size))):
             for row in softmax(self.logits(np.stack(batch))):

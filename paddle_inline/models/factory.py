@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, Union
 
 from ..layers.basic import Module, meta_init
 from ..utils.errors import UserError, short, unknown
-from ..weights import described_model, load_weights, shown_sizes, stated_model
+from ..weights import (
+    described_model,
+    load_fitted,
+    load_weights,
+    shown_sizes,
+    stated_model,
+    tensor_shapes,
+)
 from . import inline_cswin, inline_deit, inline_pvt, inline_swin, soft
 
 Path = Union[str, "os.PathLike[str]"]
@@ -36,6 +45,8 @@ def merge_variants(families: Mapping[type[Module], Mapping[str, Any]]) -> dict[s
     return merged
 
 
+# How the names of a block's tensors begin, in any of the families.
+BLOCK = re.compile(r"(layers\.\d+\.blocks|blocks|block\d|stage\d)\.\d+\.")
 _MODELS = merge_variants(FAMILIES)
 
 
@@ -78,15 +89,9 @@ def check_described(
         UserError: no such model can be built, or its tensors are others.
     """
     spec = model_spec(name, **overrides)
-    family = _MODELS[name][0]
     try:
-        few = (sum(spec.depths) if hasattr(spec, "depths") else spec.depth) <= len(shapes)
-        buffers = family.buffer_shapes(spec) if few and hasattr(family, "buffer_shapes") else {}
-        if few and all(shapes.get(key) == shape for key, shape in buffers.items()):
-            with meta_init():
-                state = family(spec).state_dict()
-            if {key: tuple(tensor.shape) for key, tensor in state.items()} == shapes:
-                return
+        if has_tensors(_MODELS[name][0], spec, shapes):
+            return
     except Exception as error:  # a description can hold anything
         raise UserError(f"{path} describes a {name} that cannot be built: {error}") from None
     raise UserError(
@@ -131,7 +136,55 @@ def stated_fields(weights: Path, name: str, given: Mapping[str, Any]) -> dict[st
             f"{key}={short(repr(value))} (not {getattr(own, key)!r})" for key, value in fields.items()
         )
         raise UserError(f"{weights} is of {stated[0]}, not of {name}: it has {said}; give that name, or none")
+    if "img_size" not in given and theirs.img_size != own.img_size:
+        fields["img_size"] = theirs.img_size  # which few tensors show
     return fields
+
+
+def has_tensors(family: type[Module], spec: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Return whether a model has exactly the tensors of these names and shapes, before one of any size is built."""
+    if (sum(spec.depths) if hasattr(spec, "depths") else spec.depth) > len(shapes):
+        return False
+    buffers = family.buffer_shapes(spec) if hasattr(family, "buffer_shapes") else {}
+    if any(shapes.get(key) != shape for key, shape in buffers.items()):
+        return False
+    with meta_init():
+        state = family(spec).state_dict()
+    return {key: tuple(tensor.shape) for key, tensor in state.items()} == dict(shapes)
+
+
+def model_of_tensors(path: Path | None, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return the one model of `list_models()` that has a file's tensors, for a file that does not name its model.
+
+    Class count, channels and, in DeiT and PVT, the input size are those of the tensors.
+
+    Args:
+        path: the file.
+        shapes: {name: shape} of its tensors.
+
+    Raises:
+        UserError: none has exactly these tensors, or several have.
+    """
+    sizes, found = shown_sizes(shapes), []
+    blocks = len({match[0] for name in shapes if (match := BLOCK.match(name))})
+    lengths = {length for shape in shapes.values() for length in shape}
+    for name, (family, spec) in _MODELS.items():
+        depths, dims = getattr(spec, "depths", None), getattr(spec, "embed_dims", None)
+        if (sum(depths) if depths else spec.depth) != blocks or not lengths.issuperset(
+            dims or (spec.embed_dim,)
+        ):
+            continue  # without building it
+        try:
+            if has_tensors(family, dataclasses.replace(spec, **sizes), shapes):
+                found.append(name)
+        except UserError:  # sizes that this family cannot build
+            continue
+    if len(found) == 1:
+        return found[0]
+    what = (
+        f"it can be of {', '.join(found)}" if found else "its tensors are those of no model in list_models()"
+    )
+    raise UserError(f"no model is named, the weights {path} do not name theirs, and {what}; give a name")
 
 
 def create_model(name: str | None = None, weights: Path | None = None, **overrides: Any) -> Module:
@@ -139,10 +192,12 @@ def create_model(name: str | None = None, weights: Path | None = None, **overrid
 
     Args:
         name: one of `list_models()`; may be left out with weights that say which model they are for, as
-            `python -m convert` and the trainer write them.
+            `python -m convert` and the trainer write them, or whose tensors are those of one model alone.
         weights: a file of weights for exactly this model (see `load_weights`), or None: fresh ones. Its tensors
-            say how many classes there are and, in DeiT and PVT, the input size, and the file says what no tensor
-            shows (as kernel_function), where no override does.
+            say how many classes and channels there are and, in DeiT and PVT, the input size, and the file says what no
+            tensor shows (as kernel_function), where no override does. With another `img_size` or `in_chans` they are
+            made to fit, with a warning that says how: positions and bias tables resized, the first convolution summed
+            over grey or RGB images' channels or repeated and scaled.
         overrides: fields of the family's spec, e.g. img_size (int or (H, W)), in_chans, num_classes (0: no
             head), drop_rate, drop_path_rate, attn_type, kernel_function, recompute.
 
@@ -154,18 +209,23 @@ def create_model(name: str | None = None, weights: Path | None = None, **overrid
             not fit (with a difference of names and shapes).
         MissingFileError: no such weights file.
     """
+    asked = set(overrides)
     if name is None:
         name, own, shapes = described_model(weights)
-        check_described(weights, name, own, shapes)
+        if name is None:
+            name, own = model_of_tensors(weights, shapes), shown_sizes(shapes)
+            warnings.warn(f"{weights} does not name its model: by its tensors it is of {name}", stacklevel=2)
+        else:
+            check_described(weights, name, own, shapes)
         overrides = {**own, **overrides}
     elif weights is not None:
-        known = {**stated_fields(weights, name, overrides), **shown_sizes(weights)}
+        known = {**stated_fields(weights, name, overrides), **shown_sizes(tensor_shapes(weights))}
         overrides = {**known, **overrides}
     spec = model_spec(name, **overrides)
     model = _MODELS[name][0](spec)
     model.name = name
     if weights is not None:
-        load_weights(model, weights)
+        (load_fitted if asked & {"img_size", "in_chans"} else load_weights)(model, weights)
     return model
 
 

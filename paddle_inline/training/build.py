@@ -11,10 +11,12 @@ from typing import Any, Callable, NamedTuple
 
 import paddle
 
-from ..config.evaluation import evaluation_transform
+from ..config.evaluation import evaluation_transform, fit_to_channels
 from ..config.load import Config, model_name, to_dict
 from ..data import sampler
 from ..data.loaders import Loader
+from ..data.pictures import picture_mode
+from ..layers.basic import meta_init
 from ..models.factory import create_model, model_spec
 from ..utils.errors import UserError
 from ..weights.resize import load_adapted
@@ -52,11 +54,12 @@ def build_run(config: Config, rank: int, world: int) -> Run:
     """
     paddle.seed(config.seed)
     train, data = config.train, config.data
+    fitted = check_images(config)
     source, load = build_train(config, rank, world)
     eval_source, eval_loader, notes = build_eval(
         config, rank, world, classes=source.classes, named=source.named
     )
-    notes = list(dict.fromkeys([*source.notes, *notes]))
+    notes = list(dict.fromkeys([*fitted, *source.notes, *notes]))
     model = build_model(config, len(source.classes))
     mixup = build_mixup(config, model.overrides["num_classes"])
     batches = sampler.batches_per_epoch(len(source), data.batch_size, world, train.accumulation_steps)
@@ -167,6 +170,28 @@ def run_folder(config: Config) -> Path:
     return Path(config.output) / model_name(config.model.name) / config.tag
 
 
+def check_images(config: Config, overrides: dict[str, Any] | None = None) -> list[str]:
+    """Refuse images that the model cannot take, before any is looked for, and fit the transform to its channels.
+
+    Args:
+        config: the settings.
+        overrides: of `create_model`, where they are not those of the settings.
+
+    Returns:
+        What was changed in the settings, one line each.
+
+    Raises:
+        UserError: for channels that pictures have not got, or a size that the family cannot build.
+    """
+    picture_mode(config.model.in_chans)
+    with meta_init(), paddle.utils.unique_name.guard():
+        if overrides is None:
+            build_model(config, 1)
+        else:
+            create_model(model_name(config.model.name), **overrides)
+    return fit_to_channels(config)
+
+
 def build_model(config: Config, classes: int) -> paddle.nn.Layer:
     """Build the model for a data set of so many classes; `.name` and `.overrides` build it again.
 
@@ -177,8 +202,9 @@ def build_model(config: Config, classes: int) -> paddle.nn.Layer:
     name = model_name(model.name)
     overrides = dict(model.overrides, num_classes=model.num_classes or classes)
     known = {field.name for field in dataclasses.fields(model_spec(name))}
+    size = config.data.img_size
     optional = {
-        "img_size": config.data.img_size,
+        "img_size": size if isinstance(size, int) else tuple(size),
         "in_chans": model.in_chans if model.in_chans != 3 else None,
         "drop_path_rate": model.drop_path_rate,
         "drop_rate": model.drop_rate,

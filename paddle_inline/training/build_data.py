@@ -15,6 +15,7 @@ from ..data import sampler
 from ..data.classes import match_classes, numbered_classes
 from ..data.loaders import Loader, Samples
 from ..data.mixup import Mixup
+from ..data.pictures import picture_mode
 from ..data.sources import open_source
 from ..data.transforms import eval_transform, train_transform
 from ..utils.errors import UserError
@@ -42,7 +43,8 @@ def build_eval(
         UserError: for an image of another class.
     """
     data = config.data
-    source = open_source(data.dataset, data.data_path, train=False, zip_mode=data.zip_mode)
+    mode = picture_mode(config.model.in_chans)
+    source = open_source(data.dataset, data.data_path, train=False, zip_mode=data.zip_mode, mode=mode)
     notes = list(source.notes)
     if classes is not None:
         named = tuple(classes) != numbered_classes(len(classes)) if named is None else named
@@ -58,7 +60,8 @@ def build_eval(
 def build_train(config: Config, rank: int, world: int) -> tuple[Any, Callable[[int, int], Loader]]:
     """Build (source, (epoch, batches to skip) -> loader) of this rank's share of the training images."""
     data, aug = config.data, config.aug
-    source = open_source(data.dataset, data.data_path, train=True, zip_mode=data.zip_mode)
+    mode = picture_mode(config.model.in_chans)
+    source = open_source(data.dataset, data.data_path, train=True, zip_mode=data.zip_mode, mode=mode)
     transform = train_transform(
         data.img_size,
         mean=data.mean,

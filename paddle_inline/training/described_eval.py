@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Collection, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import paddle
 
 from ..config.evaluation import evaluation_transform
 from ..config.load import Config, model_name
-from ..models.factory import create_model
+from ..data.pictures import picture_mode
+from ..data.published import published_transform
+from ..models.factory import create_model, model_of_tensors, model_spec
 from ..utils.errors import FileAccessError, UserError
 from ..weights.atomic import atomic_write
-from ..weights.description import plain_transform
-from ..weights.load import find_weights, load_weights, open_weights
+from ..weights.description import fit_channels, plain_size, plain_transform
+from ..weights.load import find_weights, open_weights
+from ..weights.resize import load_fitted
 from ..weights.told import shown_sizes
 from . import build
 from .checkpoint import find_checkpoint
@@ -53,35 +57,69 @@ def weights_in(folder: str | os.PathLike[str], prefer_best: bool) -> str:
 
 
 def follow(config: Config, weights: str, given: Collection[str], named: bool) -> list[str]:
-    """Put the transform that weights were evaluated with into the settings, in place.
+    """Put the model, the channels and the transform of weights into the settings, in place.
+
+    They are what the file says of itself; of one that says nothing, what its tensors show.
 
     Args:
         config: the settings.
         weights: a file.
         given: keys that were set on the command line; they stay, with a note where the weights say otherwise.
-        named: whether the settings name a model: it must be that of the weights.
+        named: whether the settings are those of a file: their model must be that of the weights, and of weights that
+            do not say how their images are made they do.
 
     Returns:
         Notes on what was assumed or differs.
 
     Raises:
-        UserError: the settings name another model than the weights.
+        UserError: the settings name another model than the weights, or neither names one; images that the model
+            cannot take.
     """
-    description = open_weights(weights)[1]
-    if description is None:
-        return [f"{weights} does not say how its images are made: assumed is what the settings say"]
-    name = model_name(config.model.name)
-    if (named or "model.name" in given) and name != description["model"]:
-        raise UserError(
-            f"{weights} is of {description['model']}, the settings name {name}: leave model.name out, or give "
-            "weights of that model"
-        )
-    config.model.name = description["model"]
-    transform = description.get("transform")
-    if transform is None:
-        return [f"{weights} does not say how its images are made: assumed is what the settings say"]
+    arrays, description = open_weights(weights)
+    shapes, name = {key: array.shape for key, array in arrays.items()}, model_name(config.model.name)
+    named_model = named or "model.name" in given
     notes = []
-    own = plain_transform(evaluation_transform(config))
+    if description is None:
+        if not named_model:
+            name = model_of_tensors(weights, shapes)
+            notes.append(f"{weights} does not name its model: by its tensors it is of {name}")
+        sizes: dict[str, Any] = shown_sizes(shapes)
+    else:
+        if named_model and name != description["model"]:
+            raise UserError(
+                f"{weights} is of {description['model']}, the settings name {name}: leave model.name out, or give "
+                "weights of that model"
+            )
+        name = description["model"]
+        spec = model_spec(name, **description["overrides"])
+        sizes = {"in_chans": spec.in_chans, "num_classes": spec.num_classes, "img_size": spec.img_size}
+    config.model.name = name
+    if "model.in_chans" not in given:
+        config.model.in_chans = sizes.get("in_chans", config.model.in_chans)
+    picture_mode(config.model.in_chans)
+    if "model.num_classes" not in given and description is None:
+        config.model.num_classes = sizes.get("num_classes", config.model.num_classes) or None
+    transform = (description or {}).get("transform")
+    if transform is not None:
+        fitted = {key: fit_channels(transform[key], config.model.in_chans) for key in ("mean", "std")}
+        transform = {**transform, **fitted}
+    else:
+        size = sizes.get("img_size", config.data.img_size)
+        assumed = "what the settings say" if named else f"the published recipe of {name}"
+        notes.append(f"{weights} does not say how its images are made: assumed is {assumed}")
+        if named:
+            transform = {**evaluation_transform(config), "img_size": plain_size(size)}
+        else:
+            transform = published_transform(name, size, config.model.in_chans)
+    notes += _follow_transform(config, transform, given)
+    if description is None:
+        return notes + build.check_images(config)
+    return notes + build.check_images(config, {**description["overrides"], **_changes(config, description)})
+
+
+def _follow_transform(config: Config, transform: Mapping[str, Any], given: Collection[str]) -> list[str]:
+    """Put a transform into the settings where they were not given; return notes on those that were and differ."""
+    notes, own = [], plain_transform(evaluation_transform(config))
     for key, entry in SETTINGS.items():
         if own[entry] == transform[entry]:
             continue
@@ -135,35 +173,42 @@ def write_metrics(path: str, accuracy: Accuracy, classes: Sequence[str], **facts
         raise FileAccessError(f"--metrics {path} cannot be written: {error.strerror or error}") from None
 
 
+def _changes(config: Config, description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the overrides with which the settings ask for another model than weights are described to be of."""
+    spec, size = model_spec(description["model"], **description["overrides"]), config.data.img_size
+    changes: dict[str, Any] = {}
+    if config.model.in_chans != spec.in_chans:
+        changes["in_chans"] = config.model.in_chans
+    if size != plain_size(spec.img_size):
+        changes["img_size"] = size if isinstance(size, int) else tuple(size)
+    return changes
+
+
 def build_model(config: Config, weights: str, classes: int, notes: list[str]) -> paddle.nn.Layer:
     """Build the model of a weights file, with its weights.
 
     Args:
-        config: the settings; they decide what a file without a description does not show.
+        config: the settings, as `follow` left them; they decide what a file without a description does not show.
         weights: the file.
         classes: of the data set.
-        notes: gets a line where outputs have no names and are more than the classes.
+        notes: gets a line on what was changed to fit another input size or other channels, and where outputs have no
+            names and are more than the classes.
 
     Raises:
         UserError: the weights do not fit the settings, or have fewer classes.
     """
     description = open_weights(weights)[1]
     if description is None:
-        if config.model.num_classes is None:
-            config.model.num_classes = shown_sizes(weights).get("num_classes")
         model = build.build_model(config, classes)
-        load_weights(model, weights)
-        return _with_note(model, classes, notes)
-    overrides: dict[str, Any] = {}
-    if description["overrides"].get("img_size", config.data.img_size) != config.data.img_size:
-        overrides["img_size"] = config.data.img_size
-    model = create_model(weights=weights, **overrides)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if description is None:
+            load_fitted(model, weights)
+        else:
+            model = create_model(weights=weights, **_changes(config, description))
     if model.spec.num_classes < classes:
         raise UserError(f"{weights} has {model.spec.num_classes} classes; the data set has {classes}")
-    return _with_note(model, classes, notes)
-
-
-def _with_note(model, classes, notes):
+    notes += [str(warning.message) for warning in caught if warning.category is UserWarning]
     if classes < model.spec.num_classes and "classes" not in model.description:
         notes.append(
             f"the model has {model.spec.num_classes} outputs and no names of them; its first {classes} are taken to be "

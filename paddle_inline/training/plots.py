@@ -133,7 +133,7 @@ def predictions(
     """Plot images with the model's predictions over them, wrong ones in red with the label beside.
 
     Args:
-        images: [n, 3, H, W], normalised with `mean` and `std` of the channels.
+        images: [n, C, H, W], normalised with `mean` and `std` of the channels.
         labels: [n] int64.
         classes: their names.
 

@@ -7,8 +7,9 @@
                    "resize": "square", "crop_ratio": 0.875},    makes its images, arguments of `eval_transform`
      "classes": ["cat", ...]}                                   names its outputs
 
-Only `model` and `overrides` must be there: files of version 0.1 have no more, and no `format`. docs/convert.md
-documents the entries for other programs.
+`img_size` is [height, width] where the two differ; `mean` and `std` have an entry for each channel: three of RGB, one
+of grey, four with alpha. Only `model` and `overrides` must be there: files of version 0.1 have no more, and no
+`format`. docs/convert.md documents the entries for other programs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..utils.errors import short
+from ..utils.errors import UserError, short
 from .lazy_array import WeightsFileError
 
 FORMAT = 1
@@ -25,7 +26,10 @@ FORMAT = 1
 # and in a `.pdparams` in one line of JSON behind the pickle, where `paddle.load` never looks.
 DESCRIPTION = "paddle_inline"
 INTERPOLATIONS = ("bicubic", "bilinear")  # at evaluation
-RESIZES = ("square", "short")  # both sides to one size; the short side, aspect kept
+RESIZES = (
+    "square",
+    "short",
+)  # each side to the wanted one; aspect kept, until the image covers the wanted sides
 DEFAULTS: dict[str, Any] = {
     "interpolation": "bicubic",
     "crop": True,
@@ -60,14 +64,46 @@ def describe(
 def plain_transform(transform: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of an evaluation transform in the one form in which they are written: all of them."""
     values = {**DEFAULTS, **transform}
-    size = values["img_size"]
-    if not isinstance(size, int):
-        height, width = size
-        values["img_size"] = height if height == width else [height, width]
+    values["img_size"] = plain_size(values["img_size"])
     values.update(mean=list(values["mean"]), std=list(values["std"]))
     if values["interpolation"] == "random":  # in training; evaluation is bicubic then
         values["interpolation"] = "bicubic"
     return values
+
+
+def image_sides(size: Any) -> tuple[int, int]:
+    """Return (height, width) of a size in pixels: one side of a square, or both."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def plain_size(size: Any) -> int | list[int]:
+    """Return a size in pixels in the one form in which it is written: one side of a square, or [height, width]."""
+    height, width = image_sides(size)
+    return height if height == width else [height, width]
+
+
+def fit_channels(values: Sequence[float], channels: int) -> list[float]:
+    """Return the mean or the deviation of a transform's channels for a model of another number of them.
+
+    Of three for one (grey) their mean; one for all; and for a fourth (alpha) the first again, as the weights of its
+    convolution are (`weights.channels`).
+
+    Raises:
+        UserError: of any other numbers, which do not say what is meant.
+    """
+    given = len(values)
+    if given == channels:
+        return list(values)
+    if channels == 1 and given == 3:
+        return [round(sum(values) / 3, 6)]
+    if given == 1:
+        return list(values) * channels
+    if (given, channels) == (3, 4):
+        return [*values, values[0]]
+    raise UserError(
+        f"mean and std have {given} values, {short(repr(list(values)))}, for images of {channels} channel"
+        f"{'s' if channels > 1 else ''}: give one for all, or one for each"
+    )
 
 
 def read_description(found: Any) -> dict[str, Any] | None:
@@ -155,6 +191,16 @@ def fitted(
         result["transform"] = plain_transform({**result["transform"], "img_size": img_size})
     if classes is not None:
         result.pop("classes", None)
+    return result
+
+
+def for_channels(description: Mapping[str, Any], channels: int) -> dict[str, Any]:
+    """Return the description of the same weights made to fit a model of so many channels."""
+    result = {**description, "overrides": {**description["overrides"], "in_chans": channels}}
+    transform = description.get("transform")
+    if transform:
+        fitted_values = {key: fit_channels(transform[key], channels) for key in ("mean", "std")}
+        result["transform"] = {**transform, **fitted_values}
     return result
 
 

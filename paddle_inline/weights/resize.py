@@ -1,14 +1,15 @@
-"""Weights of one input size or class count made to fit another, for fine-tuning.
+"""Weights of one input size, class count or number of channels made to fit another, for fine-tuning.
 
 Position embeddings and relative-bias tables are resized bicubically, a class token's position is kept, what
-follows from the sizes alone is the new model's own, and a head of another class count starts at zero. It is
-done in numpy, in float64; nothing else of a model may differ.
+follows from the sizes alone is the new model's own, and a head of another class count starts at zero; a first
+convolution for grey or RGB images fits other channels. It is done in numpy, in float64; nothing else may differ.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ import numpy as np
 
 from ..utils.errors import UserError, shortened
 from .bfloat16 import from_bfloat16, to_bfloat16
+from .channels import fit_convolution, other_channels, what_is_done
+from .description import fitted, for_channels
 from .lazy_array import LazyArray, numpy_dtype
 from .load import difference, load_weights, open_weights
 from .mismatch import stated_differences
@@ -63,7 +66,7 @@ def resize_grid(values: np.ndarray, grid: Grid, size: Grid) -> np.ndarray:
 def adapt_weights(
     arrays: Mapping[str, LazyArray], model: paddle.nn.Layer, img_size: int | Grid | None = None
 ) -> tuple[dict[str, LazyArray], list[str]]:
-    """Make weights fit a model of the same family that differs in input size or class count.
+    """Make weights fit a model of the same family that differs in input size, class count or input channels.
 
     Args:
         arrays: {Paddle name: LazyArray}.
@@ -77,7 +80,7 @@ def adapt_weights(
     Raises:
         UserError: the weights differ in more than that, with the difference, `-` the model's.
     """
-    own, positions = model.state_dict(), _positions(model)
+    own, positions, in_chans = model.state_dict(), _positions(model), model.spec.in_chans
     shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
     result: dict[str, LazyArray] = {}
     notes: dict[str, list[str]] = {}
@@ -104,6 +107,9 @@ def adapt_weights(
             grid = _grid(array.shape[1] - prefix, img_size)
             result[name] = _resized(array, grid, size, prefix)
             _note(notes, name, grid, size, name)
+        elif other_channels(shape, array.shape, in_chans):
+            result[name] = LazyArray(shape, array.dtype, partial(_fit_channels, array, in_chans))
+            notes.setdefault(what_is_done(array.shape[1], in_chans), []).append(name)
         else:
             result[name] = array
     kept = {name: array for name, array in arrays.items() if name.rsplit(".", 1)[-1] not in REBUILT}
@@ -114,7 +120,7 @@ def adapt_weights(
     if lines:
         name = getattr(model, "name", type(model).__name__)
         raise UserError(
-            f"these weights differ from {name} in more than input size and class count\n"
+            f"these weights differ from {name} in more than input size, class count and channels\n"
             "  (- in the model, + in the file)\n" + "\n".join(shortened(lines))
         )
     return result, [f"{what}: {_listed(names)}" for what, names in notes.items()]
@@ -123,7 +129,7 @@ def adapt_weights(
 def load_adapted(
     model: paddle.nn.Layer, path: str | os.PathLike[str], img_size: int | Grid | None = None
 ) -> list[str]:
-    """Load a weights file of the same architecture at another input size or class count; return the notes.
+    """Load a weights file of the same architecture, to be trained on, at other sizes; return the notes.
 
     Arguments and errors as for `adapt_weights` and `load_weights`.
     """
@@ -135,11 +141,39 @@ def load_adapted(
     return [*notes, *(f"they were trained with {line}" for line in stated_differences(model, description))]
 
 
+def load_fitted(model: paddle.nn.Layer, path: str | os.PathLike[str]) -> None:
+    """Load a weights file into a model that may differ from the file's in input size and channels, not in classes.
+
+    What was changed is said in a warning. Of weights that fit as they are it is `load_weights`.
+
+    Raises:
+        MissingFileError, WeightsFileError, UserError: as `load_weights`; weights of other classes differ.
+    """
+    arrays, description = open_weights(path)
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: array.shape for name, array in arrays.items()}
+    if own == found or any(own.get(name) != found.get(name) for name in HEAD):
+        load_weights(model, path)
+        return
+    adapted, notes = adapt_weights(arrays, model, (description or {}).get("overrides", {}).get("img_size"))
+    load_weights(model, {name: array.read() for name, array in adapted.items()})
+    for note in notes:
+        warnings.warn(f"{path}: {note}", stacklevel=3)
+    if description:
+        description = for_channels(description, model.spec.in_chans)
+        overrides = {**description["overrides"], "img_size": model.spec.img_size}
+        model.description = fitted(description, description["model"], overrides, model.img_size)
+
+
 def _positions(model: paddle.nn.Layer) -> dict[str, tuple[int, Grid]]:
     """Return {name: (tokens before the grid, grid)} of the position embeddings that follow the input size."""
     if hasattr(model, "grid"):  # one stage, with a class token
         return {"pos_embed": (1, tuple(model.grid))}
     return {f"pos_embed{i}": (0, tuple(grid)) for i, grid in enumerate(getattr(model, "grids", ()), 1)}
+
+
+def _fit_channels(array: LazyArray, channels: int) -> np.ndarray:
+    return fit_convolution(array.read(), channels)
 
 
 def _resized(array: LazyArray, grid: Grid, size: Grid, prefix: int) -> LazyArray:

@@ -73,7 +73,7 @@ def test_one_image_is_in_memory_at_a_time(exported, tmp_path, monkeypatch, more)
     """However many there are, and whatever is written: memory does not grow with the number of files."""
     made, alive = [], []
 
-    def read(path):
+    def read(path, mode):
         image = Image.new("RGB", (400, 300))
         made.append(weakref.ref(image))
         alive.append(sum(reference() is not None for reference in made))
@@ -90,7 +90,7 @@ def test_one_image_is_in_memory_at_a_time(exported, tmp_path, monkeypatch, more)
 def test_what_is_kept_of_an_image_is_small(exported, tmp_path, monkeypatch):
     for i in range(24):
         (tmp_path / f"{i}.png").touch()
-    monkeypatch.setattr(predict, "read_image", lambda path: Image.new("RGB", (400, 300)))
+    monkeypatch.setattr(predict, "read_image", lambda path, mode: Image.new(mode, (400, 300)))
     words = (tmp_path / "*.png", "--export", exported, "--json", tmp_path / "j", "--html", tmp_path / "h")
     call(*words)  # what is loaded once
     tracemalloc.start()

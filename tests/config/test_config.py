@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from paddle_inline.config import load as module
+from paddle_inline.config.evaluation import fit_to_channels
 from paddle_inline.config.load import Config, ConfigError, load_config, model_name, to_dict, to_yaml
 from paddle_inline.config.schema import known_settings
 
@@ -161,11 +162,27 @@ LIMITED = {key: known.metadata for key, known in known_settings().items() if kno
 @pytest.mark.parametrize("key", LIMITED)
 def test_every_limit_of_a_field_is_enforced(key):
     limits, wrong = LIMITED[key], []
-    assert set(limits) <= {"choices", "pair", "minimum", "maximum", "above", "below"}
+    assert set(limits) <= {"choices", "pair", "minimum", "maximum", "above", "below", "size", "each_above"}
     if "choices" in limits:
         wrong = ["x"]
     if "pair" in limits:
         wrong = ["[1]", "[2, 1]"]
+    if "size" in limits:
+        wrong = [
+            "0",
+            "-1",
+            "1.5",
+            "true",
+            "big",
+            "null",
+            "[]",
+            "[32]",
+            "[32, 0]",
+            "[32, 32, 32]",
+            "[[32], 32]",
+        ]
+    if "each_above" in limits:
+        wrong = [f"[1, 1, {limits['each_above']}]"]
     wrong += [limits[name] - 1 for name in ("minimum",) if name in limits]
     wrong += [limits[name] + 1 for name in ("maximum",) if name in limits]
     wrong += [limits[name] for name in ("above", "below") if name in limits]
@@ -176,8 +193,46 @@ def test_every_limit_of_a_field_is_enforced(key):
 
 
 def test_as_many_settings_have_limits_as_are_known():
-    assert len(LIMITED) == 57
+    assert len(LIMITED) == 58
     assert is_config(load_config())
+
+
+@pytest.mark.parametrize(
+    "text, size", [("96", 96), ("[64, 64]", 64), ("[192, 640]", [192, 640]), ("(64,32)", [64, 32])]
+)
+def test_a_size_is_one_side_or_height_and_width(tmp_path, text, size):
+    file = write(tmp_path / "a.yaml", f"data: {{img_size: '{text}'}}")
+    theirs = write(tmp_path / "b.yaml", f"DATA: {{IMG_SIZE: {text.replace('(', '[').replace(')', ']')}}}")
+    found = [load_config(file), load_config(theirs), load_config(opts=["data.img_size", text])]
+    for config in (*found, load_config(write(tmp_path / "c.yaml", to_yaml(found[0])))):
+        assert config.data.img_size == size
+
+
+@pytest.mark.parametrize(
+    "channels, given, expected",
+    [
+        (1, [0.1, 0.2, 0.6], [0.3]),
+        (1, [0.5], [0.5]),
+        (3, [0.5], [0.5, 0.5, 0.5]),
+        (4, [0.1, 0.2, 0.3], [0.1, 0.2, 0.3, 0.1]),
+        (4, [0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 0.4]),
+    ],
+)
+def test_mean_and_std_are_fitted_to_the_channels_and_that_is_said(channels, given, expected):
+    config = load_config(
+        opts=["model.in_chans", str(channels), "data.mean", str(given), "data.std", str(given)]
+    )
+    notes = fit_to_channels(config)
+    assert config.data.mean == pytest.approx(expected) and config.data.std == pytest.approx(expected)
+    assert len(notes) == (0 if given == expected else 2)
+    assert fit_to_channels(config) == []
+
+
+@pytest.mark.parametrize("channels, count", [(3, 2), (3, 4), (1, 2), (1, 4), (4, 2)])
+def test_mean_and_std_of_other_channels_are_refused(channels, count):
+    config = load_config(opts=["model.in_chans", str(channels), "data.mean", str([0.5] * count)])
+    with pytest.raises(ValueError, match=rf"{count} values.*for images of {channels} channel"):
+        fit_to_channels(config)
 
 
 def is_config(value):

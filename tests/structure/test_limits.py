@@ -59,6 +59,8 @@ PINNED = {
         "_SIGNED": 2,
         "_TRANSPOSED": {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2},
     },
+    "paddle_inline/inference/pictures.py": {"_CHANNELS": {"L": (1, 3), "RGB": (3,), "RGBA": (4, 3)}},
+    "paddle_inline/weights/channels.py": {"FROM": (1, 3)},
     "paddle_inline/data/published.py": {
         "IMAGENET_MEAN": (0.485, 0.456, 0.406),
         "IMAGENET_STD": (0.229, 0.224, 0.225),

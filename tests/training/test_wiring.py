@@ -91,7 +91,7 @@ def build_it(tmp_path_factory):
         seen = dict(callbacks=[], opened={}, synchronised=False, log={}, resumed={})
         values = {**BASE, "output": str(tmp_path_factory.mktemp("run")), **settings}
 
-        def open_source(dataset, path="", *, train, zip_mode=False):
+        def open_source(dataset, path="", *, train, zip_mode=False, mode="RGB"):
             seen["opened"][train] = dataset, path, zip_mode
             return digits[train]
 
@@ -226,6 +226,9 @@ ROWS = [
         (12, 12),
     ),
     Row("model.in_chans", 1, lambda s: s.run.model.patch_embed.proj.weight.shape[1], 1),
+    Row("model.in_chans", 1, lambda s: s.images().samples.transform.mode, "L"),
+    Row("model.in_chans", 4, lambda s: s.evaluation.samples.transform.mode, "RGBA"),
+    Row("model.in_chans", 1, lambda s: round(s.step("ToArray").mean.ravel()[0].item(), 6), 0.449),
     Row("model.drop_rate", 0.25, dropout, {0.25}),
     Row("model.drop_path_rate", 0.3, drop_rates, 0.3, SMALL),
     Row("model.label_smoothing", 0.2, of("run", "mixup", "smoothing"), 0.2),
@@ -243,6 +246,7 @@ ROWS = [
     Row("data.batch_size", 64, of("options", "steps_per_epoch"), 1433 // 64),
     Row("data.img_size", 48, of("run", "model", "img_size"), (48, 48)),
     Row("data.img_size", 48, of_step("RandomResizedCrop", "size"), [48]),
+    Row("data.img_size", [48, 64], of_step("RandomResizedCrop", "size"), [[48, 64]]),
     Row("data.img_size", 48, of_step("CenterCrop", "size", train=False), [48]),
     Row("data.interpolation", "bilinear", of_step("RandomResizedCrop", "resample"), [2]),
     Row("data.interpolation", "bilinear", of_step("Resize", "resample", train=False), [2]),

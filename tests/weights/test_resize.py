@@ -158,7 +158,9 @@ def test_a_head_can_be_added_and_left_out():
 
 @pytest.mark.parametrize("change", [{"depth": 2}, {"embed_dim": 16}, {"attn_type": "S"}])
 def test_any_other_difference_is_listed(change):
-    with pytest.raises(ValueError, match=r"(?s)more than input size and class count.*  [-+] blocks"):
+    with pytest.raises(
+        ValueError, match=r"(?s)more than input size, class count and channels.*  [-+] blocks"
+    ):
         adapt_weights(stored(build("inline_deit_tiny")), build("inline_deit_tiny", **change))
 
 
