@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import unicodedata
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .sources import Source
 
 
+LONGEST_PYTHON = 4 << 20  # bytes of class names as Python writes them
 MOST_CLASSES = 1_000_000  # of a data set; a larger label is a mistake
 RULE_OF_NUMBERS = f"a whole number from 0, below {MOST_CLASSES:,}; the classes' names stand in classes.txt"
 
@@ -31,9 +33,10 @@ def numbered_classes(count: int) -> tuple[str, ...]:
 def read_class_names(path: str | Path) -> tuple[str, ...]:
     """Read class names from a text or JSON file.
 
-    A text file has one name a line, or on every line the class number and the name (`0 tench`, `0,tench`, with a
-    head line or not); empty lines do not count. JSON has a list of names, {"0": "tench"}, {"0": ["n01440764",
-    "tench"]}, {"tench": 0}, or a model's settings with such an `id2label`.
+    A text file has one name a line, or on every line the class number and the name (`0 tench`, or with a comma,
+    semicolon or tab, then with a head line or not); empty lines do not count. JSON, or Python's literals, have a list
+    of names, {"0": "tench"}, {"0": ["n01440764", "tench"]}, {"tench": 0}, or a model's settings with such an
+    `id2label`.
 
     Raises:
         MissingFileError, FileAccessError: there is no such file, or it cannot be read.
@@ -42,7 +45,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     text = read_text(path)
     if text.lstrip()[:1] in ("[", "{"):
         try:
-            names = _of_json(path, json.loads(text))
+            names = _of_json(path, _parsed(path, text))
         except (ValueError, RecursionError) as error:
             if isinstance(error, UserError):
                 raise
@@ -54,6 +57,30 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     if not names:
         raise UserError(f"{path} names no class; it has one name a line, in UTF-8")
     return names
+
+
+def _parsed(path: str | Path, text: str) -> Any:
+    """Return what a text of JSON says, or of Python, in which {0: 'tench', ...} of ImageNet is often kept."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1)
+            raise UserError(f"{path} has {short(twice)!r} twice")
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        try:
+            found = ast.literal_eval(text.strip()) if len(text) < LONGEST_PYTHON else None
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            found = None
+        if not isinstance(found, (dict, list)):
+            raise error from None
+        return {str(key): name for key, name in found.items()} if isinstance(found, dict) else found
 
 
 def _of_json(path: str | Path, content: Any) -> tuple[str, ...]:
@@ -93,7 +120,9 @@ def _in_order(path: str | Path, pairs: list[tuple[int, str]]) -> tuple[str, ...]
 
 
 def _of_lines(path: str | Path, lines: list[str]) -> tuple[str, ...]:
-    for split in (_commas, _words):
+    if all(line.startswith("- ") for line in lines):  # a list of YAML
+        return tuple(line[2:].strip() for line in lines)
+    for split in (_commas, _semicolons, _tabs, _words):
         rows = [split(line) for line in lines]
         if len(rows) > 1 and not any(map(_number_and_name, rows[:1])) and len(rows[0]) == 2:
             rows = rows[1:]  # perhaps a head line
@@ -108,7 +137,22 @@ def _of_lines(path: str | Path, lines: list[str]) -> tuple[str, ...]:
 
 
 def _commas(line: str) -> list[str]:
-    return [part.strip() for part in next(csv.reader([line], skipinitialspace=True))]
+    return _columns(line, ",")
+
+
+def _semicolons(line: str) -> list[str]:
+    return _columns(line, ";")
+
+
+def _tabs(line: str) -> list[str]:
+    return _columns(line, "\t")
+
+
+def _columns(line: str, separator: str) -> list[str]:
+    try:
+        return [part.strip() for part in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
+    except csv.Error:  # a line as long as no name
+        return [line]
 
 
 def _words(line: str) -> list[str]:

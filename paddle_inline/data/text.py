@@ -10,13 +10,14 @@ from pathlib import Path
 from ..utils.errors import FileAccessError, MissingFileError, UserError
 from ..utils.paths import expand
 
+BYTE_ORDER_MARK = "\ufeff"  # as a character it cannot be seen
 WAY_OUT = "save it as UTF-8 (iconv -f GBK -t UTF-8, or an editor's `save with encoding`)"
 
 SCRIPTS = ("LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "HEBREW", "ARABIC")  # among characters of two bytes
 
 
 def read_text(path: str | Path) -> str:
-    r"""Read a text file in UTF-8, or in UTF-16 with a byte order mark; all line ends become \n.
+    r"""Read a text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark; all line ends become \n.
 
     Raises:
         MissingFileError: there is no such file.
@@ -39,12 +40,15 @@ def read_text(path: str | Path) -> str:
         raise UserError(
             f"{path}, line {number}: {shown!r} is not UTF-8 ({error.reason}), perhaps GBK: {WAY_OUT}"
         ) from None
+    text = text.replace(BYTE_ORDER_MARK, "")  # of files that were joined
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _decode(path: str | Path, data: bytes) -> str:
     if data.startswith(codecs.BOM_UTF8):
         return data[3:].decode("utf-8")
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # whose first half is that of UTF-16
+        return data.decode("utf-32")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16")
     if b"\0" in data:
