@@ -152,7 +152,11 @@ def stdout_to_null() -> Iterator[None]:
     For a program's main thread alone: it redirects the file descriptor of the whole process.
     """
     sys.stdout.flush()
-    kept = os.dup(1)
+    try:
+        kept = os.dup(1)
+    except OSError:  # it is closed
+        yield
+        return
     with open(os.devnull, "wb") as null:
         os.dup2(null.fileno(), 1)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import re
 import sys
 import textwrap
@@ -21,7 +22,9 @@ from ..inference.backends import PRECISIONS, check_device, check_gpu
 from ..inference.predictor import ENGINES, Predictor
 from ..utils.errors import UserError
 from ..utils.html import require_jinja2
+from ..utils.paths import expand
 from ..utils.streams import escaped, readable
+from ..weights.atomic import is_stream
 from .output import Printer, TextFile, stdout_to_null
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from ..inference.predictor import Prediction
 
     Answer = tuple[Path, Optional[Image.Image], Sequence[Prediction]]
+
+STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("--topk and --batch-size start at 1")
     if arguments.html:
         require_jinja2()
+    if arguments.json in STDOUT:
+        arguments.json = "-"  # without the table between
+    both = arguments.json and arguments.html and not is_stream(arguments.json)
+    if both and os.path.realpath(expand(arguments.json)) == os.path.realpath(expand(arguments.html)):
+        raise UserError(f"--json and --html are both {arguments.json}: give them a file each")
     notes: list[str] = []
     paths = find_images(arguments.images, notes)
     for note in notes:

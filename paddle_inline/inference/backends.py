@@ -15,6 +15,7 @@ import numpy as np
 
 from ..utils.cores import available_cores
 from ..utils.errors import MissingFileError, MissingPackageError, UserError, unknown
+from ..utils.paths import home_for_libraries
 
 if TYPE_CHECKING:
     import paddle
@@ -246,7 +247,7 @@ class CompiledEngine:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         import paddle
 
-        with paddle.no_grad(), paddle.amp.auto_cast(**self.amp):
+        with paddle.no_grad(), paddle.amp.auto_cast(**self.amp), home_for_libraries():
             logits = self.forward(paddle.to_tensor(np.ascontiguousarray(images, np.float32)))
         return logits.astype("float32").numpy()
 

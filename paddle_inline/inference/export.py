@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import FileAccessError, UserError
-from ..utils.paths import expand
+from ..utils.paths import expand, home_for_libraries
 from ..weights.atomic import sha256
 from ..weights.description import plain_transform
 from .backends import input_spec
@@ -164,7 +164,7 @@ def trace(model: paddle.nn.Layer, path: Path, batch: int | None) -> None:
     training = model.training
     model.eval()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), home_for_libraries():
             warnings.simplefilter("ignore")  # about tensors without a place, by the tracer itself
             paddle.jit.save(model, str(path), input_spec=[input_spec(model, batch)])
     finally:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..utils.errors import FileAccessError
-from ..utils.paths import expand
+from ..utils.paths import expand, home_for_libraries
 from ..utils.streams import ESCAPE
 from ..weights.atomic import atomic_write
 
@@ -54,7 +54,8 @@ class RunLog:
 
     def _open_board(self):
         try:
-            from visualdl import LogWriter
+            with home_for_libraries():
+                from visualdl import LogWriter
 
             self.board = LogWriter(logdir=str(self.folder / "visualdl"))
         except Exception as error:  # optional: whatever is wrong with it, training continues

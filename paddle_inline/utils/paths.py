@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,6 +50,26 @@ def home_folder() -> Path | None:
         return expand(Path("~"))
     except UserError:
         return None
+
+
+@contextlib.contextmanager
+def home_for_libraries() -> Iterator[None]:
+    """Let libraries keep in the system's temporary folder what they keep in ~, where there is no home folder.
+
+    VisualDL as it is imported and Paddle as it traces a model would make a folder called ~ here.
+    """
+    if home_folder() is not None:
+        yield
+        return
+    before = os.environ.get("HOME")
+    os.environ["HOME"] = tempfile.gettempdir()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HOME"]
+        else:
+            os.environ["HOME"] = before
 
 
 def expand_all(values: Any, names: Iterable[str]) -> None:

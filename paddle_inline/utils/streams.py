@@ -6,6 +6,7 @@ File names are bytes; Python keeps those that are no UTF-8 as lone surrogates, w
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 import unicodedata
@@ -39,9 +40,13 @@ def escaped(text: object) -> str:
 def forgiving_streams() -> Iterator[None]:
     """Let the process's output streams escape what their encoding lacks, in place of raising, while this lasts.
 
+    What is written to a stream that is closed goes nowhere.
     For programs: a library leaves the streams alone.
     """
     changed = []
+    closed = [name for name in ("stdout", "stderr") if getattr(sys, name) is None]
+    for name in closed:  # by the shell's >&-, or without a console
+        setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         before = getattr(stream, "errors", None)
         if before not in (None, ESCAPE) and hasattr(stream, "reconfigure"):
@@ -53,3 +58,6 @@ def forgiving_streams() -> Iterator[None]:
         for stream, before in changed:
             with contextlib.suppress(ValueError, OSError):  # closed meanwhile, or its reader is gone
                 stream.reconfigure(errors=before)
+        for name in closed:
+            getattr(sys, name).close()
+            setattr(sys, name, None)

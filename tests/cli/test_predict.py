@@ -202,6 +202,18 @@ def test_outputs_may_be_streams(exported, photos, tmp_path):
     assert not Path(os.devnull).is_file()
 
 
+def test_the_standard_output_by_its_path_is_json_alone(exported, photos, capsys):
+    assert call(photos, "--export", exported, "--json", "/dev/stdout") == 0
+    assert len(json.loads(capsys.readouterr().out)["images"]) == 3
+
+
+def test_a_closed_standard_output_is_no_failure(exported, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    words = ["predict", str(photos), "--export", str(exported), "--json", str(tmp_path / "o.json")]
+    assert main(words) == 0 and sys.stdout is None
+    assert len(json.loads((tmp_path / "o.json").read_text())["images"]) == 3
+
+
 def test_a_reader_that_leaves_early_stops_no_file(exported, photos, tmp_path, monkeypatch):
     read, write = os.pipe()
     os.close(read)
@@ -240,6 +252,7 @@ def test_the_process_s_output_is_silenced_for_a_while(capfd):
         (("--device", "gpux"), "device 'gpux' must be cpu, gpu or gpu:N"),
         (("--json", "nowhere/o.json"), r"nowhere/o\.json cannot be written: No such file or directory"),
         (("--classes", "nowhere"), "no file nowhere"),
+        (("--json", "./o", "--html", "o"), r"--json and --html are both \./o: give them a file each"),
         (("--model", "soft_tiny"), "exclude each other"),
     ],
 )

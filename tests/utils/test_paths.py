@@ -3,6 +3,7 @@
 import argparse
 import os
 import pwd
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from paddle_inline.training.checkpoint import find_checkpoint
 from paddle_inline.training.lock import locked
 from paddle_inline.training.log import RunLog, make_folder
 from paddle_inline.utils.errors import UserError
-from paddle_inline.utils.paths import expand, home_folder
+from paddle_inline.utils.paths import expand, home_folder, home_for_libraries
 from paddle_inline.weights import open_weights
 from paddle_inline.weights.atomic import atomic_write
 
@@ -185,6 +186,21 @@ def test_other_users_and_names_that_begin_so(home, monkeypatch):
         expand("~nobody-of-this-name/a")
     Path("~nobody-of-this-name").mkdir()
     assert expand("~nobody-of-this-name/a") == "~nobody-of-this-name/a"
+
+
+def test_libraries_keep_their_files_elsewhere(homeless, monkeypatch):
+    with home_for_libraries():
+        assert os.path.expanduser("~/.visualdl") == os.path.join(tempfile.gettempdir(), ".visualdl")
+    assert "HOME" not in os.environ
+    monkeypatch.setenv("HOME", "")
+    with home_for_libraries():
+        assert os.environ["HOME"] == tempfile.gettempdir()
+    assert os.environ["HOME"] == ""
+
+
+def test_a_home_that_is_there_stays_that_of_libraries(home):
+    with home_for_libraries():
+        assert os.environ["HOME"] == str(home)
 
 
 def test_an_empty_home_is_none(home, monkeypatch):
