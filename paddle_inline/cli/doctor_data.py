@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..utils.errors import UserError, short, shortened
+from ..utils.errors import UserError, joined, short, shortened
 
 if TYPE_CHECKING:
     from ..data.pictures import PictureSource
@@ -176,6 +176,12 @@ def _report_match(train: Source, val: Source) -> int:
     except UserError as error:
         print(f"FAIL  {error}")
         return 1
+    from ..data.pictures import PictureSource
+
+    if isinstance(train, PictureSource) and isinstance(val, PictureSource):
+        learnt = {train.name(index) for index in range(len(train))}
+        both = [name for name in map(val.name, range(len(val))) if name in learnt]
+        notes += [f"{len(both)} images of val are among those of train: {joined(both, 3)}"] if both else []
     for note in notes:
         print(f"WARN  {note}")
     return 0

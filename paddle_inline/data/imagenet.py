@@ -164,10 +164,10 @@ def open_imagenet(path: str | Path, *, train: bool, zip_mode: bool = False) -> P
     if train and chosen == "folders" and not _agrees(root / "classes.txt", source.classes):
         said = f"{root / 'classes.txt'} is not used: classes are called as their folders are"
         source.notes = [*source.notes, said]
-    if not train and _is_one(root / "train", root / "val"):
+    if not train:
         source.notes = [
-            f"{path}: train and val are one folder: the accuracy is that of images learnt",
             *source.notes,
+            *_shared_with_train(root, source.classes if chosen == "folders" else ()),
         ]
     return source
 
@@ -178,6 +178,17 @@ def _agrees(path: Path, classes: tuple[str, ...]) -> bool:
         return not path.is_file() or read_class_names(path) == classes
     except UserError:  # it is not needed
         return False
+
+
+def _shared_with_train(root: Path, classes: tuple[str, ...]) -> list[str]:
+    """Return what is to be said about links that make folders of `val` those of `train`."""
+    if _is_one(root / "train", root / "val"):
+        return [f"{root}: train and val are one folder: the accuracy is that of images learnt"]
+    shared = [name for name in classes if _is_one(root / "train" / name, root / "val" / name)]
+    what = (
+        f"train and val share the class folders {joined(shared, 6)}: their accuracy is that of images learnt"
+    )
+    return [f"{root}: {what}"] if shared else []
 
 
 def _is_one(folder: Path, other: Path) -> bool:

@@ -110,7 +110,10 @@ class Zipped(PictureSource):
             raise UserError(f"{self.archive} cannot be read as a zip file ({describe(error)})") from None
         tops = {name.split("/")[0] for name in inside}
         top = f"{tops.pop()}/" if len(tops) == 1 else f"{Path(self.archive).stem}/"
-        prefix = top if named[0][0] not in inside and top + named[0][0] in inside else ""
+        some = [name for name, _ in named[:1000]]
+        prefix = (
+            top if sum(top + name in inside for name in some) > sum(name in inside for name in some) else ""
+        )
         self.items = [(inside.get(prefix + name, name), label) for name, label in named]
         lacking = [name for name, _ in named if prefix + name not in inside]
         if len(lacking) == len(named):

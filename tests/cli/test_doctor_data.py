@@ -86,6 +86,15 @@ def test_files_that_a_list_names_and_that_are_not_there(tmp_path, capsys):
     assert "2 read" in out and "30 problems" in out
 
 
+def test_images_of_both_parts(tmp_path, capsys):
+    for i in range(2):
+        picture(i).save(tmp_path / f"{i}.png")
+    (tmp_path / "train_list.txt").write_text("0.png 0\n1.png 1\n")
+    (tmp_path / "val_list.txt").write_text("1.png 1\n")
+    code, out = run(tmp_path, capsys)
+    assert code == 0 and "1 images of val are among those of train: " in out
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [

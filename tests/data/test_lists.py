@@ -133,6 +133,11 @@ def test_names_inside_and_in_the_list(tmp_path, inside, listed):
     assert source[0][0].size == (8, 6) and len(source.notes) == 1 and "has one class, '0'" in source.notes[0]
 
 
+def test_a_folder_at_the_top_whose_first_file_is_missing(tmp_path):
+    source = zipped(tmp_path, {"x/1.png": data(), "x/2.png": data()}, "0.png\t0\n1.png\t1\n2.png\t1\n")
+    assert source[1][1] == 1 and source[2][0].size == (8, 6) and "lacks: 0.png" in source.notes[0]
+
+
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-8"])
 def test_names_in_an_encoding_that_the_zip_file_does_not_name(tmp_path, encoding):
     raw = "猫/0.png".encode(encoding).decode("cp437")

@@ -196,6 +196,11 @@ def test_train_and_val_that_are_one_folder(tmp_path):
     os.symlink("train", tmp_path / "val")
     assert "train and val are one folder" in open_source("imagenet", str(tmp_path), train=False).notes[0]
     assert not open_source("imagenet", str(tmp_path), train=True).notes
+    os.unlink(tmp_path / "val")
+    tree(tmp_path, [], "a")
+    os.symlink(tmp_path / "train" / "b", tmp_path / "val" / "b")
+    (note,) = open_source("imagenet", str(tmp_path), train=False).notes
+    assert "train and val share the class folders b: their accuracy is that of images learnt" in note
 
 
 @pytest.mark.parametrize(
