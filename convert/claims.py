@@ -8,7 +8,14 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from paddle_inline.config.legacy_keys import ARCHITECTURE, fixed_keys, plain_value, ratios, section_is_of
+from paddle_inline.config.legacy_keys import (
+    ARCHITECTURE,
+    fixed_keys,
+    has_place,
+    plain_value,
+    ratios,
+    section_is_of,
+)
 from paddle_inline.models.factory import model_spec
 from paddle_inline.utils.errors import UserError, short
 
@@ -21,6 +28,7 @@ from .families.adapter import (
     TensorShapes,
     canonical_attention,
     has_unknown,
+    square,
     widths_of,
 )
 
@@ -77,7 +85,9 @@ def claims_of(model_settings: Mapping[str, Any], name: str, img_size: Any = None
             value = plain_value(value)
             value = ratios(value) if leaf in ("SR_RATIOS", "LA_SR_RATIOS") else value
             field = {"IN_CHANS": "in_chans", "PATCH_SIZE": "patch_size"}.get(leaf, ARCHITECTURE.get(leaf, ""))
-            if leaf in fixed:
+            if not has_place(section, leaf):
+                claims.unknown.append(key)
+            elif leaf in fixed:
                 if value != fixed[leaf]:
                     claims.fixed[key] = value
             elif field in fields:
@@ -124,8 +134,11 @@ def follow(
             continue
         key = claims.keys[field_name]
         if field_name == "img_size":  # else it decides between the sizes that explain the tensors
-            if not any("img_size" in option for option in inferred.options):
+            sizes = [option["img_size"] for option in inferred.options if "img_size" in option]
+            if not sizes:
                 told[field_name] = value
+            elif not any(square(size) == square(value) for size in sizes):
+                remarks.append(f"{_says(key, value)}, its tensors show {sizes[0]}: they are followed")
             continue
         try:
             check_overrides(name, {field_name: value})

@@ -138,6 +138,8 @@ def identify(
     if name is None and "num_heads" in chosen.assumed and not named:
         _refuse_unseen_heads(chosen, inferred)
     how = "names and shapes" if name is None else "the model that was named"
+    if not _names_family(hints or {}, list(variants)):
+        remarks += _other_families(hints or {}, family)
     if len(tied) > 1 or told or (named and "num_heads" in chosen.assumed):
         how += " and the training settings in the file"
     return Identity(chosen.name, chosen.overrides, side, chosen.assumed, how, tuple(remarks))
@@ -258,6 +260,20 @@ def _names_family(hints: Mapping[str, Any], variants: Sequence[str]) -> bool:
     stems = {"_".join(variant.split("_")[:2]) for variant in variants}
     words = map(model_name, hints.get("text", "").split())
     return any("_".join(word.split("_")[:2]) in stems for word in words)
+
+
+def _other_families(hints: Mapping[str, Any], family: str) -> list[str]:
+    """Return a remark where training settings name models of other families alone."""
+    others = [
+        word
+        for word in hints.get("text", "").split()
+        if any(_names_family({"text": word}, list(variants)) for variants in VARIANTS.values())
+    ]
+    return (
+        [f"the file's settings name {short(others[0])}, its tensors are {family}'s: they are followed"]
+        if others
+        else []
+    )
 
 
 def _refuse_unseen_heads(chosen: _Candidate, inferred: InferredSpec) -> None:

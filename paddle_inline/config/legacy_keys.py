@@ -30,6 +30,16 @@ ARCHITECTURE = {
 }
 # Keys of a model's section that are built in one way alone; another value is refused.
 FIXED = {"QK_SCALE": None, "APE": False, "PATCH_NORM": True, "PATCH_SIZE": 4}
+# Keys of attention, which may stand in any section (MODEL.INLINE); all others stand in a family's.
+ATTENTION = (
+    "ATTN_TYPE",
+    "KERNEL_FUNCTION",
+    "LA_SR_RATIOS",
+    "SR_RATIOS",
+    "WINDOW_SIZE",
+    "QKV_BIAS",
+    "QK_SCALE",
+)
 SECTIONS = ("deit", "pvt", "swin", "cswin", "soft")  # of MODEL, of one family each
 FAMILIES = ("inline_deit", "inline_pvt", "inline_swin", "inline_cswin")
 # What a file of theirs means that does not say it.
@@ -104,6 +114,10 @@ def translate(key: str, value: Any, *, labelled: bool = True, model: str = "") -
         return "amp.level", words.get(value, value)
     parts = key.split(".")
     if parts[0] == "MODEL" and len(parts) > 2:
+        if not has_place(parts[1], parts[-1]):
+            raise ConfigError(
+                f"{key}: the sizes of a model stand in {', '.join(SECTIONS).upper()}, not in {parts[1]}"
+            )
         fixed = fixed_keys(model or f"inline_{parts[1]}")
         if parts[-1] in fixed:
             if plain_value(value) != fixed[parts[-1]]:
@@ -131,6 +145,11 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, str):
         return words.get(value.lower(), int(value) if value.isdecimal() else value)
     return value
+
+
+def has_place(section: str, key: str) -> bool:
+    """Return whether a key of a model's section can stand in a section of this name."""
+    return section.lower() in SECTIONS or key in ATTENTION or key not in (*ARCHITECTURE, *FIXED, "IN_CHANS")
 
 
 def ratios(value: Any) -> Any:

@@ -226,7 +226,7 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             flat += _flatten(value, f"{prefix}{key}.")
-        elif not (isinstance(value, dict) or (value is None and f"{prefix}{key}" in _sections())):
+        elif not (isinstance(value, dict) or (value is None and f"{prefix}{key}".lower() in _sections())):
             flat.append((f"{prefix}{key}", value))
     return flat
 

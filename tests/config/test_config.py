@@ -385,6 +385,10 @@ def test_the_model_of_a_file_of_theirs(tmp_path, model, name, overrides):
         ("{TYPE: inline_swin_t, SWIN: {APE: True}}", "MODEL.SWIN.APE is True"),
         ("{TYPE: inline_swin_t, SWIN: {EMBED_DIMM: 96}}", "MODEL.SWIN.EMBED_DIMM is no key"),
         ("{TYPE: inline_swin_t, SWIN: {PATCH_SIZE: 2}}", "MODEL.SWIN.PATCH_SIZE is 2"),
+        (
+            "{TYPE: inline_deit_t, VIT: {DEPTH: 3}}",
+            "the sizes of a model stand in DEIT, PVT, SWIN, CSWIN, SOFT, not in VIT",
+        ),
         ("{TYPE: inline_swin_t, WINDOWS: 3}", "unknown key 'model.windows'"),
         ("{TYPE: inline_swin, NAME: mine}", "a family, and MODEL.NAME 'mine' is no model of it"),
         ("{TYPE: resnet, NAME: mine}", "name no model"),
@@ -461,3 +465,8 @@ def test_the_command_line_names_the_model_of_a_file_of_theirs_by_its_type(tmp_pa
 )
 def test_mixed_precision_of_their_files(tmp_path, text, level):
     assert load_config(write(tmp_path / "a.yaml", text)).amp.level == level
+
+
+def test_sections_without_keys_set_nothing(tmp_path):
+    text = "MODEL: {TYPE: inline_deit_t, SWIN: {}}\nTRAIN:\nAUG: null\n"
+    assert load_config(write(tmp_path / "a.yaml", text)).model.name == "inline_deit_tiny"

@@ -150,6 +150,17 @@ def test_what_is_not_followed_is_said(settings, remark):
     assert remark in "\n".join(identity.remarks)
 
 
+def test_another_size_or_family_in_the_settings_is_said():
+    name = "inline_deit_tiny"
+    shapes = shapes_of(skeleton(name, SIZES[name]), "torch")
+    config = {"MODEL": {"TYPE": "inline_swin_t"}, "DATA": {"IMG_SIZE": 224}}
+    identity = identify(shapes, hints=training_hints({"config": config}))
+    assert built(identity, name)
+    said = "\n".join(identity.remarks)
+    assert "the image size is 224, its tensors show 32: they are followed" in said
+    assert "name inline_swin_t, its tensors are InLineDeiT's" in said
+
+
 @pytest.fixture(scope="module")
 def their_file(tmp_path_factory):
     """A checkpoint of theirs of a small PVT of softmax, in a function of its settings."""
