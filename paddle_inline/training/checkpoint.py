@@ -192,13 +192,18 @@ def check_checkpoint(folder: str | os.PathLike[str]) -> TrainingState:
     except (OSError, ValueError):
         raise CheckpointError(f"{folder} is damaged: state.json cannot be read") from None
     try:
-        return TrainingState.from_json(contents)
+        state = TrainingState.from_json(contents)
     except ValueError as error:
         raise CheckpointError(f"{folder} {error}") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{folder} is no checkpoint of train_paddle.py: its state.json lacks what one has ({error})"
         ) from None
+    listed = {line.partition("  ")[2] for line in lines}
+    for name in ("model.pdparams", "optimizer.safetensors", "state.json"):
+        if name not in listed:
+            raise CheckpointError(f"{folder} is damaged: its {SUMS} lacks {name}; take another checkpoint")
+    return state
 
 
 def newest_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path | None, list[str]]:

@@ -174,17 +174,20 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Return the rows of a run's metrics.jsonl; a last line cut short by a kill is left out.
+    """Return the rows of a run's metrics.jsonl; lines cut short by a kill or by a lost disk are left out.
 
     Version 0.1 wrote `update` for `step`; its rows get the new name.
     """
     rows = []
     path = Path(folder) / "metrics.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
         try:
             row = json.loads(line)
         except ValueError:
-            break
+            continue
+        if not isinstance(row, dict) or not {"step", "update"} & set(row):
+            continue
         step = row.pop("update", None)
         rows.append(row if step is None else {"step": step, **row})
     return rows

@@ -155,6 +155,12 @@ class CheckpointManager(Callback):
         self.state = replace(self.state, progress=progress, origin=origin, scaler=earlier.scaler)
         log.rewind(done, progress.epoch)
         log.info(f"resumed from {found}: epoch {progress.epoch}, step {progress.step}")
+        run_folder = Path(found).parent.parent
+        if progress.best_epoch and run_folder.resolve() != self.folder.resolve():
+            log.info(
+                f"the best weights so far ({progress.best_top1:.2f}%, epoch {progress.best_epoch}) stay in "
+                f"{run_folder}; this folder gets better ones only"
+            )
         if self.run.ema is None and (Path(found) / "ema.pdparams").exists():
             log.info(
                 "the checkpoint's averaged weights are left out, for the settings keep none: set ema.decay "
@@ -218,6 +224,12 @@ def requested_checkpoint(
     found, skipped = newest_checkpoint(Path(folder) / "checkpoints")
     for message in skipped:
         log(f"skipped: {message}")
+    if found is None and skipped:  # what is left of a run is not written over
+        raise CheckpointError(
+            f"no valid checkpoint in {folder}, but damaged ones: {'; '.join(skipped)}\n"
+            "Begin anew without --resume, which sets that run aside (TAG.1), or with another --tag; its best "
+            "weights may be whole (--pretrained)"
+        )
     if found is None:
         log(f"no checkpoint in {folder}: training from the beginning")
     return found

@@ -197,3 +197,43 @@ def test_a_checkpoint_that_does_not_know_its_names_is_continued(tmp_path):
     lines = [f"{sha256(found / line[66:])}  {line[66:]}\n" for line in lines]
     (found / "SHA256SUMS").write_text("".join(lines))
     assert run(tmp_path, "--resume", "auto", "--stop-after", "1") == 0
+
+
+def test_damaged_checkpoints_are_not_written_over(tmp_path, capsys):
+    pictures(tmp_path / "data")
+    assert run(tmp_path, "--stop-after", "1") == 0
+    found = newest_checkpoint(folder(tmp_path) / "checkpoints")[0]
+    best = (folder(tmp_path) / "best_model.pdparams").read_bytes()
+    whole = (found / "SHA256SUMS").read_text()
+    for damage in ("", whole.replace("model.pdparams", "other")):
+        (found / "SHA256SUMS").write_text(damage)
+        assert run(tmp_path, "--resume", "auto") == 2
+        said = capsys.readouterr().err
+        assert (
+            f"{found} is damaged" in said and "Begin anew without --resume, which sets that run aside" in said
+        )
+    assert (folder(tmp_path) / "best_model.pdparams").read_bytes() == best and found.is_dir()
+    assert run(tmp_path, "--stop-after", "0") == 0
+    assert (folder(tmp_path).with_name("default.1") / "best_model.pdparams").read_bytes() == best
+
+
+def test_lines_of_metrics_that_a_lost_disk_left(tmp_path):
+    pictures(tmp_path / "data")
+    assert run(tmp_path, "--stop-after", "1") == 0
+    path = folder(tmp_path) / "metrics.jsonl"
+    rows = read_metrics(folder(tmp_path))
+    path.write_bytes(b"\0\0\xff\n3\n" + path.read_bytes() + b'{"step": 6, "lo')
+    assert read_metrics(folder(tmp_path)) == rows
+    assert run(tmp_path, "--resume", "auto", "--stop-after", "1") == 0
+    assert [row["epoch"] for row in read_metrics(folder(tmp_path)) if "top1" in row] == [1, 2]
+
+
+def test_a_run_that_goes_on_elsewhere_says_where_its_best_weights_are(tmp_path, capsys):
+    pictures(tmp_path / "data")
+    assert run(tmp_path, "--stop-after", "1") == 0
+    capsys.readouterr()
+    more = ["--resume", str(folder(tmp_path)), "--tag", "other", "--stop-after", "1"]
+    assert run(tmp_path, *more) == 0
+    assert (
+        f"epoch 1) stay in {folder(tmp_path)}; this folder gets better ones only" in capsys.readouterr().out
+    )
