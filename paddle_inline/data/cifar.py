@@ -32,6 +32,7 @@ FILES = {  # data set: (training files, held-out files, key of the labels, file 
 }
 ARCHIVE = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
 FOLDER = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+MOST_BYTES = 1 << 30  # of a file in an archive; the largest of them has 155 MB
 OPENERS: dict[bytes, Any] = {  # by a file's first bytes
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
@@ -147,6 +148,8 @@ def _read_archive(place: Path, archive_name: str, wanted: list[str]) -> dict[str
                         if name in wanted and member.isfile():
                             if places.setdefault(name, member.name) != member.name:
                                 raise ValueError(f"it holds both {places[name]} and {member.name}")
+                            if member.size > MOST_BYTES:
+                                raise ValueError(f"{member.name} unpacks to {member.size >> 20} MiB")
                             found[name] = (archive.extractfile(member) or io.BytesIO()).read()
                             if len(found[name]) != member.size:
                                 raise EOFError(f"{member.name} ends too early")

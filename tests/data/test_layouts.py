@@ -364,6 +364,16 @@ def test_cifar_archives_that_are_something_else(tmp_path, data, message):
         Cifar("cifar10", tmp_path, True)
 
 
+def test_cifar_archives_that_unpack_to_more_than_there_is_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("paddle_inline.data.cifar.MOST_BYTES", 1 << 20)
+    path = tar(tmp_path / "cifar-10-python.tar.gz", {**cifar_files(), "test_batch": bytes(3 << 20)}, "w:gz")
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(
+        UserError, match=r"cannot be unpacked \(cifar-10-batches-py/test_batch unpacks to 3 MiB\)"
+    ):
+        Cifar("cifar10", path, False)
+
+
 def test_cifar_archives_with_two_files_of_a_name(tmp_path):
     """Which of them is meant is not known; what macOS adds has other names."""
     files = {**cifar_files(), **{f"._{name}": b"junk" for name in cifar_files()}}
