@@ -211,6 +211,7 @@ def test_the_command_s_options_reach_the_predictor(weights, tmp_path, monkeypatc
     seen = []
     monkeypatch.setattr(command, "Predictor", lambda source, **given: seen.append((source, given)) or exit_())
     monkeypatch.setattr("paddle.set_device", lambda name: seen.append(name))
+    monkeypatch.setattr(command, "check_gpu", lambda device: None)
     (tmp_path / "names.txt").write_text("\n".join(map(str, range(10))))
     solid(0).save(tmp_path / "a.png")
     words = [word for key, value in OPTIONS.items() for word in (f"--{key}", value)]
@@ -261,6 +262,8 @@ def export(tmp_path, model):
         "onednn": True,
     }
     (tmp_path / "card.json").write_text(json.dumps(card))
+    for name in card["files"].values():
+        (tmp_path / name).write_bytes(b"")
     return tmp_path
 
 
@@ -291,6 +294,7 @@ def test_the_options_of_a_predictor_reach_its_engine(export, monkeypatch, option
         raise Made(*(each.name if isinstance(each, Path) else each for each in given), *filter(None, [more]))
 
     monkeypatch.setattr(module, name, engine)
+    monkeypatch.setattr("paddle_inline.inference.backends.check_gpu", lambda device: None)
     with pytest.raises(Made) as made:
         Predictor(export, **options)(solid(0))
     assert made.value.args == expected
