@@ -6,9 +6,12 @@ Exit code 0: done; 1: a check failed; 2: a mistake in the call, with one message
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from .. import __version__
 from ..utils.environment import import_paddle, tune_cpu
@@ -51,6 +54,22 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@contextlib.contextmanager
+def warnings_as_notes() -> Iterator[None]:
+    """Print what is said to a user by a warning as one line, `note: ...`, while this lasts; others as ever."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if category is UserWarning:
+                print(f"note: {message}", file=sys.stderr)
+            else:
+                show(message, category, *where, **more)
+
+        warnings.showwarning = show_note
+        yield
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
@@ -67,7 +86,8 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.command != "doctor":  # which looks at what the user has set, from outside Paddle
             tune_cpu()
             import_paddle()
-        code = arguments.run(arguments) or 0
+        with warnings_as_notes():
+            code = arguments.run(arguments) or 0
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe

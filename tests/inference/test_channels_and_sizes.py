@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 paddle = pytest.importorskip("paddle")
 
@@ -222,3 +223,29 @@ def test_weights_are_fitted_to_another_size_that_is_asked_for(tmp_path, size, ca
         warnings.simplefilter("ignore")
         assert main(["export", "--weights", str(path), *out]) == 0
     assert json.loads((tmp_path / "e" / "card.json").read_text())["input"]["shape"] == [1, 3, *sides]
+
+
+def test_plain_weights_are_used_as_their_tensors_say(tmp_path, capsys, in_process):
+    """Neither a name nor a description: class count, channels and input size are those of the tensors."""
+    model = create_model("inline_deit_digits", num_classes=12, in_chans=1, img_size=48)
+    state = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+    save_file(state, tmp_path / "plain.safetensors")
+    paddle.save(model.state_dict(), str(tmp_path / "plain.pdparams"))
+    digits(1)[0].save(tmp_path / "a.png")
+    for name in ("plain.safetensors", "plain"):
+        weights = ["--weights", str(tmp_path / name)]
+        written = ["--json", str(tmp_path / "j"), "--topk", "20"]
+        assert main(["predict", str(tmp_path / "a.png"), *weights, *written]) == 0
+        assert len(json.loads((tmp_path / "j").read_text())["images"][0]["classes"]) == 12
+        said = capsys.readouterr().err.splitlines()
+        notes = [line for line in said if "by its tensors it is of inline_deit_digits" in line]
+        assert len(notes) == 1 and notes[0].startswith("note: ")
+        assert not [line for line in said if "UserWarning" in line]
+        assert main(["export", *weights, "--output", str(tmp_path / "e")]) == 0
+        card = json.loads((tmp_path / "e" / "card.json").read_text())
+        assert card["input"]["shape"] == [1, 1, 48, 48] and card["preprocessing"]["mean"] == [0.449]
+        capsys.readouterr()
+        evaluate = ["--eval", "--pretrained", str(tmp_path / name), "--opts", "data.dataset", "digits"]
+        assert train_paddle.main(evaluate) == 0
+        said = capsys.readouterr()
+        assert said.out.startswith("inline_deit_digits with ") and "published recipe" in said.err
