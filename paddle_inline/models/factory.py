@@ -75,6 +75,14 @@ def overrides_of(model: Module) -> dict[str, Any]:
     return {key: value for key, value in vars(model.spec).items() if key != "published" and value != own[key]}
 
 
+def _spec_of(path: Path | None, name: str, overrides: Mapping[str, Any]) -> Any:
+    """Return the spec row that a file of weights says is its model's; UserError that names the file."""
+    try:
+        return model_spec(name, **overrides)
+    except UserError as error:
+        raise UserError(f"{path} says of what model it is, but: {error}") from None
+
+
 def check_described(
     path: Path | None, name: str, overrides: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
@@ -88,7 +96,7 @@ def check_described(
     Raises:
         UserError: no such model can be built, or its tensors are others.
     """
-    spec = model_spec(name, **overrides)
+    spec = _spec_of(path, name, overrides)
     try:
         if has_tensors(_MODELS[name][0], spec, shapes):
             return
@@ -118,7 +126,7 @@ def stated_fields(weights: Path, name: str, given: Mapping[str, Any]) -> dict[st
     stated = stated_model(weights)
     if stated is None or stated[0] not in _MODELS:
         return {}
-    theirs, own = model_spec(stated[0], **stated[1]), model_spec(name, **given)
+    own, theirs = model_spec(name, **given), _spec_of(weights, *stated)
     if type(theirs) is not type(own):
         return {}  # which the names of its tensors show
     fields = {

@@ -139,3 +139,22 @@ def test_a_predictor_and_a_run_say_what_they_were_given(tmp_path):
         CheckpointError, match=r"holds no checkpoint of train_paddle\.py; it is a folder of checkpoints"
     ):
         find_checkpoint(tmp_path / "hub")
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("inline_deit_digits", {**SMALL, "invented": 1}, "unknown override of inline_deit_digits 'invented'"),
+        ("a_model_of_later", SMALL, "unknown model 'a_model_of_later'"),
+    ],
+)
+def test_a_description_of_no_model_here_names_its_file(tmp_path, name, overrides, message):
+    path = tmp_path / "a.pdparams"
+    save_weights(
+        path, {key: paddle.to_tensor(value) for key, value in ARRAYS.items()}, describe(name, overrides)
+    )
+    with pytest.raises(UserError, match=f"{path} says of what model it is, but: {message}"):
+        create_model(weights=path)
+    if name == "inline_deit_digits":
+        with pytest.raises(UserError, match=f"{path} says of what model it is, but: {message}"):
+            create_model(name, path, **SMALL)
