@@ -128,6 +128,14 @@ def test_an_index_that_lies_is_refused(tmp_path, change, message):
         open_source(shards(tmp_path, **change))
 
 
+def test_a_tensor_that_two_shards_hold_is_refused(tmp_path):
+    """Which of the two is meant is not known, even where the index says one."""
+    path = shards(tmp_path)
+    save_file({name: WEIGHTS[name] for name in WEIGHTS}, tmp_path / "m-1.safetensors")
+    with pytest.raises(WeightsFileError, match=f"two shards hold '{next(iter(WEIGHTS))}'"):
+        open_source(path)
+
+
 def test_a_missing_shard_is_named(tmp_path):
     path = shards(tmp_path)
     (tmp_path / "m-1.safetensors").unlink()
