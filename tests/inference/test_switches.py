@@ -13,7 +13,7 @@ import pytest
 paddle = pytest.importorskip("paddle")
 
 from paddle_inline import create_model  # noqa: E402
-from paddle_inline.inference import checks, export, onnx_export  # noqa: E402
+from paddle_inline.inference import backends, checks, export, onnx_export  # noqa: E402
 from paddle_inline.inference.backends import (  # noqa: E402
     CompiledEngine,
     EagerEngine,
@@ -79,6 +79,7 @@ def test_paddle_s_engine_is_set_up_as_it_was_asked_to_be(programs, monkeypatch, 
     from paddle import inference
 
     done, files = [], []
+    monkeypatch.setattr(backends, "check_gpu", lambda device: None)  # as where there are enough
     config = Calls(done)
     monkeypatch.setattr(inference, "Config", lambda *given: files.extend(given) or config)
     monkeypatch.setattr(

@@ -36,6 +36,12 @@ PINNED = {
         "LEGACY_MAGIC": 0x1950A86A20F9469CFC6C,
         "_LARGEST_DIRECTORY": 1 << 24,
     },
+    "convert/formats/torch_pickle.py": {
+        "_OTHER_STORAGES": {
+            **{"QInt8Storage": 1, "QUInt8Storage": 1, "QInt32Storage": 4, "QUInt4x2Storage": 1},
+            **{"QUInt2x4Storage": 1, "ComplexFloatStorage": 8, "ComplexDoubleStorage": 16},
+        }
+    },
     "convert/inspection.py": {"_MOST": 40},
     "convert/errors.py": {"INTERNAL_ERROR": 1},
     "convert/optimizer_state.py": {
