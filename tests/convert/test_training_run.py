@@ -485,3 +485,23 @@ def test_a_checkpoint_folder_of_a_stranger(tmp_path, checkpoint, capsys, spoil, 
 def test_a_run_keeps_its_sizes(tmp_path):
     with pytest.raises(ValueError, match="keeps its input size"):
         training_to_paddle(tmp_path / "a.pth", tmp_path, ConversionOptions(num_classes=3))
+
+
+@pytest.mark.parametrize("keys", [["ema", "module"], ["swa_model"]])
+def test_an_average_goes_along_under_any_key(tmp_path, checkpoint, keys):
+    saved = torch.load(checkpoint, weights_only=False)
+    entry = average = saved.pop("state_dict_ema")
+    for key in reversed(keys):
+        entry = {key: entry}
+    torch.save({**saved, **entry}, tmp_path / "a.pth")
+    made = training_to_paddle(tmp_path / "a.pth", tmp_path / "run" / "checkpoints", QUIET)
+    assert (made / "ema.pdparams").exists()
+    back = torch.load(training_to_torch(tmp_path / "run", tmp_path / "b.pth", QUIET), weights_only=True)
+    assert all(torch.equal(back["state_dict_ema"][name], value) for name, value in average.items())
+
+
+def test_a_file_is_no_run(tmp_path, checkpoint):
+    with pytest.raises(WeightsFileError, match=r"a\.pth is a file; --training takes a checkpoint's folder"):
+        training_to_torch(checkpoint, tmp_path / "b.pth", QUIET)
+    with pytest.raises(WeightsFileError, match="no checkpoint"):
+        training_to_torch(tmp_path / "gone", tmp_path / "b.pth", QUIET)
