@@ -10,7 +10,7 @@ import pytest
 
 from paddle_inline.data.draws import seed_of
 from paddle_inline.training import checkpoint, loop
-from paddle_inline.training.callbacks import Callback
+from paddle_inline.training.callbacks import Callback, StopOnRequest
 from paddle_inline.training.ema import Ema
 from paddle_inline.training.evaluate import Accuracy, evaluate
 from paddle_inline.training.loop import MIXING, Components, FitOptions, fit, train_step
@@ -39,10 +39,13 @@ class Told(Callback):
     """Keeps what `fit` says."""
 
     def __init__(self):
-        self.bad, self.improved, self.bad_images, self.saved = [], [], [], []
+        self.bad, self.improved, self.bad_images, self.saved, self.steps = [], [], [], [], []
 
     def on_bad_step(self, progress, step):
         self.bad.append(progress.step)
+
+    def on_step_end(self, progress, step):
+        self.steps.append((progress.step, step.rate, step.images))
 
     def on_evaluation(self, progress, accuracy, averaged, improved):
         self.improved.append(improved)
@@ -63,7 +66,7 @@ def run(model=None, *, progress=None, epochs=2, steps=3, accuracies=(), load=Non
         sgd(model),
         load=load or (lambda epoch, skip: [batch()] * 100),
         loss_fn=loss_fn or make_loss(False, 0.0),
-        schedule=lambda step: 0.1,
+        schedule=more.pop("schedule", lambda step: 0.1),
         validate=lambda: Accuracy(next(found, 50.0), 100.0, 4),
         **parts,
     )
@@ -268,6 +271,33 @@ def test_what_is_random_in_a_step_follows_from_seed_rank_and_step(monkeypatch):
     assert [seed for seed in seeds if seed != 3] == [seed_of(*key) for key in keys]
     expected = [np.random.RandomState(seed_of(*key, MIXING)).randint(1 << 30) for key in keys]
     assert draws == expected and len(set(draws)) == 9
+
+
+def test_a_step_has_its_own_rate_which_the_optimizer_is_given():
+    given = dict(schedule=lambda step: 0.25 * 2.0**-step, epochs=2, steps=2, accumulation=3)
+    told = run(**given, progress=Progress(step=1))[2]
+    assert told.steps == [(2, 0.125, 12), (3, 0.0625, 12), (4, 0.03125, 12)]
+    moved = []
+    for first, last in ((0, 0.5), (1, 0.25)):
+        model = net()
+        before = model.weight.numpy()
+        one = dict(
+            schedule=lambda step, last=last, first=first: last if step == first else 9.0,
+            epochs=1,
+            steps=1 + first,
+        )
+        run(model, **one, progress=Progress(step=first))
+        moved.append(np.abs(model.weight.numpy() - before).max())
+    assert moved[0] == pytest.approx(2 * moved[1], rel=1e-4) and moved[1] > 0
+
+
+@pytest.mark.parametrize(("begun", "after", "stops"), [(0, 1, [1]), (0, 3, [3]), (2, 2, [4]), (0, None, [])])
+def test_a_run_stops_after_so_many_epochs_from_where_it_began(begun, after, stops):
+    progress = Progress(epoch=begun)
+    stop = StopOnRequest(progress, after)
+    for epoch in range(begun, begun + 5):
+        progress.epoch = epoch
+        assert stop.should_stop() == bool(stops and epoch >= stops[0]), epoch
 
 
 def test_checkpoints_are_due_by_steps_and_by_epochs():
