@@ -85,7 +85,7 @@ class TextFile:
         with _named(self.path):
             if Path(self.path).is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            temporary = self._open.enter_context(atomic_write(self.path))
+            temporary = self._open.enter_context(atomic_write(self.path, follow_links=True))
             self._file = self._open.enter_context(open(temporary, "w", encoding="utf-8", errors=ESCAPE))
         return self
 

@@ -14,14 +14,16 @@ LONGEST_NAME = 255  # bytes, on the usual file systems
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str], follow_links: bool = False) -> Iterator[Path]:
     """Write a file beside its place and move it there when it is complete and on disk.
 
-    A process that is killed at any moment leaves the earlier file or the new one, never a part of one. A link's
-    target is written, and the link stays; a pipe or a device is written itself.
+    A process that is killed at any moment leaves the earlier file or the new one, never a part of one. A pipe or
+    a device is written itself.
 
     Args:
         path: of the file; its folder must exist.
+        follow_links: write the file that a link names and leave the link; otherwise the link is replaced, and
+            what it names stays as it is.
 
     Yields:
         A temporary path in the same folder, with the same suffix, to write to. It replaces `path` if the block
@@ -31,10 +33,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: if the file cannot be written, flushed or renamed.
     """
     path = Path(expand(path))
-    if is_stream(path):
+    if is_stream(path, follow_links):
         yield path
         return
-    if path.is_symlink():
+    if follow_links:
         path = Path(os.path.realpath(path))
     temporary = path.with_name(_beside(path))
     try:
@@ -48,11 +50,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
-def is_stream(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is a pipe, a device or an open stream, which cannot be replaced by a file."""
+def is_stream(path: str | os.PathLike[str], follow_links: bool = True) -> bool:
+    """Return whether a path is a pipe, a device or an open stream, or a link to one where links are followed."""
     path = Path(path)
     if os.path.abspath(path).startswith(("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")):
         return True
+    if path.is_symlink() and not follow_links:
+        return False
     return path.exists() and not path.is_file() and not path.is_dir()
 
 

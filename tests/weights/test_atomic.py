@@ -65,10 +65,21 @@ def test_a_link_stays_and_its_target_is_written(tmp_path, target):
     (tmp_path / "far" / "there.json").write_text("earlier")
     link = tmp_path / "link.json"
     link.symlink_to(tmp_path / "far" / target)
-    with atomic_write(link) as temporary:
+    with atomic_write(link, follow_links=True) as temporary:
         temporary.write_text("new")
     assert link.is_symlink() and (tmp_path / "far" / target).read_text() == "new"
     assert len(os.listdir(tmp_path)) == 2 and not list((tmp_path / "far").glob(".*"))
+
+
+@pytest.mark.parametrize("target", ["there.json", "/dev/null"])
+def test_a_link_is_replaced_and_its_target_stays(tmp_path, target):
+    (tmp_path / "there.json").write_text("earlier")
+    link = tmp_path / "link.json"
+    link.symlink_to(tmp_path / target)
+    with atomic_write(link) as temporary:
+        temporary.write_text("new")
+    assert not link.is_symlink() and link.read_text() == "new"
+    assert (tmp_path / "there.json").read_text() == "earlier"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="has no such files")
