@@ -12,10 +12,16 @@ from paddle_inline.config.load import to_dict
 from paddle_inline.config.schema import Config
 from paddle_inline.models.factory import model_spec
 from paddle_inline.training import optim
-from paddle_inline.training.checkpoint import CheckpointError, check_checkpoint, newest_checkpoint
+from paddle_inline.training.checkpoint import (
+    CheckpointError,
+    check_checkpoint,
+    checkpoints_in,
+    newest_checkpoint,
+    step_of,
+)
 from paddle_inline.training.ema import Ema
 from paddle_inline.training.evaluate import Accuracy
-from paddle_inline.training.log import RunLog
+from paddle_inline.training.log import RunLog, read_metrics
 from paddle_inline.training.loop import Components
 from paddle_inline.training.optim import decay_groups, make_optimizer, optimizer_state
 from paddle_inline.training.resume import CheckpointManager, data_differences
@@ -208,3 +214,23 @@ def test_formats_that_are_not_known_are_refused(version):
     with pytest.raises(ValueError, match="has format"):
         TrainingState.from_json({**state().to_json(), "format": version})
     assert TrainingState.from_json(state().to_json()) == state()
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_a_manager_keeps_as_many_checkpoints_as_it_is_told(tmp_path, keep):
+    run = parts(1)
+    manager = CheckpointManager(tmp_path, run, state(), keep_last=keep)
+    for step in range(1, 6):
+        manager.on_checkpoint(Progress(step=step))
+    found = checkpoints_in(tmp_path / "checkpoints")
+    assert [step_of(path) for path in found] == list(range(6 - keep, 6))
+
+
+@pytest.mark.parametrize("requested", ["auto", ""])
+def test_the_log_goes_back_to_where_a_run_is_resumed(saved, log, requested):
+    """The rows of later steps are those of a run that has been killed."""
+    _, folder = saved
+    for step in (10, 30, 31, 45):
+        log.scalars(step, loss=1.0)
+    CheckpointManager(folder, parts(2), state()).resume(requested, log)
+    assert [row["step"] for row in read_metrics(log.folder)] == ([10, 30] if requested else [])
