@@ -1,4 +1,4 @@
-"""The examples of docs/inference.md's section Deploy, as they stand there."""
+"""The examples of docs/deploy.md, as they stand there."""
 
 import json
 import os
@@ -39,9 +39,8 @@ def place(tmp_path_factory):
 
 
 def examples():
-    text = (ROOT / "docs" / "inference.md").read_text(encoding="utf-8")
-    section = text.split("## Deploy")[1].split("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", section, re.S)
+    text = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.S)
 
 
 def test_a_server_with_threads(place, monkeypatch):
