@@ -44,6 +44,16 @@ def no_pictures(monkeypatch):
         monkeypatch.setattr(train_paddle.report, name, lambda *args, **kwargs: None)
 
 
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal():
+    """A shell's `&` and nohup start processes that ignore SIGINT and SIGHUP."""
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def command(output, *more):
     options = [word for setting in SMALL.split() for word in ("-o", setting)]
     return ["--cfg", str(ROOT / "configs" / "quickstart.yaml"), "--output", str(output), *options, *more]
