@@ -123,7 +123,7 @@ def recognised(source: Source, options: ConversionOptions) -> Opened:
 
 def training_hints(contents: Mapping[str, Any]) -> dict[str, Any]:
     """Return what training settings in a checkpoint say of the model: {"img_size": ..., "text": its name or type,
-    "model_settings": {section: entries}}.
+    "model_settings": {section: entries}}, without what they do not say.
 
     They are the authors' (a pickled yacs node under "config", here a stand-in that nothing ran) or ours, timm's
     `arch` and `args`, or other settings that name a model of these families.
@@ -142,7 +142,9 @@ def training_hints(contents: Mapping[str, Any]) -> dict[str, Any]:
     if not _is_size(size) and (found := re.search(r"(?<!\d)(224|384|448|512)(?!\d)", " ".join(words))):
         size = int(found[1])
     sections = {key: entries(node) for key, node in model.items() if entries(node)}
-    hints: dict[str, Any] = {"text": " ".join(words), "model_settings": sections}
+    hints: dict[str, Any] = {"text": " ".join(words)}
+    if sections:
+        hints["model_settings"] = sections
     if _is_size(size):
         hints["img_size"] = tuple(size) if isinstance(size, list) else size
     return hints

@@ -174,6 +174,8 @@ def follow(
 def refuse_scale(claims: Claims, name: str, spec: Any) -> None:
     """Refuse a scale of the scores that is not that of every head, one over the root of its width."""
     scales = {key: value for key, value in claims.fixed.items() if key.endswith(".QK_SCALE")}
+    if not scales:
+        return
     heads, widths = spec.num_heads, widths_of(vars(spec))
     pairs = zip(widths, heads) if isinstance(heads, tuple) else [(spec.embed_dim, heads)]
     own = [(width // head) ** -0.5 for width, head in pairs]

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paddle_inline import __version__
-from paddle_inline.data.pictures import MODES
 from paddle_inline.data.published import published_transform
 from paddle_inline.utils.errors import UserError
-from paddle_inline.weights.description import describe, fitted
+from paddle_inline.weights.description import MODES, describe, fitted
 from paddle_inline.weights.lazy_array import LazyArray
 
 from .checkpoint import (

@@ -28,6 +28,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..utils.errors import FileAccessError, MissingFileError, UserError, short
 from ..utils.paths import expand
+from ..weights.description import MODES
 from .signatures import HEAD, what_is
 
 SUFFIXES = (
@@ -35,7 +36,6 @@ SUFFIXES = (
     *(".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
 BACKGROUND = (255, 255, 255)  # of transparent images
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels of a model -> PIL's mode of its pictures
 _ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 0x0102, 0x0106, 0x0153  # tags of EXIF and TIFF
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the last two
 # EXIF orientation -> what turns it upright: Pillow's numbers of FLIP_LEFT_RIGHT, ROTATE_180 ..., old and new

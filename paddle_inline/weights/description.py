@@ -25,6 +25,7 @@ FORMAT = 1
 # The key under which a description stands: in safetensors' metadata, as an attribute of a state dict of PyTorch,
 # and in a `.pdparams` in one line of JSON behind the pickle, where `paddle.load` never looks.
 DESCRIPTION = "paddle_inline"
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels of a model -> PIL's mode of its pictures
 INTERPOLATIONS = ("bicubic", "bilinear")  # at evaluation
 RESIZES = (
     "square",
