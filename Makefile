@@ -21,7 +21,7 @@ BIN26 = $(VENV26)/bin
 DIST = loadscope
 test-golden: DIST = worksteal
 # One worker is no worker: plain pytest.
-PYTEST = -m pytest -n $(patsubst 1,0,$(WORKERS)) --dist $(DIST)
+PYTEST = -m pytest -n $(patsubst 1,0,$(WORKERS)) --dist $(DIST) --no-loadscope-reorder
 # Python compiles what it imports, once, if the environment does not forbid to keep it; pip would compile every file,
 # a minute long.
 export PYTHONDONTWRITEBYTECODE =

@@ -71,6 +71,15 @@ def available_memory(limit="/sys/fs/cgroup/memory.max"):
         return memory
 
 
+# A minute each: begun first, so that no worker is left alone with one at the end.
+SLOWEST = {"test_train_paddle", "test_export", "test_notebooks", "test_readme", "test_ranks"}
+SLOWEST.add("test_kill_and_fail")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in SLOWEST)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector):
     report = yield

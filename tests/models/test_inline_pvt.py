@@ -7,6 +7,7 @@ import paddle
 import pytest
 
 import paddle_inline
+from paddle_inline.layers.basic import meta_init
 from paddle_inline.models import inline_pvt
 
 SMALL = {
@@ -69,7 +70,8 @@ def test_state_dict_order():
 
 def test_published_sizes():
     for name, spec in inline_pvt.VARIANTS.items():
-        model = paddle_inline.create_model(name)
+        with meta_init():
+            model = paddle_inline.create_model(name)
         millions = sum(parameter.size for parameter in model.parameters()) / 1e6
         assert round(millions, 3) == spec.published.built_params, name
 

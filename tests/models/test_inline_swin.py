@@ -11,6 +11,7 @@ import paddle_inline
 import torch_ref
 from convert.parity import compare
 from convert.parity.inputs import rule_tensor
+from paddle_inline.layers.basic import meta_init
 from paddle_inline.layers.window_attention import WINDOW_ATTENTION
 from paddle_inline.models import inline_swin
 from paddle_inline.models.spec import attention_forms
@@ -70,7 +71,8 @@ def test_the_twins_agree(overrides):
 
 def test_published_sizes():
     for name, spec in inline_swin.VARIANTS.items():
-        model = paddle_inline.create_model(name)
+        with meta_init():
+            model = paddle_inline.create_model(name)
         millions = sum(parameter.size for parameter in model.parameters()) / 1e6
         assert round(millions, 3) == spec.published.built_params, name
 

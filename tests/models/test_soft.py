@@ -8,6 +8,7 @@ import paddle
 import pytest
 
 import paddle_inline
+from paddle_inline.layers.basic import meta_init
 from paddle_inline.models import soft
 from paddle_inline.models.diagnostics import inverse_residuals
 
@@ -85,7 +86,8 @@ def test_state_dict_order_and_renames():
 
 @pytest.mark.parametrize("name", ["soft_tiny", "soft_small", "soft_medium", "soft_huge"])
 def test_published_sizes(name):
-    model = paddle_inline.create_model(name)
+    with meta_init():
+        model = paddle_inline.create_model(name)
     trained = sum(parameter.size for parameter in model.parameters() if parameter.trainable)
     assert round(trained / 1e6, 3) == soft.VARIANTS[name].published.built_params
 
