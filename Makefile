@@ -48,7 +48,7 @@ test-full: $(VENV)/installed  ## every test of full-size models, parity sweep an
 test-paddle26: $(VENV26)/installed  ## the Paddle half of the tests on Paddle 2.6.2 and numpy 1.26
 	$(BIN26)/python $(PYTEST)
 
-test-mutations: $(VENV)/installed  ## whether the tests notice faults that are planted in the product: half an hour
+test-mutations: $(VENV)/installed  ## whether the tests notice faults that are planted in the product: an hour
 	$(BIN)/python tests/mutation/run.py
 
 lint: $(VENV)/installed  ## ruff: rules and format; mypy: types

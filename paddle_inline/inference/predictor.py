@@ -64,7 +64,8 @@ class Predictor:
 
     Threads may share one: they take turns at the engine, and transform their images side by side. It can be pickled,
     before its first call and after, and used in a forked process, where the engine runs in a process of its own if
-    Paddle was loaded before the fork. It leaves the process's streams, signals and environment alone.
+    Paddle, OpenVINO or ONNX Runtime was loaded before the fork. It leaves the process's streams, signals and
+    environment alone.
 
     Args:
         source: a folder of `python -m paddle_inline export`, or a model of `create_model`. The model's transform and

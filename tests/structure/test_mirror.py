@@ -7,6 +7,8 @@ the names that are set on `self`, and the rows of VARIANTS.
 import ast
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("ops", "layers", "models")
 
@@ -26,6 +28,12 @@ ALLOWED = {
     "- ops/softmax_free.py: def _largest(x: Tensor, axis: list[int])": "only Paddle is translated to ONNX",
     "- ops/tokens.py: def subtract_row(x: Tensor, row: Tensor)": "torch broadcasts as fast",
 }
+
+# What the packages cannot import from one another: (file of paddle_inline, file of torch_ref, function).
+SAME_TEXT = (
+    ("utils/paths.py", "utils/paths.py", "expand"),
+    ("weights/told.py", "weights.py", "shown_sizes"),
+)
 
 
 def shape_of(package):
@@ -89,6 +97,30 @@ def test_models_are_the_same_text():
     for path in (ROOT / "paddle_inline" / "models").glob("*.py"):
         twin = ROOT / "torch_ref" / "models" / path.name
         assert path.read_text(encoding="utf-8") == twin.read_text(encoding="utf-8"), path.name
+
+
+def function_text(path, name):
+    """The source of a file's function."""
+    source = path.read_text(encoding="utf-8")
+    functions = [
+        node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name
+    ]
+    return ast.get_source_segment(source, functions[0])
+
+
+@pytest.mark.parametrize(("paddle_file", "torch_file", "name"), SAME_TEXT, ids=lambda part: part)
+def test_functions_that_both_packages_hold_are_the_same_text(paddle_file, torch_file, name):
+    ours, twin = ROOT / "paddle_inline" / paddle_file, ROOT / "torch_ref" / torch_file
+    assert function_text(ours, name) == function_text(twin, name)
+
+
+def test_another_line_in_a_function_shows(tmp_path):
+    original = ROOT / "torch_ref" / "weights.py"
+    changed = tmp_path / "weights.py"
+    changed.write_text(
+        original.read_text(encoding="utf-8").replace('"head.bias"', '"fc.bias"'), encoding="utf-8"
+    )
+    assert function_text(changed, "shown_sizes") != function_text(original, "shown_sizes")
 
 
 def write_twins(folder, source):
