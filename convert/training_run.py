@@ -2,6 +2,8 @@
 loss scaler, and how far the schedule is.
 
 PyTorch's side is one file (training_layout.py); Paddle's is a checkpoint folder of train_paddle.py.
+
+(A few lines above 300: the two directions are read side by side.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The names of classes, class 0 first, and how the classes of two data sets are matched by them."""
+"""The names of classes, class 0 first, and how the classes of two data sets are matched by them.
+
+(Above 300 lines: how names are read, how they are matched and what is said of a difference share one vocabulary.)
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ A policy string is `rand` and options joined by dashes: `m9` magnitude, `n2` ope
 `p0.5` probability of each, `mstd0.5` deviation of the magnitude (above 100: uniform from 0 to it),
 `mmax10` its upper bound, `inc1` operations whose effect grows with the magnitude, `tweights`, `t3a`
 and `t3aw` other sets of operations.
+
+(A few lines above 300: the operations stand beside the table of their magnitudes.)
 """
 
 from __future__ import annotations

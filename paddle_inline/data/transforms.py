@@ -2,6 +2,8 @@
 
 Every step is called with an image and `Draws`; the last step of a recipe makes the array
 [C, H, W], float32. H and W are pixels; a size is one side of a square, or (height, width).
+
+(Above 300 lines: the recipes of training and evaluation stand beside the steps that they are made of.)
 """
 
 from __future__ import annotations

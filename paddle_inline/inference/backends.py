@@ -2,6 +2,8 @@
 
 An engine takes images [B, C, H, W] float32 of numpy and gives logits [B, classes] float32 of numpy. No engine
 may be called by two threads at once: Paddle's and OpenVINO's keep their inputs and outputs between calls.
+
+(A few lines above 300: one class an engine, behind one call, with the reasons for what each is told.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""From images to the likeliest classes, with an exported model or an eager one."""
+"""From images to the likeliest classes, with an exported model or an eager one.
+
+(A few lines above 300: a Predictor's checks of what it is given stand where it takes it.)
+"""
 
 from __future__ import annotations
 

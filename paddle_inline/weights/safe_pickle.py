@@ -14,6 +14,8 @@ tests/convert/hostile.py (CPython 3.11). It calls nothing either, but has no pla
 - an array of 512 MiB is in memory, where it is to stay in the file until it is wanted.
 
 Python's version of that class is private, and each of these refusals needs one of its methods replaced.
+
+(A few lines above 300: the measured reasons above stand beside the limits that follow from them.)
 """
 
 from __future__ import annotations

@@ -185,3 +185,24 @@ def test_lines_of_prose_are_short():
 )
 def test_long_lines_are_seen(text, numbers):
     assert [number for number, _ in long_lines(text)] == numbers
+
+
+def without_a_reason(paths):
+    """Files above 300 lines whose head does not say why."""
+    texts = {path: path.read_text(encoding="utf-8") for path in paths}
+    heads = {path: ast.get_docstring(ast.parse(text)) or "" for path, text in texts.items()}
+    return [
+        path
+        for path, text in texts.items()
+        if text.count("\n") > 300 and "above 300" not in heads[path].lower()
+    ]
+
+
+def test_long_files_say_why_in_their_head(tmp_path):
+    packages = ("paddle_inline", "torch_ref", "convert")
+    assert without_a_reason(path for package in packages for path in (ROOT / package).rglob("*.py")) == []
+    long = tmp_path / "long.py"
+    long.write_text('"""Much."""\n' + "a = 1\n" * 300, encoding="utf-8")
+    assert without_a_reason([long]) == [long]
+    long.write_text('"""Much.\n\n(Above 300 lines: a reason.)\n"""\n' + "a = 1\n" * 300, encoding="utf-8")
+    assert without_a_reason([long]) == []

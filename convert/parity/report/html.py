@@ -4,6 +4,8 @@ A strip per model shows the error of every sublayer, from the image (left) to th
 it stays below its tolerance. Unfolded, the same numbers stand as a curve against the tolerance, as a map of
 blocks and their sublayers, and in full as a table. What is drawn where is computed here; templates/parity.html
 is the page.
+
+(A few lines above 300: what a drawing computes and what draws it are read together.)
 """
 
 from __future__ import annotations
