@@ -29,6 +29,7 @@ paddle = import_paddle()
 
 from paddle_inline.config import load as settings  # noqa: E402
 from paddle_inline.config.legacy_keys import average_of_flags  # noqa: E402
+from paddle_inline.config.schema import make_total  # noqa: E402
 from paddle_inline.data.loaders import BadImage  # noqa: E402
 from paddle_inline.training import build, checkpoint, described_eval, distributed, failure, report  # noqa: E402
 from paddle_inline.training.callbacks import Callback, LogProgress, StopOnRequest, loader_handler_put_back  # noqa: E402
@@ -55,8 +56,18 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("-c", "--cfg", metavar="FILE", default="", help="a YAML file of settings")
+    add("--model", metavar="NAME", help="the model (model.name)")
     add("--data-path", metavar="PATH", help="the data set's folder or archive")
     add("--batch-size", metavar="N", help="images per device")
+    add("--img-size", nargs="+", metavar="N", help="pixels: the side of a square, or height and width")
+    add(
+        "--num-classes",
+        metavar="N",
+        help="outputs of the model (default: as many classes as the data set has)",
+    )
+    add("--epochs", metavar="N", help="epochs in all, a cool-down included")
+    add("--lr", metavar="RATE", help="the learning rate of train.lr_batch images per step (train.base_lr)")
+    add("--workers", metavar="N", help="processes per device that load images")
     add("--output", metavar="DIR", help="where runs go (default: output)")
     add("--tag", metavar="NAME", help="names this run's folder (default: default)")
     add("--resume", metavar="WHAT", help="a checkpoint, a run's folder, or auto: this run's newest")
@@ -85,7 +96,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def configure(args: argparse.Namespace) -> settings.Config:
     """Read the settings of the file, the options and the flags, the flags last; notes go to `args.notes`."""
+    sides = args.img_size
     flags = {
+        "model.name": args.model,
+        "model.num_classes": args.num_classes,
+        "data.img_size": sides and (sides[0] if len(sides) == 1 else f"[{', '.join(sides)}]"),
+        "data.num_workers": args.workers,
         "data.data_path": args.data_path,
         "data.batch_size": args.batch_size,
         "data.on_bad_image": args.on_bad_image,
@@ -95,6 +111,8 @@ def configure(args: argparse.Namespace) -> settings.Config:
         "model.resume": args.resume,
         "model.pretrained": args.pretrained,
         "amp.level": "O1" if args.amp else args.amp_opt_level,
+        "train.epochs": args.epochs,
+        "train.base_lr": args.lr,
         "train.accumulation_steps": args.accumulation_steps,
         "train.use_checkpoint": "true" if args.use_checkpoint else None,
         "ema.decay": args.model_ema_decay,
@@ -103,6 +121,8 @@ def configure(args: argparse.Namespace) -> settings.Config:
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     args.notes = []
     config = settings.load_config(args.cfg, args.opts, [*args.o, *given], notes=args.notes)
+    if args.epochs is not None:
+        args.notes += filter(None, [make_total(config.train)])
     config.ema.decay, config.ema.lr_batch = average_of_flags(
         config.model.name,
         config.ema.decay,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Sequence
 
 from paddle_inline.utils.paths import expand_all
-from paddle_inline.utils.streams import forgiving_streams
+from paddle_inline.utils.streams import forgiving_streams, reader_may_leave
 
 from . import cli as command
 from .errors import EXIT_CODES, exit_code
@@ -50,11 +49,8 @@ def _run(arguments: argparse.Namespace) -> int:
             warnings.filterwarnings(
                 "ignore", "No ccache found"
             )  # Paddle's, on a compiler that nothing here uses
-            code = arguments.run(arguments)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            with reader_may_leave():
+                return arguments.run(arguments)
         return 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from ..utils.errors import unknown
 from .output import new_console, new_table, show
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `list`."""
+    parser.add_argument(
+        "pattern", nargs="?", default="*", help="only models of these names, as a shell's: 'inline_*_tiny'"
+    )
     parser.add_argument(
         "--measure", action="store_true", help="also build and run each model, and count (minutes)"
     )
@@ -26,7 +30,9 @@ def run(arguments: argparse.Namespace) -> None:
     from ..models.factory import create_model, list_models, model_spec
     from ..utils.flops import profile
 
-    names = list_models()
+    names = list_models(arguments.pattern)
+    if not names:
+        raise unknown("model", arguments.pattern, list_models())
     counted = {}
     if arguments.measure:
         progress = track(names, "counting", console=new_console(stderr=True))

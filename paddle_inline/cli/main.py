@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from .. import __version__
 from ..utils.environment import import_paddle, tune_cpu
 from ..utils.errors import UserError
 from ..utils.paths import expand_all
-from ..utils.streams import forgiving_streams
+from ..utils.streams import forgiving_streams, reader_may_leave
 from . import bench, doctor, export, info, predict
 from . import list as list_
 
@@ -86,12 +85,8 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.command != "doctor":  # which looks at what the user has set, from outside Paddle
             tune_cpu()
             import_paddle()
-        with warnings_as_notes():
-            code = arguments.run(arguments) or 0
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with warnings_as_notes(), reader_may_leave():
+            return arguments.run(arguments) or 0
         return 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

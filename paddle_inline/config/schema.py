@@ -169,6 +169,21 @@ class Config:
     )  # epochs between histograms of all weights in VisualDL; 0: none
 
 
+def make_total(train: TrainConfig) -> str:
+    """Let `train.epochs` be those of the whole run, by taking the cool-down out of them; return what was done.
+
+    A cool-down that would be half of the run or more is left out.
+    """
+    total, cooldown = train.epochs, train.cooldown_epochs
+    if not cooldown:
+        return ""
+    if total <= 2 * cooldown:
+        train.cooldown_epochs = 0
+        return f"--epochs {total}: the cool-down of {cooldown} epochs (train.cooldown_epochs) is left out"
+    train.epochs = total - cooldown
+    return f"--epochs {total}: {train.epochs} epochs (train.epochs) and {cooldown} of cool-down"
+
+
 def known_settings(cls: type = Config, prefix: str = "") -> dict[str, Any]:
     """Return {dotted key: its dataclass field} of every setting."""
     known: dict[str, Any] = {}

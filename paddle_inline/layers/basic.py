@@ -70,6 +70,12 @@ class Linear(nn.Linear):
         )
 
 
+def linear_like(like: Tensor | None, in_features: int, out_features: int) -> Linear:
+    """Return a Linear of the precision of a parameter and on its device; None: as any other."""
+    layer = Linear(in_features, out_features)
+    return layer if like is None or like.dtype == layer.weight.dtype else layer.to(dtype=like.dtype)
+
+
 class Conv1d(nn.Conv1D):
     """1-d convolution over [B, C, N]."""
 

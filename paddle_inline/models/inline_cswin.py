@@ -14,7 +14,6 @@ from ..layers.attention import build_attention
 from ..layers.basic import (
     Conv2d,
     Dropout,
-    Identity,
     LayerNorm,
     Linear,
     Module,
@@ -29,6 +28,7 @@ from ..layers.recompute import run_block
 from ..layers.window_attention import BRANCH_ATTENTION
 from ..ops.tokens import Size, concat_channels, map_to_tokens, mean_tokens, split_channels, tokens_to_map
 from ..utils.errors import UserError
+from .classifier import Classifier
 from .spec import (
     Published,
     attention_forms,
@@ -205,7 +205,7 @@ class ConvMerging(Module):
         return self.norm(map_to_tokens(self.conv(tokens_to_map(x, self.grid))))
 
 
-class InLineCSwin(Module):
+class InLineCSwin(Classifier):
     """Images [B, in_chans, *img_size] -> logits [B, num_classes].
 
     Raises:
@@ -252,7 +252,7 @@ class InLineCSwin(Module):
             ]
             setattr(self, f"stage{i + 1}", ModuleList(blocks))
         self.norm = LayerNorm(dim, EPS)
-        self.head = Linear(dim, spec.num_classes) if spec.num_classes else Identity()
+        self.add_head(dim, spec.num_classes)
 
     def run_stage(self, i: int, x: Tensor) -> Tensor:
         """Stage i of 0 .. 3: the image (stage 0) or the last stage's tokens -> tokens [B, N, C]."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..layers.attention import build_attention
-from ..layers.basic import Dropout, Identity, LayerNorm, Linear, Module, ModuleList, Tensor, token_parameter
+from ..layers.basic import Dropout, LayerNorm, Module, ModuleList, Tensor, token_parameter
 from ..layers.drop_path import DropPath, depth_rates
 from ..layers.mlp import Mlp
 from ..layers.patch_embed import PatchEmbed
@@ -19,6 +19,7 @@ from ..layers.recompute import run_block
 from ..ops.resize import resize_tokens
 from ..ops.tokens import Size, map_to_tokens, mean_tokens, tokens_to_map
 from ..utils.errors import UserError
+from .classifier import Classifier
 from .spec import (
     Published,
     attention_forms,
@@ -110,7 +111,7 @@ class Block(Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class InLinePVT(Module):
+class InLinePVT(Classifier):
     """Images [B, in_chans, H, W] of any sides that divide by 32 -> logits [B, num_classes].
 
     The position embeddings are stored for `img_size` and resized to other grids.
@@ -154,7 +155,7 @@ class InLinePVT(Module):
             setattr(self, f"pos_embed{i + 1}", pos_embed)
             setattr(self, f"patch_embed{i + 1}", PatchEmbed(PATCH_SIZES[i], in_chans[i], dim, norm_eps=1e-5))
             setattr(self, f"block{i + 1}", ModuleList(blocks))
-        self.head = Linear(dim, spec.num_classes) if spec.num_classes else Identity()
+        self.add_head(dim, spec.num_classes)
 
     def run_stage(self, i: int, x: Tensor) -> Tensor:
         """Stage i of 0 .. 3: its input map (the image in stage 0) -> its output map [B, C, H, W]."""

@@ -19,6 +19,7 @@ from ..layers.window_attention import WINDOW_ATTENTION
 from ..ops.tokens import Size, mean_tokens, tokens_to_map
 from ..ops.windows import cut_windows, gather_neighbours, join_windows, roll_tokens, shift_mask
 from ..utils.errors import UserError
+from .classifier import Classifier
 from .spec import (
     Published,
     attention_forms,
@@ -163,7 +164,7 @@ class Stage(Module):
         return x
 
 
-class InLineSwin(Module):
+class InLineSwin(Classifier):
     """Images [B, in_chans, *img_size] -> logits [B, num_classes].
 
     Raises:
@@ -218,7 +219,7 @@ class InLineSwin(Module):
             downsample = PatchMerging(dim, grid) if i < len(STRIDES) - 1 else Identity()
             self.layers.append(Stage(blocks, downsample, spec.recompute))
         self.norm = LayerNorm(dim, EPS)
-        self.head = Linear(dim, spec.num_classes) if spec.num_classes else Identity()
+        self.add_head(dim, spec.num_classes)
 
     def embed(self, x: Tensor) -> Tensor:
         """Images -> the first stage's tokens, [B, H / 4 * W / 4, C]."""

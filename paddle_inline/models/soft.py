@@ -12,7 +12,6 @@ from typing import Any
 
 from ..layers.basic import (
     Dropout,
-    Identity,
     LayerNorm,
     Linear,
     Module,
@@ -28,6 +27,7 @@ from ..layers.softmax_free import MultiHeadSoftmaxFree
 from ..ops.resize import resize_tokens
 from ..ops.tokens import Size, concat_tokens, prepend_token, tokens_to_map
 from ..utils.errors import UserError
+from .classifier import Classifier
 from .inline_pvt import Block as SoftmaxBlock
 from .spec import (
     Published,
@@ -131,7 +131,7 @@ class SoftmaxFreeBlock(Module):
         return self.att(x, size)
 
 
-class Soft(Module):
+class Soft(Classifier):
     """Images [B, in_chans, H, W] of any sides that divide by 32 -> logits [B, num_classes]."""
 
     NO_DECAY = ("cls_token",)
@@ -162,7 +162,7 @@ class Soft(Module):
         for i in range(4):
             setattr(self, f"block{i + 1}", ModuleList([self.new_block(i, rate) for rate in rates[i]]))
         self.norm = LayerNorm(dim)
-        self.head = Linear(dim, spec.num_classes) if spec.num_classes else Identity()
+        self.add_head(dim, spec.num_classes)
 
     def new_block(self, i: int, rate: float) -> Module:
         """Return a fresh block of stage i of 0 .. 3 with its drop-path rate."""

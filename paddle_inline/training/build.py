@@ -21,12 +21,13 @@ from ..models.factory import create_model, model_spec
 from ..utils.errors import UserError
 from ..weights.resize import load_adapted
 from . import distributed
-from .build_data import build_eval, build_mixup, build_train, names_digest, worker_count
-from .ema import Ema, initial_share, total_decay
+from .build_data import build_eval, build_mixup, build_train, names_digest
+from .ema import Ema, total_decay
 from .evaluate import evaluate
 from .loop import Components, FitOptions
 from .losses import make_loss
 from .optim import Group, decay_groups, make_optimizer
+from .plan import notes_on_limits, plan
 from .schedule import make_schedule, scaled
 from .state import TrainingState
 from .sync_bn import synchronise
@@ -43,6 +44,7 @@ class Run(NamedTuple):
     eval_source: Any
     eval_loader: Loader
     images_per_step: int
+    plan: list[str]  # what a step will do, and how many there are, in words
     notes: list[str]  # what was left out of the data, how pretrained weights were fitted to the model
 
 
@@ -120,49 +122,9 @@ def build_run(config: Config, rank: int, world: int) -> Run:
         eval_source,
         eval_loader,
         images,
+        plan(config, components.schedule, images, steps_per_epoch),
         [*notes, *notes_on_limits(config, images, steps_per_epoch)],
     )
-
-
-def notes_on_limits(config: Config, images: int, steps_per_epoch: int) -> list[str]:
-    """Return lines on what a run of so many images a step and steps an epoch does not do as its settings say."""
-    train, notes = config.train, []
-    if worker_count(config) != config.data.num_workers:
-        notes.append(
-            f"data.num_workers is {config.data.num_workers}; a run in a thread, or on Windows or macOS, loads its "
-            "images itself, for Paddle starts no workers there"
-        )
-    reached = steps_per_epoch * train.warmup_epochs + (
-        train.lr_per == "step"
-    )  # the first step at the full rate
-    if train.warmup_epochs and reached >= steps_per_epoch * train.epochs:
-        finished = reached < steps_per_epoch * (train.epochs + train.cooldown_epochs)
-        notes.append(
-            f"the warm-up of {train.warmup_epochs} epochs (train.warmup_epochs) is not finished in the "
-            f"{train.epochs} of train.epochs: the learning rate "
-            + ("reaches train.base_lr in the cool-down alone" if finished else "stays below train.base_lr")
-        )
-    base = scaled(train.base_lr, images, train.lr_batch)
-    floor = scaled(train.min_lr, images, train.lr_batch if train.lr_scaled == "all" else None)
-    if train.lr_scheduler.name == "cosine" and floor > base:
-        notes.append(
-            f"train.min_lr is {floor:g} and train.base_lr {base:g} at {images} images a step: the learning rate rises "
-            "to the end"
-        )
-    if train.lr_scheduler.name == "linear":
-        notes.append(
-            "the linear schedule ends at 1 % of the base rate, as in the authors' programs; train.min_lr is not used"
-        )
-    if config.ema.decay is not None:
-        decay = total_decay(config.ema.decay, images, config.ema.lr_batch)
-        steps = steps_per_epoch * (train.epochs + train.cooldown_epochs)
-        share = initial_share(decay, steps, warmup=config.ema.warmup)
-        if share > 0.1:
-            notes.append(
-                f"ema.decay is {decay:g} a step: after this run's {steps} steps {100 * share:.0f} % of the averaged "
-                "weights are still those of the beginning; ema.warmup=true lets the decay grow with the steps"
-            )
-    return notes
 
 
 def run_folder(config: Config) -> Path:

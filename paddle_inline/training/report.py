@@ -36,6 +36,8 @@ def describe(log: RunLog, run: Run, *, dataset: str, amp_level: str, tuned: dict
         f"{dataset}: {len(run.train_source)} training and {len(run.eval_source)} held-out images, "
         f"{len(run.train_source.classes)} classes, {run.images_per_step} images per step"
     )
+    for line in run.plan:
+        log.info(line)
     for group in run.groups:
         log.info(f"weight decay {group.weight_decay:g}: {len(group.names)} tensors, {group.rule}:")
         log.info(f"  {', '.join(name_patterns(group.names))}")

@@ -61,3 +61,13 @@ def forgiving_streams() -> Iterator[None]:
         for name in closed:
             getattr(sys, name).close()
             setattr(sys, name, None)
+
+
+@contextlib.contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """End what is done inside, and raise nothing, where the reader of standard output, such as `head`, closes it."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

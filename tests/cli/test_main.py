@@ -37,7 +37,7 @@ def test_list_shows_every_model_with_published_and_built_figures(capsys):
 
 
 def test_list_measures(capsys, monkeypatch):
-    monkeypatch.setattr("paddle_inline.models.factory.list_models", lambda: ["inline_deit_digits"])
+    monkeypatch.setattr("paddle_inline.models.factory.list_models", lambda pattern: ["inline_deit_digits"])
     assert cli.main(["list", "--measure"]) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if "inline_deit_digits" in line)
     assert row.split() == ["inline_deit_digits", "32", "-", "-", "-", "-", "-", "0.252", "0.014"]

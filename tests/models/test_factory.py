@@ -29,6 +29,14 @@ def test_both_packages_list_the_same_models():
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.__name__)
+def test_names_are_found_by_a_pattern(package):
+    assert package.list_models("inline_*_tiny") == [
+        f"inline_{f}_tiny" for f in ("deit", "pvt", "swin", "cswin")
+    ]
+    assert package.list_models("soft_tin?") == ["soft_tiny"] and package.list_models("resnet*") == []
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.__name__)
 class TestCreateModel:
     def test_every_variant_is_a_function(self, package):
         model = package.models.inline_deit_digits(num_classes=3)

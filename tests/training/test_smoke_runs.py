@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddle_inline.config.schema import Config
-from paddle_inline.training.build import build_schedule, notes_on_limits
+from paddle_inline.training.build import build_schedule
+from paddle_inline.training.plan import notes_on_limits
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

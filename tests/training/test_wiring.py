@@ -395,7 +395,13 @@ def test_the_speed_alone_is_asked_for_by_a_setting_or_a_flag(monkeypatch, how):
 # flag -> (its arguments, the setting that it is, what that is then)
 FLAGS = {
     "--cfg": ([str(ROOT / "configs" / "quickstart.yaml")], "data.dataset", "digits"),
+    "--model": (["inline_pvt_tiny"], "model.name", "inline_pvt_tiny"),
     "--data-path": (["/d"], "data.data_path", "/d"),
+    "--img-size": (["64", "96"], "data.img_size", [64, 96]),
+    "--num-classes": (["7"], "model.num_classes", 7),
+    "--epochs": (["7"], "train.epochs", 7),
+    "--lr": (["3e-4"], "train.base_lr", 3e-4),
+    "--workers": (["3"], "data.num_workers", 3),
     "--batch-size": (["6"], "data.batch_size", 6),
     "--output": (["/o"], "output", "/o"),
     "--tag": (["t"], "tag", "t"),
@@ -427,6 +433,20 @@ def test_a_flag_reaches_its_setting(flag):
     for name in key.split("."):
         usual, found = getattr(usual, name), getattr(found, name)
     assert found == expected != usual
+
+
+@pytest.mark.parametrize(
+    "total, expected", [("6", (6, 0)), ("20", (20, 0)), ("21", (11, 10)), ("310", (300, 10))]
+)
+def test_epochs_are_those_of_the_whole_run(total, expected):
+    args = train_paddle.parse(["--cfg", str(ROOT / "configs" / "inline_pvt_t.yaml"), "--epochs", total])
+    train = train_paddle.configure(args).train
+    assert (train.epochs, train.cooldown_epochs) == expected
+    assert f"--epochs {total}: " in args.notes[0]
+
+
+def test_one_side_is_a_square():
+    assert train_paddle.configure(train_paddle.parse(["--img-size", "64"])).data.img_size == 64
 
 
 def test_every_flag_has_a_row(monkeypatch):

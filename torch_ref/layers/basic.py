@@ -42,6 +42,12 @@ class Linear(nn.Linear):
             nn.init.zeros_(self.bias)
 
 
+def linear_like(like: Tensor | None, in_features: int, out_features: int) -> Linear:
+    """Return a Linear of the precision of a parameter and on its device; None: as any other."""
+    layer = Linear(in_features, out_features)
+    return layer if like is None else layer.to(like)
+
+
 class Conv1d(nn.Conv1d):
     """1-d convolution over [B, C, N]."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import os
 import re
 import warnings
@@ -50,9 +51,9 @@ BLOCK = re.compile(r"(layers\.\d+\.blocks|blocks|block\d|stage\d)\.\d+\.")
 _MODELS = merge_variants(FAMILIES)
 
 
-def list_models() -> list[str]:
-    """Return the names that `create_model` knows."""
-    return list(_MODELS)
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the names that `create_model` knows, those of a pattern of a shell: `list_models("inline_*_tiny")`."""
+    return fnmatch.filter(_MODELS, pattern)
 
 
 def model_spec(name: str, **overrides: Any) -> Any:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..layers.attention import ATTENTION, build_attention
-from ..layers.basic import Dropout, Identity, LayerNorm, Linear, Module, ModuleList, Tensor, token_parameter
+from ..layers.basic import Dropout, LayerNorm, Module, ModuleList, Tensor, token_parameter
 from ..layers.drop_path import DropPath, depth_rates
 from ..layers.mlp import Mlp
 from ..layers.patch_embed import PatchEmbed
 from ..layers.recompute import run_block
 from ..ops.tokens import Size, prepend_token, tokens_to_map
+from .classifier import Classifier
 from .spec import (
     Published,
     attention_form,
@@ -93,7 +94,7 @@ class Block(Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class InLineDeiT(Module):
+class InLineDeiT(Classifier):
     """Images [B, in_chans, *img_size] -> logits [B, num_classes].
 
     Raises:
@@ -130,7 +131,7 @@ class InLineDeiT(Module):
             ]
         )
         self.norm = LayerNorm(spec.embed_dim)
-        self.head = Linear(spec.embed_dim, spec.num_classes) if spec.num_classes else Identity()
+        self.add_head(spec.embed_dim, spec.num_classes)
 
     def embed(self, x: Tensor) -> Tensor:
         """Images -> class and patch tokens with their positions, [B, 1 + N, C]."""
