@@ -9,6 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 VENV26 ?= .venv-paddle26
+VENV_DENSE ?= .venv-dense
 PADDLE ?= paddlepaddle==3.3.1
 # pip brings the torchvision that fits; 2.8 is the last torch for Python 3.9
 TORCH ?= "torch==2.13.0; python_version >= '3.10'" "torch==2.8.0; python_version < '3.10'" torchvision
@@ -17,6 +18,7 @@ WORKERS ?= auto
 
 BIN = $(VENV)/bin
 BIN26 = $(VENV26)/bin
+BIN_DENSE = $(VENV_DENSE)/bin
 # A file's tests stay together, and so share what their fixtures make; the recorded numbers have no fixtures.
 DIST = loadscope
 test-golden: DIST = worksteal
@@ -29,7 +31,7 @@ INSTALL = -m pip install --no-compile
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test test-fast test-golden test-full test-paddle26 test-mutations lint format demo docs clean
+.PHONY: help test test-fast test-golden test-full test-paddle26 test-dense test-mutations lint format demo docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' Makefile
@@ -47,6 +49,9 @@ test-full: $(VENV)/installed  ## every test of full-size models, parity sweep an
 
 test-paddle26: $(VENV26)/installed  ## the Paddle half of the tests on Paddle 2.6.2 and numpy 1.26
 	$(BIN26)/python $(PYTEST)
+
+test-dense: $(VENV_DENSE)/installed  ## the backbones in PaddleDetection and PaddleSeg, of their wheels
+	$(BIN_DENSE)/python $(PYTEST) tests/toolkits tests/dense
 
 test-mutations: $(VENV)/installed  ## whether the tests notice faults that are planted in the product: an hour
 	$(BIN)/python tests/mutation/run.py
@@ -67,7 +72,7 @@ docs: $(VENV)/installed  ## the documentation as a site, without a warning: buil
 	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
 
 clean:  ## remove the virtual environments and caches; output/ stays
-	rm -rf $(VENV) $(VENV26) .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) $(VENV26) $(VENV_DENSE) .pytest_cache .ruff_cache build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed: pyproject.toml
@@ -80,6 +85,18 @@ $(VENV)/installed: pyproject.toml
 $(VENV26)/installed: pyproject.toml
 	$(call make_venv,$(VENV26))
 	$(BIN26)/python $(INSTALL) paddlepaddle==2.6.2 'numpy<2' setuptools -e '.[demo,dev]'
+	@touch $@
+
+# The toolkits' own lists ask for what these tests do not use: builds of scikit-learn and OpenCV that Python 3.11 has no
+# wheels for, VisualDL, trackers. What they import stands here instead; numpy 2 and setuptools 81 are too new for them.
+$(VENV_DENSE)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] > (3, 12))' || \
+		{ echo "error: numpy 1 has no wheels for $$($(PYTHON) --version); choose another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(call make_venv,$(VENV_DENSE))
+	$(BIN_DENSE)/python $(INSTALL) paddlepaddle==3.3.1 'numpy<2' 'setuptools<81' 'opencv-python-headless<4.12' \
+		filelock matplotlib pandas prettytable pycocotools pyyaml requests scikit-learn scipy shapely six \
+		terminaltables tqdm typeguard 'pytest>=8' 'pytest-xdist>=3.7' -e .
+	$(BIN_DENSE)/python $(INSTALL) --no-deps paddledet==2.6.0 paddleseg==2.8.0
 	@touch $@
 
 define make_venv
