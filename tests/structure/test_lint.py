@@ -145,7 +145,7 @@ def test_other_words_are_not(line):
 
 # ---------------------------------------------------------------- lines of prose
 
-PROSE = ("README.md", "README_zh.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md")
+PROSE = ("README.md", "README_zh.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/**/*.md")
 LONGEST_LINE = 120  # characters
 
 
