@@ -17,7 +17,7 @@ from ..utils.environment import import_paddle, tune_cpu
 from ..utils.errors import UserError
 from ..utils.paths import expand_all
 from ..utils.streams import forgiving_streams, reader_may_leave
-from . import bench, doctor, export, info, predict
+from . import bench, doctor, export, info, predict, settings
 from . import list as list_
 
 # A command is a module and its row here. Its docstring is the help, `add_arguments` fills its parser, and
@@ -25,6 +25,7 @@ from . import list as list_
 COMMANDS = {
     "list": list_,
     "info": info,
+    "settings": settings,
     "predict": predict,
     "export": export,
     "bench": bench,
