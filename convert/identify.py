@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 VARIANTS = cast("Mapping[Any, Mapping[str, Any]]", factory.FAMILIES)  # model class -> {name: spec}
 # Fields that matter in training alone, or to nobody but a reader.
 TRAINING_ONLY = {"drop_rate", "drop_path_rate", "recompute", "published", "per_matrix_alpha"}
+# Fields that forms of attention have which are known by their names alone, never by tensors.
+OF_OTHER_FORMS = {"attn_options"}
 # Fields that say which variant it is, before all others.
 SIZES = {"embed_dim", "embed_dims", "depth", "depths"}
 
@@ -209,7 +211,8 @@ def _candidate(
     assumed = {
         key: overrides.get(key, value)
         for key, value in vars(spec).items()
-        if key not in TRAINING_ONLY | set(known) and (key in unseen or has_unknown(seen.get(key, UNKNOWN)))
+        if key not in TRAINING_ONLY | OF_OTHER_FORMS | set(known)
+        and (key in unseen or has_unknown(seen.get(key, UNKNOWN)))
     }
     return _Candidate(variant, overrides, assumed)
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from . import ops as ops
     from .inference.export import export_model
     from .inference.predictor import Predictor, read_image
+    from .layers.attention import create_attention, list_attentions
     from .models import create_model, list_models
     from .weights import load_weights
 
@@ -16,8 +17,10 @@ __version__ = "0.2.0"
 __all__ = [
     "Predictor",
     "__version__",
+    "create_attention",
     "create_model",
     "export_model",
+    "list_attentions",
     "list_models",
     "load_weights",
     "read_image",
@@ -26,8 +29,10 @@ __all__ = [
 # name -> the module that has it
 _HOMES = {
     "Predictor": ".inference.predictor",
+    "create_attention": ".layers.attention",
     "create_model": ".models",
     "export_model": ".inference.export",
+    "list_attentions": ".layers.attention",
     "list_models": ".models",
     "load_weights": ".weights",
     "read_image": ".inference.predictor",

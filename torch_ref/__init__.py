@@ -1,8 +1,17 @@
 """The PyTorch reference of paddle_inline: the same models, file for file, to be believed."""
 
 from . import models
+from .layers.attention import create_attention, list_attentions
 from .models import create_model, list_models
 from .weights import load_weights
 
 __version__ = "0.2.0"
-__all__ = ["__version__", "create_model", "list_models", "load_weights", "models"]
+__all__ = [
+    "__version__",
+    "create_attention",
+    "create_model",
+    "list_attentions",
+    "list_models",
+    "load_weights",
+    "models",
+]

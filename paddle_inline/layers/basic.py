@@ -45,6 +45,15 @@ def token_parameter(*shape: int) -> Tensor:
     )
 
 
+def learned(values: np.ndarray) -> Tensor:
+    """Return a parameter that begins with the given values."""
+    return paddle.create_parameter(
+        list(values.shape),
+        paddle.get_default_dtype(),
+        default_initializer=nn.initializer.Assign(values.astype(paddle.get_default_dtype())),
+    )
+
+
 class TanhGELU(nn.GELU):
     """GELU by its tanh approximation."""
 
@@ -109,6 +118,21 @@ class Conv2d(nn.Conv2D):
             groups=groups,
             weight_attr=attr,
             bias_attr=attr if bias else False,
+        )
+
+
+class SequenceConv(nn.Conv2D):
+    """Filters heads [B, h, N, d] along their tokens: one filter of so many taps per head, zero padding, no bias."""
+
+    def __init__(self, num_heads: int, taps: int) -> None:
+        super().__init__(
+            num_heads,
+            num_heads,
+            (taps, 1),
+            padding=(taps // 2, 0),
+            groups=num_heads,
+            weight_attr=_uniform(taps),
+            bias_attr=False,
         )
 
 

@@ -25,10 +25,9 @@ class SeparateProjections(Attention):
         """Return the tokens [B, M, C] that keys and values are made of: all [B, N, C]."""
         return x
 
-    def forward(self, x: Tensor, size: Size) -> Tensor:
-        q = self.q(x)
+    def project(self, x: Tensor, size: Size) -> tuple[Tensor, Tensor, Tensor]:
         k, v = split_channels(self.kv(self.reduce(x, size)), 2)
-        return self.proj_drop(self.proj(self.attend(q, k, v, self.context(x), size)))
+        return self.q(x), k, v
 
 
 class PVTInLineAttention(SeparateProjections, InLineAttention):
@@ -53,6 +52,9 @@ class PVTSoftmaxAttention(SeparateProjections, SoftmaxAttention):
         if sr_ratio > 1:
             self.sr = Conv2d(dim, dim, sr_ratio, stride=sr_ratio)
             self.norm = LayerNorm(dim, eps=1e-5)
+
+    def check_size(self, x: Tensor, size: Size) -> None:
+        """Accept any grid: at ratio 1 none is looked at, and SOFT's last stage has a class token outside of it."""
 
     def reduce(self, x: Tensor, size: Size) -> Tensor:
         """Return the tokens [B, M, C] that keys and values are made of, M = N / sr_ratio^2."""

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..ops.inline_attention import softmax_attention_weights
 from ..ops.tokens import Size, map_to_tokens, split_channels, tokens_to_map
 from ..ops.windows import cut_windows, join_windows, relative_position_bias, relative_position_index
+from ..utils.errors import UserError
 from .attention import ATTENTION, Attention, InLineAttention, SoftmaxAttention
+from .attention.table import fits_branches
 from .basic import Conv2d, Tensor, token_parameter
 
 
@@ -32,13 +35,20 @@ class WindowSoftmaxAttention(SoftmaxAttention):
         tokens = grid[0] * grid[1]
         return {"relative_position_index": (tokens, tokens)}
 
+    def position_bias(self) -> Tensor:
+        """Return what is added to the logits of each pair, [h, w * w, w * w]."""
+        return relative_position_bias(self.relative_position_bias_table, self.relative_position_index)
+
+    def weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return softmax_attention_weights(q, k, self.scale, self.position_bias())
+
     def forward(self, x: Tensor, size: Size, mask: Tensor | None = None) -> Tensor:
         """Tokens of windows [B * windows, w * w, C] -> the same shape.
 
         Args:
             mask: [windows, w * w, w * w], added to the logits where windows are shifted.
         """
-        bias = relative_position_bias(self.relative_position_bias_table, self.relative_position_index)
+        bias = self.position_bias()
         if mask is not None:
             bias = bias + mask.unsqueeze(1)
         q, k, v = split_channels(self.qkv(x), 3)
@@ -72,6 +82,12 @@ class Branch(Attention):
         out = out + map_to_tokens(self.get_v(tokens_to_map(v, self.window)))
         return join_windows(out, self.grid, self.window)
 
+    def rows(self, x: Tensor, size: Size) -> Tensor:
+        raise UserError(
+            "a branch of CSwin has no rows of its own: its block projects to q, k and v; ask a layer of "
+            "create_attention, or of a DeiT, PVT or Swin"
+        )
+
 
 class InLineBranch(Branch, InLineAttention):
     """Injective linear attention over the whole grid, with the local residual and LePE."""
@@ -91,7 +107,7 @@ WINDOW_ATTENTION: dict[str, type[Attention]] = {**ATTENTION, "softmax": WindowSo
 
 # a form's name -> its layer in CSwin, whose blocks project: forms that project in their own way do not fit
 BRANCH_ATTENTION: dict[str, type[Attention]] = {
-    **{form: in_branch(layer) for form, layer in ATTENTION.items() if layer.forward is Attention.forward},
+    **{form: in_branch(layer) for form, layer in ATTENTION.items() if fits_branches(layer)},
     "inline": InLineBranch,
     "softmax": SoftmaxBranch,
 }

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..layers.attention import ATTENTION, build_attention
+from ..layers.attention import ATTENTION, build_attention, check_options
 from ..layers.basic import Dropout, LayerNorm, Module, ModuleList, Tensor, token_parameter
 from ..layers.drop_path import DropPath, depth_rates
 from ..layers.mlp import Mlp
@@ -42,6 +42,7 @@ class DeiTSpec:
     num_classes: int = 1000  # 0: no head
     attn_type: str = "I"  # I, S or the name of a form of attention, once or four times
     kernel_function: str = "identity"
+    attn_options: dict[str, Any] = field(default_factory=dict)  # of the forms: see list_attentions
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     recompute: bool = False
@@ -111,6 +112,8 @@ class InLineDeiT(Classifier):
         self.img_size = image_size(spec.img_size, spec.patch_size)
         self.grid = (self.img_size[0] // spec.patch_size, self.img_size[1] // spec.patch_size)
         form = attention_form(spec.attn_type, ATTENTION)
+        check_options(spec.attn_options, [[form]])
+        options = {"kernel_function": spec.kernel_function, **spec.attn_options}
         self.cls_token = token_parameter(1, 1, spec.embed_dim)
         self.pos_embed = token_parameter(1, 1 + self.grid[0] * self.grid[1], spec.embed_dim)
         self.patch_embed = PatchEmbed(spec.patch_size, spec.in_chans, spec.embed_dim)
@@ -125,7 +128,7 @@ class InLineDeiT(Classifier):
                     mlp_ratio=spec.mlp_ratio,
                     drop_rate=spec.drop_rate,
                     drop_path_rate=rate,
-                    options={"kernel_function": spec.kernel_function},
+                    options=options,
                 )
                 for rate in depth_rates(spec.drop_path_rate, spec.depth)
             ]

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..layers.attention import build_attention
+from ..layers.attention import build_attention, check_options, stage_options
 from ..layers.basic import Dropout, LayerNorm, Module, ModuleList, Tensor, token_parameter
 from ..layers.drop_path import DropPath, depth_rates
 from ..layers.mlp import Mlp
@@ -51,6 +51,7 @@ class PVTSpec:
     num_classes: int = 1000  # 0: no head
     attn_type: str = "IIII"  # one letter per stage, I or S, or names of forms of attention
     kernel_function: str = "identity"
+    attn_options: dict[str, Any] = field(default_factory=dict)  # of the forms: see list_attentions
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     recompute: bool = False
@@ -134,6 +135,7 @@ class InLinePVT(Classifier):
         self.img_size = image_size(spec.img_size, STRIDES[-1])
         self.grids = [(self.img_size[0] // stride, self.img_size[1] // stride) for stride in STRIDES]
         forms = attention_forms(spec.attn_type, spec.depths, PVT_ATTENTION, mixed=False)
+        check_options(spec.attn_options, forms)
         rates = stage_parts(depth_rates(spec.drop_path_rate, sum(spec.depths)), spec.depths)
         in_chans = (spec.in_chans, *spec.embed_dims)
         self.pos_drop = Dropout(spec.drop_rate)
@@ -148,7 +150,11 @@ class InLinePVT(Classifier):
                     mlp_ratio=spec.mlp_ratios[i],
                     drop_rate=spec.drop_rate,
                     drop_path_rate=rate,
-                    options={"kernel_function": spec.kernel_function, "sr_ratio": spec.sr_ratios[i]},
+                    options={
+                        "kernel_function": spec.kernel_function,
+                        "sr_ratio": spec.sr_ratios[i],
+                        **stage_options(spec.attn_options, i, form),
+                    },
                 )
                 for form, rate in zip(forms[i], rates[i])
             ]

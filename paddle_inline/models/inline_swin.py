@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..layers.attention import build_attention
+from ..layers.attention import build_attention, check_options, stage_options
 from ..layers.basic import Dropout, Identity, LayerNorm, Linear, Module, ModuleList, Tensor
 from ..layers.drop_path import DropPath, depth_rates
 from ..layers.mlp import Mlp
@@ -51,6 +51,7 @@ class SwinSpec:
     in_chans: int = 3
     num_classes: int = 1000  # 0: no head
     kernel_function: str = "identity"
+    attn_options: dict[str, Any] = field(default_factory=dict)  # of the forms: see list_attentions
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     recompute: bool = False
@@ -190,6 +191,7 @@ class InLineSwin(Classifier):
         self.img_size = image_size(spec.img_size, STRIDES[-1])
         self.grids = [(self.img_size[0] // stride, self.img_size[1] // stride) for stride in STRIDES]
         forms = attention_forms(spec.attn_type, spec.depths, WINDOW_ATTENTION)
+        check_options(spec.attn_options, forms)
         check_windows(self.img_size, window_size, forms)
         rates = stage_parts(depth_rates(spec.drop_path_rate, sum(spec.depths)), spec.depths)
         self.patch_embed = PatchEmbed(STRIDES[0], spec.in_chans, spec.embed_dim, norm_eps=EPS)
@@ -213,7 +215,10 @@ class InLineSwin(Classifier):
                         qkv_bias=spec.qkv_bias,
                         drop_rate=spec.drop_rate,
                         drop_path_rate=rate,
-                        options={"kernel_function": spec.kernel_function},
+                        options={
+                            "kernel_function": spec.kernel_function,
+                            **stage_options(spec.attn_options, i, form),
+                        },
                     )
                 )
             downsample = PatchMerging(dim, grid) if i < len(STRIDES) - 1 else Identity()

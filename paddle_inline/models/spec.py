@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ..layers.attention import ATTENTION
 from ..layers.basic import Tensor
 from ..ops.tokens import Size
 from ..utils.errors import UserError, short, unknown
@@ -212,6 +213,11 @@ def _names(attn_type: str, known: Iterable[str]) -> list[str]:
     known = list(known)
     names = [name.strip() for name in attn_type.split(",")]
     for name in names:
+        if name not in known and name in ATTENTION:
+            raise UserError(
+                f"{name} attention projects in its own way, and blocks of CSwin project to q, k and v before their "
+                "branches: use it in a DeiT, PVT or Swin, or one of " + ", ".join(known)
+            )
         if name not in known:
             raise unknown(f"form of attention in attn_type {short(attn_type)!r}:", name, known)
     return names

@@ -207,7 +207,10 @@ def for_channels(description: Mapping[str, Any], channels: int) -> dict[str, Any
 
 def tuples(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return overrides that went through JSON, which has no tuples, as `create_model` takes them."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}
+    return {
+        key: tuples(value) if isinstance(value, dict) else tuple(value) if isinstance(value, list) else value
+        for key, value in overrides.items()
+    }
 
 
 def _numbers(values: Any) -> bool:

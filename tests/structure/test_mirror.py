@@ -29,6 +29,9 @@ ALLOWED = {
     "- ops/tokens.py: def subtract_row(x: Tensor, row: Tensor)": "torch broadcasts as fast",
 }
 
+# Files of ops/attention/ and layers/attention/ that speak to a framework themselves.
+OWN_TEXT = {"verbs.py"}
+
 # What the packages cannot import from one another: (file of paddle_inline, file of torch_ref, function).
 SAME_TEXT = (
     ("utils/paths.py", "utils/paths.py", "expand"),
@@ -97,6 +100,17 @@ def test_models_are_the_same_text():
     for path in (ROOT / "paddle_inline" / "models").glob("*.py"):
         twin = ROOT / "torch_ref" / "models" / path.name
         assert path.read_text(encoding="utf-8") == twin.read_text(encoding="utf-8"), path.name
+
+
+def test_forms_of_attention_are_the_same_text():
+    """As far as they are written with the verbs of ops/attention/verbs.py."""
+    files = [*(ROOT / "paddle_inline" / "ops" / "attention").glob("*.py")]
+    files += (ROOT / "paddle_inline" / "layers" / "attention").glob("*.py")
+    assert len(files) > 5
+    for path in files:
+        if path.name not in OWN_TEXT:
+            twin = ROOT / "torch_ref" / path.relative_to(ROOT / "paddle_inline")
+            assert path.read_text(encoding="utf-8") == twin.read_text(encoding="utf-8"), path.name
 
 
 def function_text(path, name):

@@ -13,8 +13,10 @@ ROOT = Path(__file__).parents[2]
 NAMES = [
     "Predictor",
     "__version__",
+    "create_attention",
     "create_model",
     "export_model",
+    "list_attentions",
     "list_models",
     "load_weights",
     "read_image",

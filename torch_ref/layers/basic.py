@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +24,11 @@ def meta_init() -> AbstractContextManager:
 def token_parameter(*shape: int) -> Tensor:
     """Return a learned token, position embedding or bias table: truncated normal, std 0.02."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=0.02))
+
+
+def learned(values: np.ndarray) -> Tensor:
+    """Return a parameter that begins with the given values."""
+    return nn.Parameter(torch.tensor(values, dtype=torch.get_default_dtype()))
 
 
 class TanhGELU(nn.GELU):
@@ -76,6 +82,15 @@ class Conv2d(nn.Conv2d):
             padding=padding,
             groups=groups,
             bias=bias,
+        )
+
+
+class SequenceConv(nn.Conv2d):
+    """Filters heads [B, h, N, d] along their tokens: one filter of so many taps per head, zero padding, no bias."""
+
+    def __init__(self, num_heads: int, taps: int) -> None:
+        super().__init__(
+            num_heads, num_heads, (taps, 1), padding=(taps // 2, 0), groups=num_heads, bias=False
         )
 
 

@@ -66,8 +66,13 @@ def model_spec(name: str, **overrides: Any) -> Any:
         if key not in fields:
             raise unknown(f"override of {name}", key, fields)
     # (a list, as settings files have them, is the same as a tuple, and compared with one)
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}
-    return dataclasses.replace(spec, **given)
+    return dataclasses.replace(spec, **{key: _tuples(value) for key, value in overrides.items()})
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(each) for key, each in value.items()}
+    return tuple(value) if isinstance(value, list) else value
 
 
 def overrides_of(model: Module) -> dict[str, Any]:
@@ -208,7 +213,7 @@ def create_model(name: str | None = None, weights: Path | None = None, **overrid
             made to fit, with a warning that says how: positions and bias tables resized, the first convolution summed
             over grey or RGB images' channels or repeated and scaled.
         overrides: fields of the family's spec, e.g. img_size (int or (H, W)), in_chans, num_classes (0: no
-            head), drop_rate, drop_path_rate, attn_type, kernel_function, recompute.
+            head), drop_rate, drop_path_rate, attn_type, kernel_function, attn_options, recompute.
 
     Returns:
         A model from images [B, in_chans, H, W] to logits [B, num_classes], in train mode.

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..layers.attention import build_attention
+from ..layers.attention import build_attention, check_options, stage_options
 from ..layers.basic import (
     Conv2d,
     Dropout,
@@ -61,6 +61,7 @@ class CSwinSpec:
     in_chans: int = 3
     num_classes: int = 1000  # 0: no head
     kernel_function: str = "identity"
+    attn_options: dict[str, Any] = field(default_factory=dict)  # of the forms: see list_attentions
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     recompute: bool = False
@@ -224,6 +225,7 @@ class InLineCSwin(Classifier):
         self.img_size = image_size(spec.img_size, STRIDES[-1])
         self.grids = [(self.img_size[0] // stride, self.img_size[1] // stride) for stride in STRIDES]
         forms = attention_forms(spec.attn_type, spec.depths, BRANCH_ATTENTION)
+        check_options(spec.attn_options, forms)
         rates = stage_parts(depth_rates(spec.drop_path_rate, sum(spec.depths)), spec.depths)
         self.stage1_conv_embed = Sequential(
             Conv2d(spec.in_chans, spec.embed_dim, 7, stride=4, padding=2),
@@ -246,7 +248,10 @@ class InLineCSwin(Classifier):
                     qkv_bias=spec.qkv_bias,
                     drop_rate=spec.drop_rate,
                     drop_path_rate=rate,
-                    options={"kernel_function": spec.kernel_function},
+                    options={
+                        "kernel_function": spec.kernel_function,
+                        **stage_options(spec.attn_options, i, form),
+                    },
                 )
                 for form, rate in zip(forms[i], rates[i])
             ]

@@ -62,10 +62,15 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tenso
 
     `bias`: [h, N, M], or [G, h, N, M] for each G batch entries in turn (the G windows of one image).
     """
+    return torch.matmul(softmax_attention_weights(q, k, scale, bias), v)
+
+
+def softmax_attention_weights(q: Tensor, k: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
+    """Return the same attention's weights, softmax(scale * q k^T + bias), [B, h, N, M]."""
     logits = torch.matmul(q * scale, k.transpose(2, 3))
     if bias is not None:
         logits = (logits.reshape([-1, *bias.shape]) + bias).reshape([-1, *bias.shape[-3:]])
-    return torch.matmul(F.softmax(logits, dim=-1), v)
+    return F.softmax(logits, dim=-1)
 
 
 def local_residual(v: Tensor, kernel: Tensor, size: Size) -> Tensor:

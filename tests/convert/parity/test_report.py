@@ -433,9 +433,9 @@ class TestPaddleAlone:
         assert "golden inline_deit_t" in Text((tmp_path / "page.html").read_text()).text
 
     def test_a_wrong_model_is_code_1(self, monkeypatch):
-        from paddle_inline.layers import attention
+        from paddle_inline.layers.attention import inline
 
-        monkeypatch.setattr(attention, "mean_tokens", lambda x: x[:, 1:].mean(axis=1))
+        monkeypatch.setattr(inline, "mean_tokens", lambda x: x[:, 1:].mean(axis=1))
         arguments = ["verify", "--golden", self.GOLDENS, "--model", "inline_deit_tiny", "--dtype", "float32"]
         assert main(arguments) == 1
 

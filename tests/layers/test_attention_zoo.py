@@ -1,0 +1,188 @@
+"""All forms of attention as layers: a new row of ATTENTION joins every test here."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+paddle = pytest.importorskip("paddle")
+
+import paddle_inline  # noqa: E402
+from paddle_inline.layers.attention import ATTENTION  # noqa: E402
+from paddle_inline.layers.window_attention import BRANCH_ATTENTION  # noqa: E402
+
+from .attention_goldens import MANIFEST, errors, run_paddle, run_torch  # noqa: E402
+
+GOLDENS = [name for name, entry in MANIFEST.items() if entry["form"] in ATTENTION]
+
+
+def worst(found, name, kind):
+    return max(error for key, error in errors(found, name).items() if key.startswith(kind))
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_goldens_of_paddle(name):
+    found = run_paddle(name)
+    assert worst(found, name, "sum/") < 1e-10
+    assert worst(found, name, "grad/") < 1e-9
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_goldens_of_torch(name):
+    pytest.importorskip("torch")
+    found = run_torch(name)
+    assert worst(found, name, "sum/") < 1e-10
+    assert worst(found, name, "grad/") < 1e-10
+
+
+FORMS = list(ATTENTION)
+PACKAGES = ["paddle_inline", "torch_ref"]
+DIM, HEADS, GRID = 48, 3, (3, 4)
+
+
+@pytest.fixture(params=PACKAGES)
+def package(request):
+    """Either package, imported."""
+    return pytest.importorskip(request.param.partition("_ref")[0]) and importlib.import_module(request.param)
+
+
+def tensor(package, array):
+    import paddle
+
+    if package is paddle_inline:
+        return paddle.to_tensor(array)
+    import torch
+
+    return torch.tensor(array)
+
+
+def in_float64(layer):
+    return layer.to(dtype="float64") or layer if hasattr(layer, "sublayers") else layer.double()
+
+
+def numpy_of(tensor):
+    return tensor.detach().numpy()
+
+
+class TestTable:
+    def test_the_packages_have_the_same_rows(self):
+        torch_ref = pytest.importorskip("torch_ref")
+        ours, theirs = paddle_inline.list_attentions(), torch_ref.list_attentions()
+        assert list(ours) == list(theirs) == FORMS
+        assert [vars(row) for row in ours.values()] == [vars(row) for row in theirs.values()]
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_a_row_says_everything(self, form):
+        row = paddle_inline.list_attentions()[form]
+        assert row.name == form and "arXiv" in row.source and row.complexity and row.extra_parameters
+        assert (row.row_dimension == "") == (not row.rows)
+        assert row.linear == ("N^2" not in row.complexity)
+        assert row.backbones[:3] == ("DeiT", "PVT", "Swin")
+        assert ("CSwin" in row.backbones) == (form in BRANCH_ATTENTION)
+
+    def test_only_forms_made_from_q_k_and_v_are_in_cswin(self):
+        outside = {form for form in FORMS if form not in BRANCH_ATTENTION}
+        assert outside == {"pola", "mala", "rala", "mlla", "gla", "enhanced"} & set(FORMS)
+
+
+class TestRows:
+    @pytest.mark.parametrize("form", FORMS)
+    def test_rows_are_weights_of_every_token_or_refused(self, package, form):
+        layer = in_float64(package.create_attention(form, DIM, HEADS, grid=GRID, prefix_tokens=1))
+        x = tensor(package, np.random.standard_normal((2, 13, DIM)))
+        if not package.list_attentions()[form].rows:
+            with pytest.raises(ValueError, match="has no rows"):
+                layer.rows(x, GRID)
+            return
+        rows = numpy_of(layer.rows(x, GRID))
+        assert rows.shape == (2, HEADS, 13, 13) and np.isfinite(rows).all() and rows.any()
+        with pytest.raises(ValueError, match="13 tokens on a grid of 4 x 4 behind 1 prefix tokens"):
+            layer.rows(x, (4, 4))
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("form", "arguments", "message"),
+        [
+            ("linear_rleu", {}, "unknown form of attention 'linear_rleu'; did you mean 'linear_relu'"),
+            (
+                "softmax",
+                {"local": True},
+                "local is an option of inline, linear_relu, not of softmax, which takes",
+            ),
+            ("softmax", {"lokal": True}, "unknown option of softmax attention 'lokal'"),
+            ("inline", {"local": 1}, "local 1 must be true or false"),
+            ("inline", {"dim": 50}, "width 50 does not divide into 3 heads; try 2 heads, or width 48"),
+            ("inline", {"num_heads": 0}, "num_heads 0 must be an int of at least 1"),
+            ("inline", {"grid": 7}, r"grid 7 must be \(H, W\), two positive ints"),
+            ("inline", {"grid": (7, 0)}, "a side of grid 0 must be an int of at least 1"),
+            ("inline", {"prefix_tokens": -1}, "prefix_tokens -1 must be an int of at least 0"),
+        ],
+    )
+    def test_one_line_that_says_why(self, package, form, arguments, message):
+        with pytest.raises(ValueError, match=message) as caught:
+            package.create_attention(form, **{"dim": DIM, "num_heads": HEADS, **arguments})
+        assert type(caught.value).__name__ == "UserError" and "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("name", "overrides", "message"),
+        [
+            (
+                "deit_digits",
+                {"attn_options": {"local": False}, "attn_type": "S"},
+                "local is an option of inline",
+            ),
+            ("deit_digits", {"attn_options": {"local": (True,) * 4}}, "local .* must be one value"),
+            ("deit_digits", {"attn_options": 3}, "attn_options 3 must be names and values"),
+            ("deit_digits", {"attn_options": {"kernel_function": "relu"}}, "an override of its own"),
+            ("pvt_tiny", {"attn_options": {"local": [False] * 3}}, "one value, or 4, one per stage"),
+            (
+                "swin_tiny",
+                {"attn_options": {"lcal": False}},
+                "unknown option of inline, softmax attention 'lcal'",
+            ),
+        ],
+    )
+    def test_options_of_a_model(self, package, name, overrides, message):
+        with pytest.raises(ValueError, match=message):
+            package.create_model(f"inline_{name}", **overrides)
+
+
+def test_options_reach_the_layers_of_a_model(package):
+    sizes = {"embed_dims": (8, 8, 8, 8), "num_heads": (1, 1, 1, 1), "depths": (1, 1, 1, 1), "img_size": 32}
+    model = package.create_model(
+        "inline_pvt_tiny",
+        **sizes,
+        attn_type="inline,inline,linear_relu,linear_relu",
+        attn_options={"local": [True, False, True, False]},  # as JSON has it
+    )
+    assert sorted({key[:6] for key in model.state_dict() if "residual" in key}) == ["block1", "block3"]
+    assert model.spec.attn_options == {"local": (True, False, True, False)}
+
+
+class TestControls:
+    """InLine without its residual is injective attention alone; ReLU attention with it is local alone."""
+
+    def added(self, package, layer, x):
+        """What a layer adds to the values that its rows weigh."""
+        tokens = importlib.import_module(f"{package.__name__}.ops.tokens")
+        q, k, v = layer.project(x, GRID)
+        weighed = layer.rows(x, GRID) @ tokens.split_heads(v, HEADS)
+        return numpy_of(layer.attend(q, k, v, layer.context(x), GRID) - tokens.merge_heads(weighed))
+
+    def test_injective_only(self, package):
+        layer = in_float64(package.create_attention("inline", DIM, HEADS, prefix_tokens=1, local=False))
+        assert not [key for key in layer.state_dict() if "residual" in key]
+        x = tensor(package, np.random.standard_normal((2, 13, DIM)))
+        np.testing.assert_allclose(self.added(package, layer, x), 0, rtol=0, atol=1e-13)
+
+    def test_local_only(self, package):
+        inline, relu = (
+            in_float64(package.create_attention(form, DIM, HEADS, prefix_tokens=1, local=True))
+            for form in ("inline", "linear_relu")
+        )
+        (relu.set_state_dict if package is paddle_inline else relu.load_state_dict)(inline.state_dict())
+        x = tensor(package, np.random.standard_normal((2, 13, DIM)))
+        added = self.added(package, inline, x)
+        assert np.abs(added[:, 1:]).min() > 0 and np.abs(added[:, 0]).max() < 1e-13
+        np.testing.assert_allclose(self.added(package, relu, x), added, rtol=0, atol=1e-13)
