@@ -14,7 +14,7 @@ from paddle import Tensor
 
 from ..tokens import mean_tokens as mean_tokens
 
-relu, sigmoid, exp = F.relu, F.sigmoid, paddle.exp
+relu, sigmoid, exp, reciprocal = F.relu, F.sigmoid, paddle.exp, paddle.reciprocal
 
 
 def elu1(x: Tensor) -> Tensor:
@@ -37,9 +37,32 @@ def matmul_tn(a: Tensor, b: Tensor) -> Tensor:
     return paddle.matmul(a, b, transpose_x=True)
 
 
+def plus(x: Tensor, number: float) -> Tensor:
+    """x + number, in x's precision: Paddle 2.6 rounds a number that is added to float32."""
+    return x + paddle.full([1], number, x.dtype) if x.dtype == paddle.float64 else x + number
+
+
 def sum_last(x: Tensor) -> Tensor:
     """Sum over the last dimension, which stays: [..., d] -> [..., 1]."""
     return x.sum(axis=-1, keepdim=True)
+
+
+def sum_tokens(x: Tensor) -> Tensor:
+    """Sum over the last dimension but one, which stays: [..., N, d] -> [..., 1, d]. Short ones: for all tokens of an
+    image `mean_tokens` is faster and more exact."""
+    return x.sum(axis=-2, keepdim=True)
+
+
+def times_row(x: Tensor, row: Tensor) -> Tensor:
+    """[..., N, d] times [..., 1, d]: one row by all. As for `subtract_row`, copied first where that is faster."""
+    if paddle.in_dynamic_mode() and x.place.is_cpu_place():
+        row = row.expand(x.shape)
+    return x * row
+
+
+def transpose(x: Tensor) -> Tensor:
+    """Swap the last two dimensions."""
+    return x.transpose([*range(x.ndim - 2), x.ndim - 1, x.ndim - 2])
 
 
 def softmax_last(x: Tensor) -> Tensor:
@@ -105,13 +128,29 @@ def length(x: Tensor, least: float = 1e-12) -> Tensor:
     return at_least(sum_last(x * x), least**2).sqrt()
 
 
+def length_of_columns(x: Tensor, least: float = 1e-12) -> Tensor:
+    """Euclidean norm over the tokens of [B, h, N, d], not below `least`: [B, h, 1, d], in float32 at least."""
+    x = at_least_float32(x)
+    return at_least(mean_tokens(x * x, keepdim=True) * x.shape[-2], least**2).sqrt()
+
+
 def guarded(denominator: Tensor, eps: float) -> Tensor:
     """denominator + eps; in float16, where such an eps is 0, at least 1e-7."""
     if denominator.dtype == paddle.float16:
         return at_least(denominator, 1e-7)
-    return denominator + eps
+    return plus(denominator, eps)
 
 
 def guarded_least(denominator: Tensor, least: float) -> Tensor:
     """max(denominator, least); in float16, where less than 1e-7 is 0, at least that."""
     return at_least(denominator, max(least, 1e-7) if denominator.dtype == paddle.float16 else least)
+
+
+def random_normal(*shape: int) -> Tensor:
+    """Return standard normal numbers from the framework's generator."""
+    return paddle.randn(shape)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """Return the orthogonal factor Q of a square matrix [d, d]."""
+    return paddle.linalg.qr(matrix)[0]

@@ -9,9 +9,27 @@ from typing import Any
 from ...ops.tokens import Size
 from ...utils.errors import UserError, short, unknown
 from .base import Attention, check_count, check_width
-from .divided import LinearELUAttention, LinearReLUAttention
+from .divided import (
+    CosformerAttention,
+    HedgehogAttention,
+    L2Attention,
+    LinearELUAttention,
+    LinearReLUAttention,
+    PerformerAttention,
+)
 from .inline import InLineAttention
 from .softmax import SoftmaxAttention
+from .undivided import (
+    AngularAttention,
+    CrossCovarianceAttention,
+    EfficientAttention,
+    FlowAttention,
+    HydraAttention,
+    NormAttention,
+    NystromAttention,
+    ReLUAttention,
+    SquaredReLUAttention,
+)
 
 # a form's name -> its layer, of backbones that need nothing more (DeiT); the other tables start from this one
 ATTENTION: dict[str, type[Attention]] = {
@@ -19,6 +37,19 @@ ATTENTION: dict[str, type[Attention]] = {
     "softmax": SoftmaxAttention,
     "linear_relu": LinearReLUAttention,
     "linear_elu": LinearELUAttention,
+    "efficient": EfficientAttention,
+    "hydra": HydraAttention,
+    "angular": AngularAttention,
+    "flow": FlowAttention,
+    "norm": NormAttention,
+    "performer": PerformerAttention,
+    "cosformer": CosformerAttention,
+    "xca": CrossCovarianceAttention,
+    "hedgehog": HedgehogAttention,
+    "l2": L2Attention,
+    "nystrom": NystromAttention,
+    "relu": ReLUAttention,
+    "relu2": SquaredReLUAttention,
 }
 
 COMMON = ("qkv_bias", "drop_rate")  # what every layer takes beside the options of its form

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..tokens import mean_tokens as mean_tokens
 
-relu, sigmoid, exp = F.relu, torch.sigmoid, torch.exp
+relu, sigmoid, exp, reciprocal = F.relu, torch.sigmoid, torch.exp, torch.reciprocal
 
 
 def elu1(x: Tensor) -> Tensor:
@@ -37,9 +37,30 @@ def matmul_tn(a: Tensor, b: Tensor) -> Tensor:
     return torch.matmul(a.transpose(-2, -1), b)
 
 
+def plus(x: Tensor, number: float) -> Tensor:
+    """x + number, in x's precision."""
+    return x + number
+
+
 def sum_last(x: Tensor) -> Tensor:
     """Sum over the last dimension, which stays: [..., d] -> [..., 1]."""
     return x.sum(dim=-1, keepdim=True)
+
+
+def sum_tokens(x: Tensor) -> Tensor:
+    """Sum over the last dimension but one, which stays: [..., N, d] -> [..., 1, d]. Short ones: for all tokens of an
+    image `mean_tokens` is faster and more exact."""
+    return x.sum(dim=-2, keepdim=True)
+
+
+def times_row(x: Tensor, row: Tensor) -> Tensor:
+    """[..., N, d] times [..., 1, d]: one row by all."""
+    return x * row
+
+
+def transpose(x: Tensor) -> Tensor:
+    """Swap the last two dimensions."""
+    return x.transpose(-2, -1)
 
 
 def softmax_last(x: Tensor) -> Tensor:
@@ -104,13 +125,29 @@ def length(x: Tensor, least: float = 1e-12) -> Tensor:
     return at_least(sum_last(x * x), least**2).sqrt()
 
 
+def length_of_columns(x: Tensor, least: float = 1e-12) -> Tensor:
+    """Euclidean norm over the tokens of [B, h, N, d], not below `least`: [B, h, 1, d], in float32 at least."""
+    x = at_least_float32(x)
+    return at_least(mean_tokens(x * x, keepdim=True) * x.shape[-2], least**2).sqrt()
+
+
 def guarded(denominator: Tensor, eps: float) -> Tensor:
     """denominator + eps; in float16, where such an eps is 0, at least 1e-7."""
     if denominator.dtype == torch.float16:
         return at_least(denominator, 1e-7)
-    return denominator + eps
+    return plus(denominator, eps)
 
 
 def guarded_least(denominator: Tensor, least: float) -> Tensor:
     """max(denominator, least); in float16, where less than 1e-7 is 0, at least that."""
     return at_least(denominator, max(least, 1e-7) if denominator.dtype == torch.float16 else least)
+
+
+def random_normal(*shape: int) -> Tensor:
+    """Return standard normal numbers from the framework's generator."""
+    return torch.randn(shape)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """Return the orthogonal factor Q of a square matrix [d, d]."""
+    return torch.linalg.qr(matrix)[0]
