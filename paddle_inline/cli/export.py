@@ -8,6 +8,8 @@ import sys
 from ..data.classes import read_class_names
 from ..inference.card import evaluation_of
 from ..inference.export import ExportError, export_model
+from ..inference.serving import add_to_ovms, add_to_triton
+from ..utils.errors import UserError
 from .output import SIZE_HELP, size_of
 
 
@@ -24,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--onnx", action="store_true", help="also write a file for OpenVINO and ONNX Runtime")
     add("--classes", metavar="FILE", help="class names, one a line, or a JSON list")
     add("--top1", type=float, metavar="PERCENT", help="measured accuracy, for the card")
+    add("--triton", metavar="DIR", help="also add it to a model repository of Triton Inference Server")
+    add("--ovms", metavar="DIR", help="also add it to a folder of models for OpenVINO Model Server")
+    add("--name", metavar="NAME", help="with these two: served under this name; default: the model's")
     add("--no-crop", action="store_true", help="the model is evaluated without the centre crop")
 
 
@@ -32,6 +37,13 @@ def run(arguments: argparse.Namespace) -> int:
     from ..models import create_model
     from ..weights.load import find_weights
 
+    servers = [
+        (add, place)
+        for add, place in ((add_to_triton, arguments.triton), (add_to_ovms, arguments.ovms))
+        if place
+    ]
+    if arguments.name is not None and not servers:
+        raise UserError("--name goes with --triton or --ovms")
     sizes = {"img_size": size_of(arguments.img_size), "num_classes": arguments.num_classes}
     sizes = {name: value for name, value in sizes.items() if value is not None}
     model = create_model(arguments.model, weights=arguments.weights, **sizes)
@@ -43,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
             model,
             arguments.output,
             batch=None if arguments.dynamic_batch else arguments.batch_size,
-            onnx=arguments.onnx,
+            onnx=bool(arguments.onnx or servers),
             preprocessing=preprocessing,
             classes=read_class_names(arguments.classes) if arguments.classes else None,
             top1=arguments.top1,
@@ -53,4 +65,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{model.name} -> {arguments.output}")
+    for add, place in servers:
+        print(f"{model.name} -> {add(arguments.output, place, arguments.name)}")
     return 0

@@ -32,7 +32,7 @@ COMMANDS = {
     "doctor": doctor,
 }
 # Arguments that are paths, in which ~ is the home folder.
-PATHS = ("classes", "data", "export", "html", "images", "json", "output", "weights")
+PATHS = ("classes", "data", "export", "html", "images", "json", "output", "ovms", "triton", "weights")
 
 
 def build_parser() -> argparse.ArgumentParser:

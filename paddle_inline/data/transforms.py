@@ -33,7 +33,7 @@ SMALL = 32  # inputs up to this many pixels are shifted, not cropped and resized
 
 
 class Compose:
-    """Applies steps in order; the last one makes the array.
+    """Applies steps in order; the last one makes the array. A recipe of evaluation needs no draws.
 
     Args:
         steps: of a recipe.
@@ -47,7 +47,7 @@ class Compose:
         self.steps = list(steps)
         self.mode = None if channels is None else picture_mode(channels)
 
-    def __call__(self, image: Image.Image, draws: Draws) -> np.ndarray:
+    def __call__(self, image: Image.Image, draws: Draws | None = None) -> np.ndarray:
         if self.mode not in (None, image.mode):
             image = image.convert(self.mode)
         for step in self.steps:

@@ -192,7 +192,7 @@ class Predictor:
             image = upright_rgb(image, self.mode)
         except Exception as error:  # PIL decodes late, and a damaged picture can fail in any way
             raise FileAccessError(f"a picture cannot be read: {describe(error)}") from None
-        return self._transform(image, None)  # type: ignore[arg-type]  # it draws nothing
+        return self._transform(image)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return the logits [B, classes] of transformed images [B, C, H, W] float32, for any B.
