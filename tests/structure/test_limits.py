@@ -105,6 +105,7 @@ PINNED = {
     "paddle_inline/inference/checks.py": {"TOLERANCE": 1e-5},
     "paddle_inline/inference/gallery.py": {"THUMBNAIL": 224, "SMALL": 64},
     "paddle_inline/inference/onnx_export.py": {"OPSET": 17},
+    "paddle_inline/inference/serving.py": {"MAX_BATCH": 64},
     "paddle_inline/training/failure.py": {"POLL_SECONDS": 0.5},
     "paddle_inline/training/loop.py": {"MIXING": 1},
     "paddle_inline/training/state.py": {"FORMAT": 2},
