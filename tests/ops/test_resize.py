@@ -48,3 +48,16 @@ def test_tokens_of_a_transposed_grid_are_resized():
     ramp = np.tile(np.arange(6.0), (2, 1)).reshape(1, 12, 1)  # grows along the width
     resized = resize_tokens(paddle.to_tensor(ramp), (2, 6), (6, 2)).numpy().reshape(6, 2)
     assert np.allclose(resized, [[1, 4]] * 6, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("size", "cells"), [((7, 10), (3, 3)), ((14, 14), (7, 7)), ((5, 3), (7, 7)), ((1, 1), (2, 2))]
+)
+def test_pooling_is_adaptive_average_pooling(size, cells):
+    import paddle
+
+    from paddle_inline.ops.resize import pool_map
+
+    x = paddle.rand([2, 3, *size], "float64")
+    expected = paddle.nn.functional.adaptive_avg_pool2d(x, cells)
+    np.testing.assert_allclose(pool_map(x, cells).numpy(), expected.numpy(), rtol=1e-13)

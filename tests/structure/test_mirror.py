@@ -21,6 +21,7 @@ ALLOWED = {
     "- layers/basic.py: def LayerNorm.forward(self, x: Tensor)": "Paddle rounds epsilon to float32",
     "- layers/basic.py: def exact_epsilon_scale(epsilon: float)": "as above",
     "- layers/batch_norm.py: def BatchNorm2d.forward(self, x: Tensor)": "Paddle's running variance is the biased one",
+    "- layers/initialised.py: def _xavier(fan_in: int, fan_out: int, gain: float)": "torch has it",
     "- ops/inline_attention.py: def _filter_grouped(v: Tensor, kernel: Tensor, size: Size)": (
         "only Paddle is traced for any batch"
     ),

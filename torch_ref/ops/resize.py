@@ -42,3 +42,23 @@ def resize_tokens(x: Tensor, grid: Size, size: Size) -> Tensor:
     if tuple(grid) == tuple(size):
         return x
     return map_to_tokens(resize_map(tokens_to_map(x, grid), size))
+
+
+@cache
+def pooling_matrix(source: int, target: int) -> np.ndarray:
+    """Return the float64 matrix [target, source] of adaptive average pooling along a line.
+
+    Cell t is the mean of points floor(t source / target) to ceil((t + 1) source / target) - 1.
+    """
+    matrix = np.zeros((target, source))
+    for cell in range(target):
+        first, end = cell * source // target, -(-(cell + 1) * source // target)
+        matrix[cell, first:end] = 1 / (end - first)
+    return matrix
+
+
+def pool_map(x: Tensor, size: Size) -> Tensor:
+    """[B, C, H, W] -> [B, C, *size], adaptive average pooling, by two small matrix products."""
+    rows = torch.as_tensor(pooling_matrix(x.shape[2], size[0]), dtype=x.dtype, device=x.device)
+    columns = torch.as_tensor(pooling_matrix(x.shape[3], size[1]), dtype=x.dtype, device=x.device)
+    return torch.matmul(torch.matmul(rows, x), columns.transpose(0, 1))

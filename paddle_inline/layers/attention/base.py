@@ -137,7 +137,7 @@ class Attention(Module):
             x: tokens [B, N, C]; size: their grid (H, W).
 
         Returns:
-            [B, h, N, N], row i of which holds w_ij.
+            [B, h, N, N], row i of which holds w_ij; [B, 2 h, N, N] of enhanced and pola, which have two rows each.
 
         Raises:
             UserError: the form has none (`ROWS` is False), or the grid does not fit.

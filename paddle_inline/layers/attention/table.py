@@ -8,6 +8,7 @@ from typing import Any
 
 from ...ops.tokens import Size
 from ...utils.errors import UserError, short, unknown
+from .agent import AgentAttention, LinformerAttention
 from .base import Attention, check_count, check_width
 from .divided import (
     CosformerAttention,
@@ -17,7 +18,10 @@ from .divided import (
     LinearReLUAttention,
     PerformerAttention,
 )
+from .gated import MALAAttention, MLLAAttention, PolaAttention, RALAAttention
+from .gla import GatedLinearAttention
 from .inline import InLineAttention
+from .local import EnhancedAttention, FocusedAttention, SLABAttention
 from .softmax import SoftmaxAttention
 from .undivided import (
     AngularAttention,
@@ -40,16 +44,26 @@ ATTENTION: dict[str, type[Attention]] = {
     "efficient": EfficientAttention,
     "hydra": HydraAttention,
     "angular": AngularAttention,
+    "enhanced": EnhancedAttention,
+    "focused": FocusedAttention,
     "flow": FlowAttention,
     "norm": NormAttention,
     "performer": PerformerAttention,
     "cosformer": CosformerAttention,
+    "mala": MALAAttention,
+    "rala": RALAAttention,
+    "mlla": MLLAAttention,
+    "agent": AgentAttention,
     "xca": CrossCovarianceAttention,
+    "slab": SLABAttention,
+    "pola": PolaAttention,
     "hedgehog": HedgehogAttention,
     "l2": L2Attention,
     "nystrom": NystromAttention,
+    "linformer": LinformerAttention,
     "relu": ReLUAttention,
     "relu2": SquaredReLUAttention,
+    "gla": GatedLinearAttention,
 }
 
 COMMON = ("qkv_bias", "drop_rate")  # what every layer takes beside the options of its form

@@ -5,6 +5,7 @@ B batch, h heads, N and M tokens, d head width. Heads are [B, h, N, d].
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..tokens import mean_tokens as mean_tokens
 
 relu, sigmoid, exp, reciprocal = F.relu, torch.sigmoid, torch.exp, torch.reciprocal
+log, silu, softplus, log_sigmoid = torch.log, F.silu, F.softplus, F.logsigmoid
 
 
 def elu1(x: Tensor) -> Tensor:
@@ -151,3 +153,48 @@ def random_normal(*shape: int) -> Tensor:
 def orthogonal(matrix: Tensor) -> Tensor:
     """Return the orthogonal factor Q of a square matrix [d, d]."""
     return torch.linalg.qr(matrix)[0]
+
+
+def zeros_like(x: Tensor) -> Tensor:
+    """Zeros of x's shape, type and place."""
+    return torch.zeros_like(x)
+
+
+def where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Elements of x where the condition holds, of y elsewhere."""
+    return torch.where(condition, x, y)
+
+
+def swap_last(x: Tensor) -> Tensor:
+    """[..., N, d] -> [..., d, N]."""
+    return x.transpose(-2, -1)
+
+
+def split_last(x: Tensor, widths: list[int]) -> Sequence[Tensor]:
+    """Cut the last dimension into parts of these widths."""
+    return torch.split(x, widths, dim=-1)
+
+
+def join(dim: int, *parts: Tensor) -> Tensor:
+    """Concatenate along a dimension."""
+    return torch.cat(parts, dim=dim)
+
+
+def stack(dim: int, *parts: Tensor) -> Tensor:
+    """Put tensors of one shape side by side along a new dimension."""
+    return torch.stack(parts, dim=dim)
+
+
+def filter_heads(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Filter every head of a map [B, h * d, H, W] with the same filters, one per channel of the head.
+
+    weight: [d, 1, k, k], k odd; bias: [d]; zero padding.
+    """
+    heads, kernel = x.shape[1] // weight.shape[0], weight.shape[2]
+    weight, bias = weight.repeat(heads, 1, 1, 1), bias.repeat(heads)
+    return F.conv2d(x, weight, bias, padding=kernel // 2, groups=x.shape[1])
+
+
+def as_written(function: Callable) -> Callable:
+    """Leave a function with Python's own branches and recursion to Python where a program is traced: a decorator."""
+    return function
