@@ -145,3 +145,27 @@ def run_paddle(name):
         grad = parameter.grad.numpy()
         arrays[f"grad/{key}"] = grad.T if key in turned else grad
     return {key: summary(key.removeprefix("sum/"), array) for key, array in arrays.items()}
+
+
+def tensor(package, array):
+    """An array as a tensor of a package."""
+    if package.__name__ == "paddle_inline":
+        import paddle
+
+        return paddle.to_tensor(array)
+    import torch
+
+    return torch.tensor(array)
+
+
+def in_float64(layer):
+    """A layer of either package in float64."""
+    if hasattr(layer, "sublayers"):
+        layer.to(dtype="float64")
+        return layer
+    return layer.double()
+
+
+def numpy_of(tensor):
+    """The numbers of a tensor of either package."""
+    return tensor.detach().numpy()

@@ -11,7 +11,7 @@ import paddle_inline  # noqa: E402
 from paddle_inline.layers.attention import ATTENTION  # noqa: E402
 from paddle_inline.layers.window_attention import BRANCH_ATTENTION  # noqa: E402
 
-from .attention_goldens import MANIFEST, errors, run_paddle, run_torch  # noqa: E402
+from .attention_goldens import MANIFEST, errors, in_float64, numpy_of, run_paddle, run_torch, tensor  # noqa: E402
 
 GOLDENS = [name for name, entry in MANIFEST.items() if entry["form"] in ATTENTION]
 
@@ -44,24 +44,6 @@ DIM, HEADS, GRID = 48, 3, (3, 4)
 def package(request):
     """Either package, imported."""
     return pytest.importorskip(request.param.partition("_ref")[0]) and importlib.import_module(request.param)
-
-
-def tensor(package, array):
-    import paddle
-
-    if package is paddle_inline:
-        return paddle.to_tensor(array)
-    import torch
-
-    return torch.tensor(array)
-
-
-def in_float64(layer):
-    return layer.to(dtype="float64") or layer if hasattr(layer, "sublayers") else layer.double()
-
-
-def numpy_of(tensor):
-    return tensor.detach().numpy()
 
 
 class TestTable:
@@ -118,6 +100,15 @@ class TestRefusals:
             ("inline", {"grid": 7}, r"grid 7 must be \(H, W\), two positive ints"),
             ("inline", {"grid": (7, 0)}, "a side of grid 0 must be an int of at least 1"),
             ("inline", {"prefix_tokens": -1}, "prefix_tokens -1 must be an int of at least 0"),
+            ("performer", {"num_features": 0}, "num_features 0 must be an int of at least 1"),
+            ("performer", {"num_landmarks": 7}, "num_landmarks is an option of nystrom, not of performer"),
+            (
+                "nystrom",
+                {"num_landmarks": 13, "grid": (3, 4)},
+                "num_landmarks 13 for 12 tokens: .* at most 12",
+            ),
+            ("nystrom", {"num_landmarks": 2.5}, "num_landmarks 2.5 must be an int of at least 1"),
+            ("nystrom", {"conv_kernel": 4}, "conv_kernel 4 must be odd, or 0: no convolution; try 5"),
         ],
     )
     def test_one_line_that_says_why(self, package, form, arguments, message):
@@ -187,3 +178,79 @@ class TestControls:
         added = self.added(package, inline, x)
         assert np.abs(added[:, 1:]).min() > 0 and np.abs(added[:, 0]).max() < 1e-13
         np.testing.assert_allclose(self.added(package, relu, x), added, rtol=0, atol=1e-13)
+
+
+# parameters of DeiT-Tiny with each form, in millions, and those of the forms themselves
+DEIT_TINY = {
+    **dict.fromkeys(["softmax", "linear_relu", "linear_elu", "efficient", "hydra", "flow", "norm"], 5.717),
+    **dict.fromkeys(["performer", "cosformer", "xca", "l2", "relu", "relu2"], 5.717),
+    **{"inline": 6.478, "angular": 5.718, "hedgehog": 5.865, "nystrom": 5.720, "linformer": 6.020},
+    **{"enhanced": 6.554, "focused": 6.181, "mala": 6.222, "rala": 6.222, "mlla": 6.208, "agent": 6.291},
+    **{"slab": 6.179, "pola": 6.628, "gla": 5.808},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_parameters_of_deit_tiny(form):
+    torch = pytest.importorskip("torch")
+    import torch_ref
+
+    with torch.device("meta"):
+        model = torch_ref.create_model("inline_deit_tiny", attn_type=form)
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 3) == DEIT_TINY[form]
+    layer = paddle_inline.create_attention(form, 192, 6, grid=(14, 14), prefix_tokens=1)
+    ours = {name: tuple(p.shape) for name, p in layer.named_parameters()}
+    theirs = {name: tuple(p.shape) for name, p in model.blocks[0].attn.named_parameters()}
+    assert set(ours) == set(theirs)
+    assert sum(map(np.prod, ours.values())) == sum(map(np.prod, theirs.values()))
+
+
+PYRAMID = {"num_classes": 3, "img_size": 32, "depths": (1, 1, 1, 1)}
+WIDE = {**PYRAMID, "num_heads": (2, 2, 2, 2)}
+BACKBONES = {
+    "inline_deit_digits": {"embed_dim": 24, "num_heads": 2, "depth": 1, "img_size": 16, "num_classes": 3},
+    "inline_pvt_tiny": {**WIDE, "embed_dims": (8, 8, 16, 16)},
+    "inline_swin_tiny": {**WIDE, "embed_dim": 8, "window_size": 4},
+    "inline_cswin_tiny": {**WIDE, "embed_dim": 16},
+}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("form", [form for form in FORMS if form not in ("inline", "softmax")])
+def test_every_backbone_takes_every_form(package, form, name):
+    overrides = {**BACKBONES[name], "attn_type": form}
+    if "cswin" in name and form not in BRANCH_ATTENTION:
+        with pytest.raises(
+            ValueError, match=f"{form} attention projects in its own way, .* use it in a DeiT"
+        ):
+            package.create_model(name, **overrides)
+        return
+    model = package.create_model(name, **overrides)
+    side = overrides["img_size"]
+    out = numpy_of(model(tensor(package, np.random.standard_normal((1, 3, side, side)).astype("float32"))))
+    assert out.shape == (1, 3) and np.isfinite(out).all()
+
+
+def test_performer_draws_from_the_seed_and_keeps_what_it_drew(package):
+    framework = importlib.import_module(package.__name__.replace("_inline", "").replace("_ref", ""))
+    seed = getattr(framework, "seed", None) if package is paddle_inline else framework.manual_seed
+    drawn = []
+    for number in (1, 1, 2):
+        seed(number)
+        drawn.append(numpy_of(package.create_attention("performer", 32, 2).state_dict()["projection"]))
+    assert drawn[0].shape == (44, 16)  # 16 ln 16
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert np.abs(drawn[0] - drawn[2]).min() > 0
+    layer = package.create_attention("performer", 32, 2, num_features=5)
+    assert tuple(layer.state_dict()["projection"].shape) == (5, 16)
+    assert "projection" not in dict(layer.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "value"),
+    [("hedgehog", "feature_map_q.weight", None), ("l2", "temperature", 0.25), ("xca", "temperature", 1)],
+)
+def test_parameters_begin_as_published(package, form, name, value):
+    found = numpy_of(package.create_attention(form, DIM, HEADS).state_dict()[name])
+    expected = np.tile(np.eye(16), (3, 1, 1)) if value is None else np.full((3, 1, 1), value)
+    np.testing.assert_array_equal(found, expected)

@@ -26,6 +26,7 @@ from .verbs import (
     sum_last,
     sum_tokens,
     typed_like,
+    without_autocast,
 )
 
 EPS = 1e-6
@@ -37,17 +38,18 @@ def _flow(x: Tensor, total: Tensor, eps: float, beside: float) -> Tensor:
 
 
 def flow_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Flow attention of heads [B, h, N, d] -> [B, h, N, d], linear in N."""
+    """Flow attention of heads [B, h, N, d] -> [B, h, N, d], linear in N; all but its products with v in float32."""
     num_tokens = k.shape[2]
-    q, k = sigmoid(q), sigmoid(k)
     each = EPS / num_tokens
-    incoming = reciprocal(_flow(q, mean_tokens(k, keepdim=True), each, each))  # N in
-    outgoing = reciprocal(_flow(k, mean_tokens(q, keepdim=True), each, each))  # N out
-    sink = _flow(q, mean_tokens(k * outgoing, keepdim=True), EPS, EPS)
-    source = _flow(k, mean_tokens(q * incoming, keepdim=True), EPS, EPS)
-    competition = softmax_tokens(at_most(at_least(source, -1.0), 1.0)) * num_tokens
-    kv = mean_outer(k, v * typed_like(competition, v))
-    return matmul(q, kv) * (incoming * sigmoid(sink))
+    with without_autocast(v):
+        q, k = sigmoid(at_least_float32(q)), sigmoid(at_least_float32(k))
+        incoming = reciprocal(_flow(q, mean_tokens(k, keepdim=True), each, each))  # N in
+        outgoing = reciprocal(_flow(k, mean_tokens(q, keepdim=True), each, each))  # N out
+        sink = _flow(q, mean_tokens(k * outgoing, keepdim=True), EPS, EPS)
+        source = _flow(k, mean_tokens(q * incoming, keepdim=True), EPS, EPS)
+        competition = softmax_tokens(at_most(at_least(source, -1.0), 1.0)) * num_tokens
+    kv = mean_outer(typed_like(k, v), typed_like(v * competition, v))
+    return matmul(typed_like(q, v), kv) * typed_like(incoming * sigmoid(sink), v)
 
 
 def flow_rows(q: Tensor, k: Tensor) -> Tensor:
