@@ -32,7 +32,10 @@ def drawn(form, dtype, grid, heads=1, head_dim=16):
     with torch.no_grad():
         for name, values in layer.state_dict().items():
             if name != "projection":
-                values.copy_(torch.tensor(draw(name, tuple(values.shape), 0)))
+                array = draw(name, tuple(values.shape), 0)
+                if name in ("proj_k.weight", "proj_v.weight"):  # Linformer's, [N, m], sum over tokens
+                    array *= (array.shape[1] / array.shape[0]) ** 0.5
+                values.copy_(torch.tensor(array))
     x = torch.tensor(np.random.RandomState(0).standard_normal((1, grid[0] * grid[1], heads * head_dim)))
     return layer.to(dtype), x.to(dtype)
 
