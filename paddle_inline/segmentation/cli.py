@@ -65,6 +65,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """Print mIoU, mAcc and aAcc of weights over val_dataset."""
     from ..training import distributed
     from .data import open_dataset
+    from .heads import name_of
     from .inference import evaluate as scores_of
 
     settings = prepare(arguments)
@@ -73,9 +74,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     model = segmenter(settings, arguments.weights)
     scores = scores_of(model, dataset, settings.test, rank=rank, world=world)
     if rank == 0:
-        print(f"{model.name} with {arguments.weights}: {len(dataset)} pictures, {scores}")
+        print(f"{name_of(model)} with {arguments.weights}: {len(dataset)} pictures, {scores}")
         if arguments.metrics:
-            facts = {"model": model.name, "weights": arguments.weights, **scores.to_json()}
+            facts = {"model": name_of(model), "weights": arguments.weights, **scores.to_json()}
             _write_json(arguments.metrics, facts)
     return 0
 

@@ -23,6 +23,7 @@ from ..inference.backends import PaddleEngine
 from ..inference.checks import ExportError
 from ..utils.errors import FileAccessError, MissingFileError, UserError
 from ..utils.paths import expand, home_for_libraries
+from .heads import name_of
 from .inference import in_eval_mode
 from .settings import Settings
 
@@ -79,7 +80,7 @@ def export(settings: Settings, model: paddle.nn.Layer, output: str, size: Sequen
                 "output_dtype": "int32",
                 "transforms": transforms,
             },
-            "Model": model.name,
+            "Model": name_of(model),
         }
         (work / CARD).write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
         for name in ("model.json", "model.pdmodel", "model.pdiparams", CARD):

@@ -19,6 +19,11 @@ from ..utils.errors import UserError
 Path = Optional[Union[str, "os.PathLike[str]"]]
 
 
+def name_of(model: nn.Layer) -> str:
+    """Return what a segmenter, ours or the toolkit's, is called in messages and checkpoints."""
+    return getattr(model, "name", type(model).__name__)
+
+
 def resize(x: Tensor, like: Tensor) -> Tensor:
     """Return x [B, C, h, w] bilinearly at the height and width of `like`; corners are not aligned."""
     size = [int(side) for side in like.shape[2:]]
@@ -80,7 +85,7 @@ class Segmenter(nn.Layer):
         if num_classes < 1:
             raise UserError(f"num_classes is {num_classes}; it counts classes and starts at 1")
         self.backbone, self.num_classes, self.channels = backbone, num_classes, channels
-        self.name = f"{type(self).__name__} of {getattr(backbone, 'name', type(backbone).__name__)}"
+        self.name = f"{type(self).__name__} of {name_of(backbone)}"
 
     def load(self, pretrained: Path) -> None:
         """Load the weights of a whole segmenter, if a file is given; errors as for the class."""

@@ -95,7 +95,7 @@ def predict(
         FileAccessError: the output cannot be written.
     """
     found = find_images(images)
-    colours = palette(model.num_classes)
+    colours = palette(getattr(model, "num_classes", 0))
     compose = toolkit("transforms").Compose(settings.transforms())
     written = []
     with in_eval_mode(model):

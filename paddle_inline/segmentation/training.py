@@ -36,6 +36,7 @@ from ..training.sync_bn import synchronise
 from ..utils.errors import UserError
 from ..weights.atomic import atomic_write
 from .data import Batches, TrainingSamples, open_dataset
+from .heads import name_of
 from .inference import evaluate
 from .mends import toolkit
 from .settings import Settings
@@ -70,6 +71,22 @@ def train(settings: Settings, resume: str = "", stop_after: int | None = None) -
     return folder
 
 
+def changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return `key: old -> new` of the settings that differ and have a say in what is learnt."""
+    free = {
+        "save_dir",
+        "save_interval",
+        "log_iters",
+        "keep_checkpoint_max",
+        "num_workers",
+        "device",
+        "use_vdl",
+    }
+    return [
+        f"{key}: {old.get(key)} -> {new[key]}" for key in new if key not in free and old.get(key) != new[key]
+    ]
+
+
 class Run:
     """The parts of a run on one rank.
 
@@ -100,7 +117,7 @@ class Run:
             self.amp = {"level": self.run["amp_level"], "dtype": dtype}
             self.scaler = paddle.amp.GradScaler(init_loss_scaling=2.0**15) if dtype == "float16" else None
         self.state = TrainingState(
-            model=getattr(self.model, "name", type(self.model).__name__),
+            model=name_of(self.model),
             overrides={},
             progress=Progress(),
             images=len(self.dataset),
@@ -109,6 +126,7 @@ class Run:
             paddle=paddle.__version__,
         )
         self.net = distributed.parallel(self.model, world)
+        self.notes: list[str] = []
 
     def resume(self, folder: Path, wanted: str) -> int:
         """Load a checkpoint, if one is wanted, and return the step at which training begins."""
@@ -127,10 +145,18 @@ class Run:
                 f"{path} was trained on {loaded.images} pictures and train_dataset has {len(self.dataset)}: their "
                 "order follows from their number"
             )
+        was, of = loaded.config or {}, "batch_size x devices and seed"
+        order = [was.get("batch_size", 0) * (loaded.world or 1), was.get("seed")]
+        own = [self.run["batch_size"] * self.world, self.run["seed"]]
+        if order != own:
+            raise UserError(
+                f"{path} was trained with {of} {order}, and is to go on with {own}: the order of pictures would change"
+            )
         if loaded.progress.step > self.run["iters"]:
             raise UserError(
                 f"{path} is of step {loaded.progress.step}, behind the last one: iters {self.run['iters']}"
             )
+        self.notes += changed(was, self.state.config or {})
         self.state.progress = loaded.progress
         load_scaler_state(self.scaler, loaded.scaler)
         return loaded.progress.step
@@ -147,6 +173,8 @@ class Run:
                 )
                 partial.write_text(text, encoding="utf-8")
             log.rewind(start, epoch=1 << 62)
+        for note in self.notes:
+            log.info(f"changed since the checkpoint: {note}")
         log.info(f"{self.state.model}: {len(self.dataset)} pictures, steps {start + 1} to {last} of {stop}")
         rates, begun, losses = self.settings.rates(start), time.perf_counter(), []
         self.model.train()
