@@ -17,7 +17,7 @@ from ..utils.environment import import_paddle, tune_cpu
 from ..utils.errors import UserError
 from ..utils.paths import expand_all
 from ..utils.streams import forgiving_streams, reader_may_leave
-from . import bench, doctor, export, info, predict, settings
+from . import bench, compare, doctor, export, info, predict, settings
 from . import list as list_
 
 # A command is a module and its row here. Its docstring is the help, `add_arguments` fills its parser, and
@@ -29,6 +29,7 @@ COMMANDS = {
     "predict": predict,
     "export": export,
     "bench": bench,
+    "compare": compare,
     "doctor": doctor,
 }
 # Arguments that are paths, in which ~ is the home folder.

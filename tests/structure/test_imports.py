@@ -22,6 +22,7 @@ IMPORT_LAYERS = {
         "data",
         "training",
         "inference",
+        "compare",
         "toolkits",
         "detection",
         "segmentation",

@@ -47,6 +47,14 @@ PINNED = {
     "convert/optimizer_state.py": {
         "DEFAULTS": {"lr": 0.0, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.05}
     },
+    "paddle_inline/compare/comparison.py": {"FORMAT": 1},
+    "paddle_inline/compare/inside.py": {"IMAGES": 16},
+    "paddle_inline/compare/page.py": {"MOST_BEST": 3},
+    "paddle_inline/compare/plan.py": {"EPOCHS": 8, "EPOCHS_OF_A_FOLDER": 30, "SMALL_WIDTH": 128},
+    "paddle_inline/compare/timing.py": {
+        **{"SIDES": (1, 2, 4), "BATCH": 8, "GRIDS": (14, 20, 28, 40, 56), "SLOPE_FROM": 784},
+        "RANK_GRID": (8, 8),
+    },
     "paddle_inline/config/legacy_keys.py": {
         "DECAY": 0.99996,
         "CSWIN_AVERAGE": {"ema.decay": 0.9996, "ema.lr_batch": 4096},

@@ -1,0 +1,1 @@
+"""Comparing forms of attention: one recipe, the same seeds and batches, one page."""

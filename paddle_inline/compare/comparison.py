@@ -1,0 +1,230 @@
+"""A comparison from its plan to its page: what is there already is kept, what is missing is made.
+
+OUTPUT/
+  comparison.json     the settings, which a later call must have too
+  trials/FORM/MODEL/seedN/   result.json, model.pdparams, inside.json, metrics.jsonl, train.log
+  speed.json          times and memory
+  results.json, results.csv, results.png, index.html
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ..training.lock import locked
+from ..training.log import duration, make_folder
+from ..utils.errors import UserError, short
+from . import inside, summary, timing
+from .inside import INSIDE
+from .page import write_page
+from .plan import Form, Plan
+from .trial import RESULT, check_same_inputs, read_json, train, trial_folder, write_json
+from .workers import run_jobs
+
+PLAN, SPEED, RESULTS = "comparison.json", "speed.json", "results.json"
+STAGES = ("train", "inspect", "time", "page")
+FORMAT = 1
+
+Jobs = list[tuple[Form, int]]
+
+
+def compare(
+    plan: Plan,
+    output: Path,
+    *,
+    workers: int = 1,
+    rounds: int = 10,
+    stages: Iterable[str] = STAGES,
+    report: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Do what is missing of a comparison, and write its page.
+
+    Args:
+        plan: what is compared.
+        output: its folder; another comparison's is refused.
+        workers: processes that train at once, each with its share of the cores.
+        rounds: how often each thing is timed.
+        stages: of STAGES, what to do; "time" is one after the other, when nothing else of this runs.
+        report: called with every line on the way.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        UserError: the folder holds another comparison; the data or a stage's input is not what it was.
+    """
+    stages = set(stages)
+    make_folder(output)
+    with locked(output):
+        begin(plan, output)
+        if "train" in stages:
+            train_missing(plan, output, workers, report)
+        if "inspect" in stages:
+            inspect_missing(plan, output, workers, report)
+        if "time" in stages:
+            measure_missing(plan, output, rounds, report)
+        if "page" not in stages:
+            return {}
+        return conclude(plan, output)
+
+
+def conclude(plan: Plan, output: Path) -> dict[str, Any]:
+    """Write the results and the page of what has been done so far, and return the results."""
+    results = summary.summarise(
+        plan,
+        {
+            (f.name, seed): read_json(trial_folder(plan, f, seed, output) / RESULT)
+            for f, seed in all_trials(plan)
+        },
+        {
+            (f.name, seed): read_json(trial_folder(plan, f, seed, output) / INSIDE)
+            for f, seed in all_trials(plan)
+        },
+        read_json(output / SPEED),
+    )
+    write_json(output / RESULTS, results)
+    write_page(results, output, inside.picture(plan, output))
+    return results
+
+
+def begin(plan: Plan, output: Path) -> None:
+    """Write the settings, or compare them with those that the folder's comparison has.
+
+    Raises:
+        UserError: they differ, each with its old and new value; or the folder holds something else.
+    """
+    found, settings = read_json(output / PLAN), plan.settings()
+    if found is None:
+        others = sorted(path.name for path in output.iterdir())
+        if others:
+            raise UserError(
+                f"{output} holds no comparison but {short(', '.join(others[:3]))}: choose another folder with --output"
+            )
+        write_json(output / PLAN, {"format": FORMAT, "settings": settings})
+        return
+    if found.get("format") != FORMAT or "settings" not in found:
+        raise UserError(
+            f"{output / PLAN} is not a comparison of this version: choose another folder with --output"
+        )
+    before = found["settings"]
+    before, now = dict(before), json.loads(json.dumps(settings))
+    changed = [
+        f"{key}: {short(before.get(key))} there, {short(now[key])} here"
+        for key in now
+        if before.get(key) != now[key]
+    ]
+    if changed == [f"seeds: {short(before.get('seeds'))} there, {short(now['seeds'])} here"]:
+        write_json(
+            output / PLAN, {"format": FORMAT, "settings": settings}
+        )  # more or fewer seeds are no other trainings
+        return
+    if changed:
+        raise UserError(
+            f"{output} holds another comparison ({'; '.join(changed)}): give its settings to continue it, or another "
+            "folder with --output"
+        )
+
+
+def all_trials(plan: Plan) -> Jobs:
+    """Return every (form, seed), the first seed of all forms first: a comparison that is cut off is already one."""
+    return [(form, seed) for seed in range(plan.seeds) for form in plan.forms]
+
+
+def missing(plan: Plan, output: Path, name: str) -> Jobs:
+    """Return the (form, seed) without a file of this name."""
+    return [job for job in all_trials(plan) if not (trial_folder(plan, *job, output) / name).exists()]
+
+
+def train_missing(plan: Plan, output: Path, workers: int, report: Callable[[str], None]) -> None:
+    """Train what has not been trained to its end.
+
+    Raises:
+        UserError: the data is not what the trainings before had, byte for byte.
+    """
+    jobs, total = missing(plan, output, RESULT), len(all_trials(plan))
+    done = total - len(jobs)
+    if done and jobs:
+        report(f"{done} of {total} trainings are there: {len(jobs)} to go")
+    began = time.perf_counter()
+    arguments = [(plan, form, seed, output) for form, seed in jobs]
+    for number, ((_, form, seed, _), result) in enumerate(run_jobs(train, arguments, workers), 1):
+        left = (time.perf_counter() - began) / number * (len(jobs) - number)
+        report(
+            f"{form.name}, seed {seed}: {result['top1']:.2f} %, {result['seconds']:.0f} s; {done + number} of {total}"
+            f", about {duration(left)} left"
+        )
+    check_inputs(plan, output)
+
+
+def check_inputs(plan: Plan, output: Path) -> None:
+    """Refuse results of one seed that come from other data, as where files changed while trainings ran."""
+    for form, seed in all_trials(plan):
+        result = read_json(trial_folder(plan, form, seed, output) / RESULT)
+        if result is not None:
+            check_same_inputs(plan, form, seed, output, result["inputs"])
+
+
+def inspect_missing(plan: Plan, output: Path, workers: int, report: Callable[[str], None]) -> None:
+    """Look into the trained networks that nobody has looked into."""
+    jobs = [
+        job for job in missing(plan, output, INSIDE) if (trial_folder(plan, *job, output) / RESULT).exists()
+    ]
+    if jobs:
+        report(f"looking into {len(jobs)} trained networks: injectivity, locality, masking")
+    for _ in run_jobs(inside.inspect, [(plan, form, seed, output) for form, seed in jobs], workers):
+        pass
+
+
+def measure_missing(plan: Plan, output: Path, rounds: int, report: Callable[[str], None]) -> None:
+    """Time all forms in turn, unless all of these have been."""
+    found = read_json(output / SPEED)
+    names = {form.name for form in plan.forms}
+    if found is None or not names <= set(found["forms"]) or found["rounds"] < rounds:
+        write_json(output / SPEED, timing.measure(plan, rounds, report))
+
+
+def estimate(plan: Plan, output: Path, workers: int) -> dict[str, Any]:
+    """Take a few steps of the first form and return what the whole comparison would cost.
+
+    Returns:
+        {"trainings": to do, "steps": of each, "seconds_per_step", "minutes": of training on `workers` processes,
+        "cost": [{"form", "params", "macs"}]}.
+    """
+    from ..models.factory import create_model
+    from ..training import build
+    from ..training.loop import train_step
+    from ..utils.flops import profile
+
+    config = plan.config(plan.forms[0], 0, output / "trials")
+    run = build.build_run(config, 0, 1)
+    batch = next(iter(run.components.load(0, 0)))
+    run.components.model.train()
+    seconds = []
+    for _ in range(4):
+        began = time.perf_counter()
+        train_step(run.components.net, run.components.optimizer, [batch], run.components.loss_fn, 1e-3)
+        seconds.append(time.perf_counter() - began)
+    step = sorted(seconds[1:])[1]
+    costs: list[dict[str, Any]] = []
+    for form in plan.forms:
+        counted = profile(create_model(plan.backbone, **form.overrides()))
+        costs.append({"form": form.name, "params": counted.params, "macs": counted.total})
+    steps = run.options.steps_per_epoch * plan.epochs
+    held_out = (
+        plan.epochs * len(run.eval_source) / config.data.batch_size / 3
+    )  # a forward pass is a third of a step
+    macs = {cost["form"]: cost["macs"] for cost in costs}
+    relative = sum(macs[form.name] for form, _ in missing(plan, output, RESULT)) / max(
+        1, macs[plan.forms[0].name]
+    )
+    return {
+        "trainings": len(missing(plan, output, RESULT)),
+        "steps": steps,
+        "seconds_per_step": step,
+        "minutes": relative * (steps + held_out) * step / max(1, workers) / 60,
+        "cost": costs,
+    }

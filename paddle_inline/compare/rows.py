@@ -1,0 +1,283 @@
+"""The rows of attention inside a network: recorded, measured and masked.
+
+B batch, h heads, N tokens, d head width, C channels, H x W token grid, P prefix tokens (class token), N = P + H * W.
+A row holds the weights w_ij with which query i sums the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import paddle
+
+from ..layers.basic import Module
+from ..ops.tokens import Size, merge_heads, split_heads
+from ..utils.errors import UserError
+
+
+class Record(NamedTuple):
+    """What one layer of attention did to a batch."""
+
+    weights: np.ndarray  # its rows, [B, h, N, N]
+    queries: np.ndarray  # [B, h, N, d]
+    size: Size  # (H, W)
+
+
+class NoRows(UserError):
+    """A form's outputs are not sums of values with a weight for each token; the message says why."""
+
+
+def attention_layers(model: Module) -> list[Module]:
+    """Return a network's layers of attention that can show their rows, the first block's first."""
+    return [layer for layer in model.sublayers() if hasattr(layer, "rows") and hasattr(layer, "project")]
+
+
+def check_rows(model: Module) -> None:
+    """Raise NoRows if any layer of attention in a network has no rows, with its own reason."""
+    layers = attention_layers(model)
+    if not layers:
+        raise NoRows("its layers of attention do not show rows")
+    for layer in layers:
+        if not getattr(layer, "ROWS", True):
+            raise NoRows("its outputs are not sums of the values with one weight for each token and head")
+
+
+@paddle.no_grad()
+def recorded(model: Module, images: paddle.Tensor) -> list[Record]:
+    """Run a network on images [B, C, H, W] and return the record of every layer of attention, in their order.
+
+    Raises:
+        NoRows: it has none to show.
+    """
+    check_rows(model)
+    records: list[Record] = []
+
+    def keep(layer: Module, inputs: tuple[Any, ...]) -> None:
+        x, size = inputs[:2]
+        try:
+            weights = layer.rows(x, size)
+        except UserError as error:
+            raise NoRows(str(error)) from None
+        if weights.shape[2] != weights.shape[3]:
+            raise NoRows("its keys are not its tokens (a reduction ratio above 1)")
+        queries = split_heads(layer.project(x, size)[0], layer.num_heads)
+        records.append(Record(weights.numpy(), queries.numpy(), size))
+
+    with ExitStack() as undo:
+        for layer in attention_layers(model):
+            undo.callback(layer.register_forward_pre_hook(keep).remove)
+        model(images)
+    return records
+
+
+# ---------------------------------------------------------------- injectivity
+
+
+def confused_share(record: Record, agreement: float = 1e-3, difference: float = 0.1) -> float:
+    """Return the share of pairs of different queries, in every image and head, whose rows agree.
+
+    Args:
+        record: of a layer.
+        agreement: rows agree whose distance is at most this share of the longer one, in the sum of absolute values.
+        difference: queries are different whose distance is at least this share of the usual query's length.
+
+    Returns:
+        From 0 to 1; NaN where no two queries are different.
+    """
+    pairs = confused = 0
+    heads = record.weights.shape[1]
+    queries = record.queries
+    if heads != queries.shape[1]:  # forms with several sets of rows, one after the other
+        queries = np.concatenate([queries] * (heads // queries.shape[1]), axis=1)
+    for rows, q in zip(
+        record.weights.reshape(-1, *record.weights.shape[2:]), queries.reshape(-1, *queries.shape[2:])
+    ):
+        first, second = np.triu_indices(len(q), 1)
+        apart = np.linalg.norm(q[first] - q[second], axis=1) >= difference * np.linalg.norm(q, axis=1).mean()
+        lengths = np.abs(rows).sum(axis=1)
+        distance = np.abs(rows[first[apart]] - rows[second[apart]]).sum(axis=1)
+        longer = np.maximum(lengths[first[apart]], lengths[second[apart]])
+        pairs += len(distance)
+        confused += (distance <= agreement * longer).sum().item()
+    return confused / pairs if pairs else float("nan")
+
+
+def derivative_rank(layer: Module, size: Size, seed: int = 0, query: int = 0, smallest: float = 1e-7) -> int:
+    """Return the rank of the derivative of a query's row with respect to that query, at random inputs.
+
+    Through sums over queries, means, agents and landmarks a query also acts on itself, with weight 1 / N. That part is
+    taken away: the query's successor is made equal to it, and what this one does to the row is subtracted.
+
+    Args:
+        layer: of float64, in evaluation mode; size: its grid (H, W).
+        seed: of the standard normal q, k and v.
+        query: its number.
+        smallest: singular values above this share of the largest count.
+
+    Returns:
+        From 0 to d; a form with several sets of rows is measured on its first.
+    """
+    draws = np.random.RandomState(seed)
+    tokens = layer.prefix_tokens + size[0] * size[1]
+    x = paddle.to_tensor(draws.standard_normal((1, tokens, layer_width(layer))))
+    parts = [draws.standard_normal(part.shape) for part in layer.project(x, size)]
+    query += layer.prefix_tokens
+    parts[0][:, query + 1] = parts[0][:, query]
+    q, k, v = (paddle.to_tensor(part) for part in parts)
+    q.stop_gradient = False
+    with _projected(layer, (q, k, v)):
+        row = layer.rows(x, size)[0, 0, query]
+        derivative = np.stack(
+            [_gradient(row[j], q, layer.num_heads) for j in range(row.shape[0])]
+        )  # [N, N, d]
+    direct = derivative[:, query] - derivative[:, query + 1]
+    values = np.linalg.svd(direct, compute_uv=False)
+    return (values > smallest * values.max()).sum().item() if values.max() > 0 else 0
+
+
+def layer_width(layer: Module) -> int:
+    """Return the channels C of a layer's input."""
+    return next(part.weight.shape[1] for name, part in layer.named_children() if name == "proj")
+
+
+def _gradient(number: paddle.Tensor, q: paddle.Tensor, heads: int) -> np.ndarray:
+    """Return the derivative of a number with respect to the first head's queries, [N, d]."""
+    (found,) = paddle.grad(number, q, retain_graph=True, allow_unused=True)
+    found = paddle.zeros_like(q) if found is None else found
+    return split_heads(found, heads)[0, 0].numpy()
+
+
+@contextmanager
+def _projected(layer: Module, parts: tuple[paddle.Tensor, ...]) -> Iterator[None]:
+    """Let a layer take these for its q, k and v meanwhile."""
+    with _method(layer, "project", lambda x, size: parts):
+        yield
+
+
+@contextmanager
+def _method(layer: Module, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Put a function in the place of a layer's method meanwhile."""
+    object.__setattr__(layer, name, function)
+    try:
+        yield
+    finally:
+        object.__delattr__(layer, name)
+
+
+# ---------------------------------------------------------------- locality
+
+
+def neighbourhood(size: Size, prefix: int) -> np.ndarray:
+    """Return [N, N] booleans: whether token j is among the 3x3 patches around patch i, itself included.
+
+    Prefix tokens have no neighbours and are nobody's.
+    """
+    y, x = np.divmod(np.arange(size[0] * size[1]), size[1])
+    near = (np.abs(y[:, None] - y) <= 1) & (np.abs(x[:, None] - x) <= 1)
+    return np.pad(near, ((prefix, 0), (prefix, 0)))
+
+
+def as_many_elsewhere(near: np.ndarray, prefix: int, draws: np.random.RandomState) -> np.ndarray:
+    """Return [N, N] booleans with as many tokens in each row as `near` has, drawn among all patches."""
+    chosen = np.zeros_like(near)
+    patches = np.arange(prefix, len(near))
+    for i, count in enumerate(near.sum(axis=1)):
+        chosen[i, draws.choice(patches, count, replace=False)] = True
+    return chosen
+
+
+def local_share(record: Record) -> float:
+    """Return the mean share of a patch's weight, in absolute value, that lies on its 3x3 neighbourhood.
+
+    Only what lies on patches counts, of patches that have all nine neighbours where the grid has any such.
+    """
+    prefix = record.weights.shape[2] - record.size[0] * record.size[1]
+    near = neighbourhood(record.size, prefix)[prefix:, prefix:]
+    inner = near.sum(axis=1) == near.sum(axis=1).max()
+    weights = np.abs(record.weights[:, :, prefix:, prefix:][:, :, inner])
+    total = weights.sum(axis=-1)
+    share = (weights * near[inner]).sum(axis=-1) / np.where(total > 0, total, 1)
+    return share[total > 0].mean().item() if (total > 0).any() else float("nan")
+
+
+def row_facts(record: Record) -> dict[str, float]:
+    """Return {"negative": share of the weights below 0, "low", "high": 5th and 95th percentile of the rows' sums}."""
+    low, high = np.percentile(record.weights.sum(axis=-1), [5, 95])
+    return {"negative": (record.weights < -1e-9).mean().item(), "low": low.item(), "high": high.item()}
+
+
+# ---------------------------------------------------------------- masking
+
+
+@contextmanager
+def masked(model: Module, choose: Callable[[Size, int], np.ndarray]) -> Iterator[None]:
+    """Take tokens out of every query's attention meanwhile: their weights are 0, the others as they were.
+
+    What a form adds to its attention (filters of the values, gates) stays.
+
+    Args:
+        model: with layers of attention.
+        choose: (grid, prefix tokens) -> [N, N] booleans, which tokens j are taken from query i.
+
+    Raises:
+        NoRows: the network has no rows, or its layers do not pass q, k and v through one method.
+    """
+    check_rows(model)
+    with ExitStack() as undo:
+        for layer in attention_layers(model):
+            undo.enter_context(_masked_layer(layer, choose))
+        yield
+
+
+@contextmanager
+def _masked_layer(layer: Module, choose: Callable[[Size, int], np.ndarray]) -> Iterator[None]:
+    """Subtract what the chosen tokens give, where the form has summed the values and before what it does to the sum."""
+    mix, attend = layer.mix, layer.attend
+    state: dict[str, Any] = {}
+
+    def given(v: paddle.Tensor) -> paddle.Tensor:  # [B, h, N, d]
+        state["done"] = True
+        return paddle.matmul(state["weights"], v)
+
+    def begin(layer: Module, inputs: tuple[Any, ...]) -> None:
+        x, size = inputs[:2]
+        weights = layer.rows(x, size)
+        taken = choose(size, x.shape[1] - size[0] * size[1])
+        state.update(
+            done=False, weights=weights * paddle.to_tensor(taken.astype(np.float32)).astype(weights.dtype)
+        )
+
+    def end(layer: Module, inputs: tuple[Any, ...], output: paddle.Tensor) -> None:
+        if not state["done"]:
+            raise NoRows(f"{type(layer).__name__} does not show where it sums the values")
+
+    def masked_mix(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, *more: Any) -> paddle.Tensor:
+        return mix(q, k, v, *more) - given(v)
+
+    def masked_attend(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, *more: Any) -> paddle.Tensor:
+        out = attend(q, k, v, *more)  # which calls masked_mix, unless the form has no `mix`
+        return out if state["done"] else out - merge_heads(given(split_heads(v, layer.num_heads)))
+
+    with ExitStack() as undo:
+        undo.enter_context(_method(layer, "mix", masked_mix))
+        undo.enter_context(_method(layer, "attend", masked_attend))
+        undo.callback(layer.register_forward_pre_hook(begin).remove)
+        undo.callback(layer.register_forward_post_hook(end).remove)
+        yield
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def attention_map(record: Record, image: int, query: int) -> np.ndarray:
+    """Return one query's weights over the patches, the mean over heads: [H, W]."""
+    prefix = record.weights.shape[2] - record.size[0] * record.size[1]
+    return record.weights[image, :, query, prefix:].mean(axis=0).reshape(record.size)
+
+
+def by_depth(records: Sequence[Record], measure: Callable[[Record], float]) -> list[float]:
+    """Return a measure of every layer."""
+    return [measure(record) for record in records]
