@@ -5,6 +5,7 @@ B batch, N = P + H * W tokens, P prefix tokens (class token), H x W token grid, 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -84,11 +85,25 @@ class RotaryAttention(Attention):
     """
 
     OPTIONS = ("rope",)
-    HEAD_MULTIPLE = 4
 
     def __init__(self, dim: int, num_heads: int, *, rope: bool = True, **common: Any) -> None:
         super().__init__(dim, num_heads, **common)
         self.rope = check_flag("rope", rope)
+        if rope:
+            self.check_turned(dim, num_heads)
+        self.add_convolutions(dim)
+
+    def check_turned(self, dim: int, num_heads: int) -> None:
+        """Refuse a width C that h heads do not divide into fours."""
+        if dim // num_heads % 4:
+            raise UserError(
+                "rotary positions need heads of a width that is a multiple of 4, and "
+                f"{dim} channels in {num_heads} heads make {dim // num_heads}; try width "
+                f"{-(-dim // (4 * num_heads)) * 4 * num_heads}, or rope=False"
+            )
+
+    def add_convolutions(self, dim: int) -> None:
+        """Add the local term."""
         self.lepe = NormalConv2d(dim, dim, 5, padding=2, groups=dim)
 
     def add_projections(self, dim: int, qkv_bias: bool, drop_rate: float) -> None:
@@ -182,19 +197,23 @@ class MLLAAttention(RotaryAttention):
     Its rotary angles are those of the whole width, so that heads turn at different speeds.
     """
 
-    HEAD_MULTIPLE = 1
     SOURCE = "Han et al. (MLLA), NeurIPS 2024, arXiv 2405.16605"
     COMPLEXITY = "2 N d C + 18 N C + N C^2"
     INJECTIVE = False
     ROW_DIMENSION = "d - 1"
     EXTRA_PARAMETERS = "C^2 + 21 C"
 
-    def __init__(self, dim: int, num_heads: int, *, rope: bool = True, **common: Any) -> None:
-        super().__init__(dim, num_heads, rope=rope, **common)
-        if rope and dim % 4:
+    def check_turned(self, dim: int, num_heads: int) -> None:
+        """Refuse a width C that is no multiple of 4."""
+        if dim % 4:
+            step = math.lcm(4, num_heads)
             raise UserError(
-                f"width {dim} must be a multiple of 4 for mlla's rotary positions; try {dim + -dim % 4}, or rope=False"
+                f"width {dim} must be a multiple of 4 for the rotary positions of the whole width; try width "
+                f"{-(-dim // step) * step}, or rope=False"
             )
+
+    def add_convolutions(self, dim: int) -> None:
+        """Add the one before q, k and v, and the local term."""
         self.dwc = Conv2d(dim, dim, 3, padding=1, groups=dim)
         self.lepe = Conv2d(dim, dim, 3, padding=1, groups=dim)
 
