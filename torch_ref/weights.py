@@ -21,6 +21,8 @@ DESCRIPTION = "paddle_inline"
 
 # Buffers that follow from a model's sizes.
 REBUILT = ("attn_mask", "relative_position_index")
+# Biases of agents by row and by column: the dimension that follows the grid.
+LINES = {"ah_bias": 3, "aw_bias": 4, "ha_bias": 2, "wa_bias": 3}
 # Of DeiT and Swin, of PVT, of SOFT, of CSwin.
 FIRST_CONVOLUTIONS = (
     *("patch_embed.proj.weight", "patch_embed1.proj.weight"),
@@ -178,7 +180,19 @@ def load_fitted(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
         if last in REBUILT:
             state[name] = tensor
             continue
-        if tensor.ndim == 4:
+        if last == "positional_encoding" and found.shape[2:] == tensor.shape[2:]:
+            grid = dict(model.named_modules())[name.rpartition(".")[0]].table_grid
+            source = _grid(found.shape[1], None if hasattr(model.spec, "window_size") else size)
+            state[name] = _resized(found[0], source, grid, "bilinear")[None]
+        elif last in LINES and _same_but(found.shape, tensor.shape, LINES[last]):
+            state[name] = _resized_line(found, LINES[last], tensor.shape[LINES[last]])
+        elif name.endswith(("proj_k.weight", "proj_v.weight")) and found.shape[1:] == tensor.shape[1:]:
+            raise UserError(
+                f"{name} makes {found.shape[1]} tokens of {found.shape[0]}, and this model has {tensor.shape[0]}: "
+                "linformer attention is fixed to the img_size (and window) that it was trained for; build the model "
+                "with that"
+            )
+        elif tensor.ndim == 4:
             state[name] = _other_channels(found, tensor, model.spec.in_chans)
         elif last == "relative_position_bias_table":
             sides = [math.isqrt(len(table)) for table in (found, tensor)]
@@ -212,11 +226,26 @@ def _grid(tokens: int, size: Any) -> tuple[int, int]:
     return grid
 
 
-def _resized(rows: torch.Tensor, grid: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:
-    """Resize rows [H * W, C] of a grid (H, W) to those of the grid `size`, bicubic, in float64."""
+def _resized(
+    rows: torch.Tensor, grid: tuple[int, int], size: tuple[int, int], mode: str = "bicubic"
+) -> torch.Tensor:
+    """Resize rows [H * W, C] of a grid (H, W) to those of the grid `size`, in float64."""
     values = rows.double().reshape(1, *grid, -1).permute(0, 3, 1, 2)
-    values = torch.nn.functional.interpolate(values, size=tuple(size), mode="bicubic", align_corners=False)
+    values = torch.nn.functional.interpolate(values, size=tuple(size), mode=mode, align_corners=False)
     return values[0].permute(1, 2, 0).reshape(size[0] * size[1], -1).to(rows.dtype)
+
+
+def _same_but(found: torch.Size, own: torch.Size, axis: int) -> bool:
+    """Whether two shapes are the same but for one dimension."""
+    return found[:axis] + found[axis + 1 :] == own[:axis] + own[axis + 1 :]
+
+
+def _resized_line(table: torch.Tensor, axis: int, length: int) -> torch.Tensor:
+    """Resize one dimension of a table linearly, in float64."""
+    values = table.double().movedim(axis, -1)
+    flat = values.reshape(1, -1, values.shape[-1])
+    flat = torch.nn.functional.interpolate(flat, size=length, mode="linear", align_corners=False)
+    return flat.reshape(*values.shape[:-1], length).movedim(-1, axis).to(table.dtype)
 
 
 def _other_channels(weight: torch.Tensor, own: torch.Tensor, channels: int) -> torch.Tensor:

@@ -1,8 +1,9 @@
 """Weights of one input size, class count or number of channels made to fit another, for fine-tuning.
 
-Position embeddings and relative-bias tables are resized bicubically, a class token's position is kept, what
-follows from the sizes alone is the new model's own, and a head of another class count starts at zero; a first
-convolution for grey or RGB images fits other channels. It is done in numpy, in float64; nothing else may differ.
+Position embeddings and relative-bias tables are resized bicubically, tables of attention forms linearly, a class
+token's position is kept, what follows from the sizes alone is the new model's own, and a head of another class count
+starts at zero; a first convolution for grey or RGB images fits other channels. It is done in numpy, in float64; nothing
+else may differ.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..utils.errors import UserError, shortened
-from .bfloat16 import from_bfloat16, to_bfloat16
+from .bfloat16 import as_float64, from_float64
 from .channels import fit_convolution, other_channels, what_is_done
 from .description import fitted, for_channels
 from .lazy_array import LazyArray, numpy_dtype
 from .load import difference, load_weights, open_weights
 from .mismatch import stated_differences
+from .tables import check_token_projection, fit_line, fit_positions, is_line, table_grids
 
 if TYPE_CHECKING:
     import paddle
@@ -81,6 +83,7 @@ def adapt_weights(
         UserError: the weights differ in more than that, with the difference, `-` the model's.
     """
     own, positions, in_chans = model.state_dict(), _positions(model), model.spec.in_chans
+    tables, windows = table_grids(model), hasattr(model.spec, "window_size")
     shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
     result: dict[str, LazyArray] = {}
     notes: dict[str, list[str]] = {}
@@ -107,10 +110,19 @@ def adapt_weights(
             grid = _grid(array.shape[1] - prefix, img_size)
             result[name] = _resized(array, grid, size, prefix)
             _note(notes, name, grid, size, name)
+        elif name in tables and len(array.shape) == 3 and array.shape[2:] == shape[2:]:
+            grid, size = _grid(array.shape[1], None if windows else img_size), tables[name]
+            result[name] = fit_positions(array, grid, size)
+            _note(notes, last, grid, size, name, "bilinear")
+        elif is_line(name, array.shape, shape):
+            result[name] = fit_line(name, array, shape)
+            if array.shape != shape:
+                notes.setdefault(f"{last} resized to this grid, linear", []).append(name)
         elif other_channels(shape, array.shape, in_chans):
             result[name] = LazyArray(shape, array.dtype, partial(_fit_channels, array, in_chans))
             notes.setdefault(what_is_done(array.shape[1], in_chans), []).append(name)
         else:
+            check_token_projection(name, array.shape, shape)
             result[name] = array
     kept = {name: array for name, array in arrays.items() if name.rsplit(".", 1)[-1] not in REBUILT}
     gone = [name for name in HEAD if name in kept and name not in own]
@@ -203,19 +215,11 @@ def _grid(tokens: int, img_size: int | Grid | None) -> Grid:
     return grid
 
 
-def as_float64(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Return numbers of a dtype, bfloat16 in its uint16 form, as float64."""
-    return (from_bfloat16(values) if dtype == "bfloat16" else values).astype("float64")
-
-
-def from_float64(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Return the inverse of `as_float64`, rounded to nearest, ties to even."""
-    return to_bfloat16(values) if dtype == "bfloat16" else values.astype(dtype)
-
-
-def _note(notes: dict[str, list[str]], what: str, grid: Grid, size: Grid, name: str) -> None:
+def _note(
+    notes: dict[str, list[str]], what: str, grid: Grid, size: Grid, name: str, how: str = "bicubic"
+) -> None:
     if grid != size:
-        text = f"{what} resized from {grid[0]} x {grid[1]} to {size[0]} x {size[1]}, bicubic"
+        text = f"{what} resized from {grid[0]} x {grid[1]} to {size[0]} x {size[1]}, {how}"
         notes.setdefault(text, []).append(name)
 
 

@@ -5,6 +5,7 @@ import paddle
 import pytest
 
 import paddle_inline
+from paddle_inline.ops.resize import bilinear_matrix
 from paddle_inline.utils.errors import UserError
 from paddle_inline.weights.lazy_array import LazyArray
 from paddle_inline.weights.resize import (
@@ -178,3 +179,88 @@ def test_bfloat16_is_rounded_to_nearest_ties_to_even():
     ours = from_float64(values, "bfloat16")
     np.testing.assert_array_equal(ours, theirs.view(torch.int16).numpy().view("uint16"))
     np.testing.assert_array_equal(as_float64(ours, "bfloat16"), theirs.double().numpy())
+
+
+class TestTablesOfAttentionForms:
+    """Resized as the positions are, with a note each; and by both packages alike."""
+
+    @pytest.mark.parametrize("form", ["slab", "agent"])
+    def test_of_deit(self, form):
+        options = {"attn_options": {"num_agents": 4}} if form == "agent" else {}
+        source = build("inline_deit_tiny", attn_type=form, img_size=(64, 96), **options)
+        target = build("inline_deit_tiny", attn_type=form, img_size=(96, 48), **options)
+        arrays = stored(source)
+        result, notes = adapt_weights(arrays, target, (64, 96))
+        assert {name: array.read().shape for name, array in result.items()} == {
+            name: tuple(tensor.shape) for name, tensor in target.state_dict().items()
+        }
+        rows, columns = bilinear_matrix(4, 6), bilinear_matrix(6, 3)
+        if form == "slab":
+            old, new = (found["blocks.0.attn.positional_encoding"].read()[0] for found in (arrays, result))
+            expected = np.einsum("hH,wW,HWc->hwc", rows, columns, old.reshape(4, 6, 8)).reshape(18, 8)
+            np.testing.assert_allclose(new, expected, atol=1e-6)
+            assert any("positional_encoding resized from 4 x 6 to 6 x 3, bilinear" in note for note in notes)
+            return
+        for line, contract, matrix in (
+            ("ah_bias", "iaHx,hH->iahx", rows),
+            ("aw_bias", "iayW,wW->iayw", columns),
+            ("ha_bias", "iHya,hH->ihya", rows),
+            ("wa_bias", "iyWa,wW->iywa", columns),
+        ):
+            old, new = (found[f"blocks.0.attn.{line}"].read()[0] for found in (arrays, result))
+            np.testing.assert_allclose(new, np.einsum(contract, old, matrix), atol=1e-6)
+            assert any(f"{line} resized to this grid, linear" in note for note in notes)
+
+    def test_what_fits_stays_and_is_not_noted(self):
+        model = build("inline_deit_tiny", attn_type="agent", attn_options={"num_agents": 4})
+        arrays = stored(model)
+        result, notes = adapt_weights(arrays, model, 64)
+        assert notes == []
+        assert result["blocks.0.attn.ah_bias"] is arrays["blocks.0.attn.ah_bias"]
+
+    def test_a_window_is_square_whatever_the_image(self):
+        """Swin's tables are for its windows: 7 x 7, and not of the image's proportions."""
+        change = {"attn_type": "slab", "depths": (1, 1, 1, 1), "img_size": (224, 448)}
+        source = build("inline_swin_tiny", **change, window_size=7)
+        target = build("inline_swin_tiny", **change, window_size=14)
+        _, notes = adapt_weights(stored(source), target, (224, 448))
+        assert any("positional_encoding resized from 7 x 7 to 14 x 14, bilinear" in note for note in notes)
+
+    @pytest.mark.parametrize("form", ["slab", "agent", "linformer"])
+    def test_the_packages_agree_on_a_file(self, form, tmp_path):
+        torch_ref = pytest.importorskip("torch_ref")
+        options = {"attn_options": {"num_agents": 4}} if form == "agent" else {}
+        sizes = {**SMALL["inline_pvt_tiny"], "num_classes": 5, "attn_type": form, **options}
+        theirs = torch_ref.create_model("inline_pvt_tiny", **sizes)
+        import torch
+
+        torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+        sizes["img_size"] = 96
+        if form == "linformer":
+            with pytest.raises(
+                ValueError, match=r"makes 64 tokens of 256, and this model has 576: linformer .* fixed"
+            ):
+                torch_ref.create_model("inline_pvt_tiny", tmp_path / "theirs.pth", **sizes)
+            arrays = stored(build("inline_pvt_tiny", attn_type=form))
+            with pytest.raises(
+                UserError, match=r"makes 64 tokens of 256, and this model has 576: linformer .* fixed"
+            ):
+                adapt_weights(arrays, paddle_inline.create_model("inline_pvt_tiny", **sizes))
+            return
+        with pytest.warns(UserWarning, match="fitted from"):
+            larger = torch_ref.create_model("inline_pvt_tiny", tmp_path / "theirs.pth", **sizes)
+        arrays = {
+            name: LazyArray(tuple(value.shape), "float32", lambda value=value: value.numpy())
+            for name, value in theirs.state_dict().items()
+        }
+        target = paddle_inline.create_model("inline_pvt_tiny", **sizes)
+        linear = {
+            f"{name}.weight" for name, part in target.named_sublayers() if isinstance(part, paddle.nn.Linear)
+        }
+        for name in linear:
+            value = theirs.state_dict()[name].T.contiguous()
+            arrays[name] = LazyArray(tuple(value.shape), "float32", lambda value=value: value.numpy())
+        result, _ = adapt_weights(arrays, target)
+        for name, value in larger.state_dict().items():
+            expected = value.T if name in linear else value
+            np.testing.assert_allclose(result[name].read(), expected.numpy(), rtol=0, atol=1e-6, err_msg=name)
