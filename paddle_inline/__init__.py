@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .inference.export import export_model
     from .inference.predictor import Predictor, read_image
     from .layers.attention import create_attention, list_attentions
-    from .models import create_model, list_models
+    from .models import create_backbone, create_model, list_models
     from .weights import load_weights
 
 __version__ = "0.2.0"
@@ -18,6 +18,7 @@ __all__ = [
     "Predictor",
     "__version__",
     "create_attention",
+    "create_backbone",
     "create_model",
     "export_model",
     "list_attentions",
@@ -30,6 +31,7 @@ __all__ = [
 _HOMES = {
     "Predictor": ".inference.predictor",
     "create_attention": ".layers.attention",
+    "create_backbone": ".models",
     "create_model": ".models",
     "export_model": ".inference.export",
     "list_attentions": ".layers.attention",

@@ -2,13 +2,14 @@
 
 from . import models
 from .layers.attention import create_attention, list_attentions
-from .models import create_model, list_models
+from .models import create_backbone, create_model, list_models
 from .weights import load_weights
 
 __version__ = "0.2.0"
 __all__ = [
     "__version__",
     "create_attention",
+    "create_backbone",
     "create_model",
     "list_attentions",
     "list_models",

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .utils.errors import MissingFileError, UserError
+from .utils.errors import MissingFileError, UserError, shortened
 from .utils.paths import expand
 
 # Where a file says which model its weights are for: an attribute of the state dict, or safetensors' metadata.
@@ -144,23 +144,32 @@ def load_weights(
     Args:
         model: what to put them into.
         source: a torch or `.safetensors` file, or {name: tensor or array}.
-        skip: name prefixes that keep what the model has, e.g. ("head",) to train a new head.
+        skip: name prefixes that keep what the model has, e.g. ("head",) to train a new head, whatever the source has.
 
     Raises:
         MissingFileError: no such file.
         WeightsFileError: a file that cannot be read.
-        UserError: names or shapes differ, with PyTorch's list of them.
+        UserError: names or shapes differ, with the difference: `-` the model's, `+` the file's.
     """
     state = source if isinstance(source, Mapping) else read_weights(source)
     state = {name: torch.as_tensor(value) for name, value in state.items()}
     own = model.state_dict()
-    for name in own:
-        if any(name == prefix or name.startswith(f"{prefix}.") for prefix in skip):
-            state[name] = own[name]
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise UserError(str(error)) from None
+    kept = [name for name in {**own, **state} if any(f"{name}.".startswith(f"{prefix}.") for prefix in skip)]
+    for name in kept:
+        state.pop(name, None)
+        state.update({name: own[name]} if name in own else {})
+    lines = []
+    for name in {**own, **state}:
+        shapes = [list(tensors[name].shape) if name in tensors else None for tensors in (own, state)]
+        if shapes[0] != shapes[1]:
+            lines += [f"  {sign} {name} {shape}" for sign, shape in zip("-+", shapes) if shape is not None]
+    if lines:
+        where = "the given weights" if isinstance(source, Mapping) else source
+        raise UserError(
+            f"{getattr(model, 'name', type(model).__name__)} <- {where}: names or shapes differ\n"
+            "  (- in the model, + in the file)\n" + "\n".join(shortened(lines))
+        )
+    model.load_state_dict(state, strict=True)
 
 
 def load_fitted(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:

@@ -1,5 +1,6 @@
 """The model families. Every variant is also a function: `models.inline_deit_tiny(num_classes=10)`."""
 
+from .backbone import create_backbone as create_backbone
 from .factory import create_model as create_model
 from .factory import list_models as list_models
 from .factory import variant

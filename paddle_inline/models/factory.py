@@ -51,6 +51,11 @@ BLOCK = re.compile(r"(layers\.\d+\.blocks|blocks|block\d|stage\d)\.\d+\.")
 _MODELS = merge_variants(FAMILIES)
 
 
+def model_class(name: str) -> type[Module]:
+    """Return the class of the model `name`, one of `list_models()`."""
+    return _MODELS[name][0]
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Return the names that `create_model` knows, those of a pattern of a shell: `list_models("inline_*_tiny")`."""
     return fnmatch.filter(_MODELS, pattern)

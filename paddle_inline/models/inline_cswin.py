@@ -5,8 +5,7 @@ B batch, N tokens, C channels, H x W token grid: in stage s of 0 .. 3 the image'
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,10 +24,12 @@ from ..layers.drop_path import DropPath, depth_rates
 from ..layers.mlp import Mlp
 from ..layers.patch_embed import MapToTokens
 from ..layers.recompute import run_block
-from ..layers.window_attention import BRANCH_ATTENTION
+from ..layers.window_attention import BRANCH_ATTENTION, WindowSides
 from ..ops.tokens import Size, concat_channels, map_to_tokens, mean_tokens, split_channels, tokens_to_map
 from ..utils.errors import UserError
 from .classifier import Classifier
+from .cswin_windows import any_windows, stage_windows
+from .pyramid import STRIDES, Pyramid, check_any_size
 from .spec import (
     Published,
     attention_forms,
@@ -36,12 +37,10 @@ from .spec import (
     check_image,
     check_spec,
     check_stages,
-    chosen_blocks,
     image_size,
     stage_parts,
 )
 
-STRIDES = (4, 8, 16, 32)  # of the image
 EPS = 1e-5  # of every LayerNorm
 
 
@@ -86,40 +85,6 @@ VARIANTS = {
 }
 
 
-def branch_windows(grid: Size, split: int | None) -> list[Size]:
-    """Return the windows of a block's branches: the whole grid, or vertical and horizontal stripes of `split`."""
-    if split is None or grid == (split, split):
-        return [grid]
-    return [(grid[0], split), (split, grid[1])]
-
-
-def stage_windows(spec: CSwinSpec, stage: int, grid: Size, form: str) -> list[Size]:
-    """Return the windows of the branches of a stage's blocks of a form; UserError for those that are undefined."""
-    windowed = BRANCH_ATTENTION[form].windowed
-    name = "softmax_split" if windowed else "inline_split"
-    splits = getattr(spec, name)
-    if stage == len(STRIDES) - 1:  # whatever the split
-        return branch_windows(grid, None)
-    if splits is None and not windowed:
-        return branch_windows(grid, None)
-    if splits is None:
-        # image sides of 32 a and 32 b; the largest number that divides both, so it fits grids of any shape
-        common = math.gcd(*image_size(spec.img_size, STRIDES[-1])) // STRIDES[-1]
-        splits = (1, 2, common, common)
-    split = splits[stage]
-    windows = branch_windows(grid, split)
-    where = f"{name} {split} of stage {stage + 1}, whose grid is {grid[0]} x {grid[1]}"
-    if not windowed and len(windows) > 1:
-        raise UserError(
-            f"{where}, makes stripes, on which {form} attention is undefined: it needs the whole grid; leave "
-            "inline_split out, or give the stage softmax attention (attn_type S)"
-        )
-    if grid[0] % split or grid[1] % split:
-        fits = [n for n in range(1, min(grid) + 1) if not (grid[0] % n or grid[1] % n)]
-        raise UserError(f"{where}, does not divide it; splits that work there: {', '.join(map(str, fits))}")
-    return windows
-
-
 class Block(Module):
     """Pre-norm transformer block of one branch over the whole grid, or of two, each with half the channels
     and heads, over vertical and horizontal stripes.
@@ -127,11 +92,12 @@ class Block(Module):
     Args:
         dim, num_heads: C and h.
         form: its attention, a name in BRANCH_ATTENTION; options: of the forms.
-        grid: (H, W); windows: one window (height, width) per branch.
+        grid: the (H, W) that it is built for, or None: any.
+        windows: one window (height, width) per branch; a side of None is the grid's own.
         mlp_ratio: hidden channels of the perceptron / C; qkv_bias: of the projection to q, k and v.
         drop_rate, drop_path_rate: of single numbers, and of a branch.
 
-    Input and output: [B, H * W, C].
+    Input: tokens [B, H * W, C] and their grid; output: tokens.
 
     Raises:
         UserError: two branches and an odd number of heads.
@@ -143,8 +109,8 @@ class Block(Module):
         dim: int,
         num_heads: int,
         form: str,
-        grid: Size,
-        windows: list[Size],
+        grid: Size | None,
+        windows: Sequence[WindowSides],
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
         drop_rate: float = 0.0,
@@ -156,7 +122,7 @@ class Block(Module):
         if num_heads % branches:
             raise UserError(
                 f"num_heads {num_heads} is odd, and stripes in two directions take half of the heads each; "
-                f"use an even number, or a split of the whole grid {grid}"
+                f"use an even number, or a split of the whole grid{f' {grid}' if grid else ''}"
             )
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
         self.norm1 = LayerNorm(dim, EPS)
@@ -180,70 +146,75 @@ class Block(Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop_rate)
         self.norm2 = LayerNorm(dim, EPS)
 
-    def attend(self, x: Tensor) -> Tensor:
+    def attend(self, x: Tensor, size: Size) -> Tensor:
         """Tokens through the branches' attention, [B, N, C] -> [B, N, C]."""
         branches = len(self.attns)
         parts = split_channels(self.qkv(self.norm1(x)), 3 * branches)  # q's of all branches, k's, v's
         contexts = split_channels(mean_tokens(x), branches)  # before norm1, unlike the other families'
-        outs = [attn(*parts[i::branches], contexts[i]) for i, attn in enumerate(self.attns)]
+        outs = [attn(*parts[i::branches], contexts[i], size) for i, attn in enumerate(self.attns)]
         return self.proj_drop(self.proj(concat_channels(outs)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attend(x))
+    def forward(self, x: Tensor, size: Size) -> Tensor:
+        x = x + self.drop_path(self.attend(x, size))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class ConvMerging(Module):
-    """Halves both sides of the grid by a convolution: [B, H * W, C] -> [B, H / 2 * W / 2, out_dim]."""
+    """Halves both sides of the grid by a convolution: [B, H * W, C] -> [B, H / 2 * W / 2, out_dim].
 
-    def __init__(self, dim: int, out_dim: int, grid: Size) -> None:
+    Input: tokens and their grid (H, W).
+    """
+
+    def __init__(self, dim: int, out_dim: int) -> None:
         super().__init__()
-        self.grid = grid
         self.conv = Conv2d(dim, out_dim, 3, stride=2, padding=1)
         self.norm = LayerNorm(out_dim, EPS)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(map_to_tokens(self.conv(tokens_to_map(x, self.grid))))
+    def forward(self, x: Tensor, size: Size) -> Tensor:
+        return self.norm(map_to_tokens(self.conv(tokens_to_map(x, size))))
 
 
-class InLineCSwin(Classifier):
-    """Images [B, in_chans, *img_size] -> logits [B, num_classes].
+class CSwinPyramid(Pyramid):
+    """The stages of InLine-CSwin.
 
-    Raises:
-        UserError: in `forward`, for images of another size than it was built for.
+    For images of any size, stripes keep the width that they have at the spec's own size, and blocks that see the
+    whole grid there see the whole grid.
     """
 
+    EMBEDDING = ("stage1_conv_embed",)
     NO_DECAY = ("pos_embed", "cls_token")  # the authors' rule; it has neither
 
-    def __init__(self, spec: CSwinSpec) -> None:
-        super().__init__()
+    def __init__(self, spec: CSwinSpec, stages: int = len(STRIDES), any_size: bool = False) -> None:
+        super().__init__(spec)
         check_spec(spec)
         check_stages(spec, ("depths", "num_heads"))
         splits = ("softmax_split", "inline_split")
         check_stages(spec, [name for name in splits if getattr(spec, name) is not None])
-        self.spec = spec
         self.img_size = image_size(spec.img_size, STRIDES[-1])
         self.grids = [(self.img_size[0] // stride, self.img_size[1] // stride) for stride in STRIDES]
         forms = attention_forms(spec.attn_type, spec.depths, BRANCH_ATTENTION)
         check_options(spec.attn_options, forms)
+        if any_size:
+            check_any_size(forms, BRANCH_ATTENTION)
+        windows_of = any_windows if any_size else stage_windows
         rates = stage_parts(depth_rates(spec.drop_path_rate, sum(spec.depths)), spec.depths)
         self.stage1_conv_embed = Sequential(
             Conv2d(spec.in_chans, spec.embed_dim, 7, stride=4, padding=2),
             MapToTokens(),
             LayerNorm(spec.embed_dim, EPS),
         )
-        for i, grid in enumerate(self.grids):
+        for i, grid in enumerate(self.grids[:stages]):
             dim = spec.embed_dim * 2**i
             check_heads(dim, spec.num_heads[i])
             if i:
-                setattr(self, f"merge{i}", ConvMerging(dim // 2, dim, self.grids[i - 1]))
+                setattr(self, f"merge{i}", ConvMerging(dim // 2, dim))
             blocks = [
                 Block(
                     dim=dim,
                     num_heads=spec.num_heads[i],
                     form=form,
-                    grid=grid,
-                    windows=stage_windows(spec, i, grid, form),
+                    grid=None if any_size else grid,
+                    windows=windows_of(spec, i, grid, form),
                     mlp_ratio=spec.mlp_ratio,
                     qkv_bias=spec.qkv_bias,
                     drop_rate=spec.drop_rate,
@@ -256,40 +227,43 @@ class InLineCSwin(Classifier):
                 for form, rate in zip(forms[i], rates[i])
             ]
             setattr(self, f"stage{i + 1}", ModuleList(blocks))
+
+    def run_stage(self, i: int, x: Tensor, size: Size) -> Tensor:
+        x = getattr(self, f"merge{i}")(x, (2 * size[0], 2 * size[1])) if i else self.stage1_conv_embed(x)
+        for block in getattr(self, f"stage{i + 1}"):
+            x = run_block(block, x, size, recompute=self.spec.recompute)
+        return x
+
+    def parts_of_stage(self, i: int) -> Sequence[str]:
+        return (f"merge{i}" if i else "stage1_conv_embed", f"stage{i + 1}")
+
+    def check_images(self, x: Tensor) -> None:
+        check_image(x, (self.spec.in_chans, *self.img_size))
+
+
+class InLineCSwin(CSwinPyramid, Classifier):
+    """Images [B, in_chans, *img_size] -> logits [B, num_classes].
+
+    Raises:
+        UserError: in `forward`, for images of another size than it was built for.
+    """
+
+    def __init__(self, spec: CSwinSpec) -> None:
+        super().__init__(spec)
+        dim = spec.embed_dim * 2 ** (len(STRIDES) - 1)
         self.norm = LayerNorm(dim, EPS)
         self.add_head(dim, spec.num_classes)
 
-    def run_stage(self, i: int, x: Tensor) -> Tensor:
-        """Stage i of 0 .. 3: the image (stage 0) or the last stage's tokens -> tokens [B, N, C]."""
-        x = getattr(self, f"merge{i}")(x) if i else self.stage1_conv_embed(x)
-        for block in getattr(self, f"stage{i + 1}"):
-            x = run_block(block, x, recompute=self.spec.recompute)
-        return x
-
     def forward_features(self, x: Tensor) -> Tensor:
         """Images -> the last stage's normed tokens, [B, H / 32 * W / 32, C]."""
-        check_image(x, (self.spec.in_chans, *self.img_size))
-        for i in range(len(STRIDES)):
-            x = self.run_stage(i, x)
+        self.check_images(x)
+        for i, grid in enumerate(self.grids):
+            x = self.run_stage(i, x, grid)
         return self.norm(x)
 
     def forward_head(self, x: Tensor) -> Tensor:
         """Tokens of `forward_features` -> logits, [B, num_classes] (without a head: [B, C])."""
         return self.head(mean_tokens(x))
-
-    def forward_intermediates(self, x: Tensor, indices: Iterable[int] | None = None) -> list[Tensor]:
-        """Images -> the maps [B, C, H, W] after the chosen stages of 0 .. 3, of strides 4, 8, 16, 32.
-
-        `indices` defaults to all four; stages behind the last chosen one are not run. The maps are not
-        normed.
-        """
-        check_image(x, (self.spec.in_chans, *self.img_size))
-        indices = chosen_blocks(indices, len(STRIDES), "stage")
-        maps = []
-        for i in range(max(indices, default=-1) + 1):
-            x = self.run_stage(i, x)
-            maps.append(tokens_to_map(x, self.grids[i]))
-        return [maps[i] for i in indices]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))

@@ -5,7 +5,7 @@ B batch, N tokens, C channels, H x W the image; stage s has a token grid of H / 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..ops.resize import resize_tokens
 from ..ops.tokens import Size, map_to_tokens, mean_tokens, tokens_to_map
 from ..utils.errors import UserError
 from .classifier import Classifier
+from .pyramid import STRIDES, Pyramid, check_any_size
 from .spec import (
     Published,
     attention_forms,
@@ -27,13 +28,11 @@ from .spec import (
     check_heads,
     check_spec,
     check_stages,
-    chosen_blocks,
     image_size,
     stage_parts,
 )
 
 PATCH_SIZES = (4, 2, 2, 2)  # of one stage's map
-STRIDES = (4, 8, 16, 32)  # of the image
 
 
 @dataclass(frozen=True)
@@ -112,16 +111,14 @@ class Block(Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class InLinePVT(Classifier):
-    """Images [B, in_chans, H, W] of any sides that divide by 32 -> logits [B, num_classes].
+class PVTPyramid(Pyramid):
+    """The stages of InLine-PVT. The position embeddings are stored for `img_size` and resized to other grids."""
 
-    The position embeddings are stored for `img_size` and resized to other grids.
-    """
-
+    EMBEDDING = ("patch_embed1", "pos_embed1")
     NO_DECAY = ("cls_token",)  # it has none: the authors' rule lets the position embeddings decay
 
-    def __init__(self, spec: PVTSpec) -> None:
-        super().__init__()
+    def __init__(self, spec: PVTSpec, stages: int = len(STRIDES), any_size: bool = False) -> None:
+        super().__init__(spec)
         check_spec(spec)
         check_stages(spec, ("depths", "embed_dims", "num_heads", "mlp_ratios", "sr_ratios", "la_sr_ratios"))
         if any(ratio != 1 for ratio in spec.la_sr_ratios):
@@ -131,22 +128,23 @@ class InLinePVT(Classifier):
             )
         for dim, num_heads in zip(spec.embed_dims, spec.num_heads):
             check_heads(dim, num_heads)
-        self.spec = spec
         self.img_size = image_size(spec.img_size, STRIDES[-1])
         self.grids = [(self.img_size[0] // stride, self.img_size[1] // stride) for stride in STRIDES]
         forms = attention_forms(spec.attn_type, spec.depths, PVT_ATTENTION, mixed=False)
         check_options(spec.attn_options, forms)
+        if any_size:
+            check_any_size(forms, PVT_ATTENTION)
         rates = stage_parts(depth_rates(spec.drop_path_rate, sum(spec.depths)), spec.depths)
         in_chans = (spec.in_chans, *spec.embed_dims)
         self.pos_drop = Dropout(spec.drop_rate)
-        for i, dim in enumerate(spec.embed_dims):
+        for i, dim in enumerate(spec.embed_dims[:stages]):
             pos_embed = token_parameter(1, self.grids[i][0] * self.grids[i][1], dim)
             blocks = [
                 Block(
                     dim=dim,
                     num_heads=spec.num_heads[i],
                     form=form,
-                    grid=self.grids[i],
+                    grid=None if any_size else self.grids[i],
                     mlp_ratio=spec.mlp_ratios[i],
                     drop_rate=spec.drop_rate,
                     drop_path_rate=rate,
@@ -161,16 +159,32 @@ class InLinePVT(Classifier):
             setattr(self, f"pos_embed{i + 1}", pos_embed)
             setattr(self, f"patch_embed{i + 1}", PatchEmbed(PATCH_SIZES[i], in_chans[i], dim, norm_eps=1e-5))
             setattr(self, f"block{i + 1}", ModuleList(blocks))
-        self.add_head(dim, spec.num_classes)
 
-    def run_stage(self, i: int, x: Tensor) -> Tensor:
-        """Stage i of 0 .. 3: its input map (the image in stage 0) -> its output map [B, C, H, W]."""
-        size = (x.shape[2] // PATCH_SIZES[i], x.shape[3] // PATCH_SIZES[i])
+    def run_stage(self, i: int, x: Tensor, size: Size) -> Tensor:
+        if i:
+            x = tokens_to_map(x, (PATCH_SIZES[i] * size[0], PATCH_SIZES[i] * size[1]))
         x = getattr(self, f"patch_embed{i + 1}")(x)
         x = self.pos_drop(x + resize_tokens(getattr(self, f"pos_embed{i + 1}"), self.grids[i], size))
         for block in getattr(self, f"block{i + 1}"):
             x = run_block(block, x, size, recompute=self.spec.recompute)
-        return tokens_to_map(x, size)
+        return x
+
+    def parts_of_stage(self, i: int) -> Sequence[str]:
+        return (f"patch_embed{i + 1}", f"pos_embed{i + 1}", f"block{i + 1}")
+
+    def check_images(self, x: Tensor) -> None:
+        check_divisible_image(x, self.spec.in_chans, STRIDES[-1])
+
+
+class InLinePVT(PVTPyramid, Classifier):
+    """Images [B, in_chans, H, W] of any sides that divide by 32 -> logits [B, num_classes].
+
+    The position embeddings are stored for `img_size` and resized to other grids.
+    """
+
+    def __init__(self, spec: PVTSpec) -> None:
+        super().__init__(spec)
+        self.add_head(spec.embed_dims[-1], spec.num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images -> the last stage's map, [B, C, H / 32, W / 32]; there is no final norm."""
@@ -179,19 +193,6 @@ class InLinePVT(Classifier):
     def forward_head(self, x: Tensor) -> Tensor:
         """Map of `forward_features` -> logits, [B, num_classes] (without a head: [B, C])."""
         return self.head(mean_tokens(map_to_tokens(x)))
-
-    def forward_intermediates(self, x: Tensor, indices: Iterable[int] | None = None) -> list[Tensor]:
-        """Images -> the maps [B, C, H, W] after the chosen stages of 0 .. 3, of strides 4, 8, 16, 32.
-
-        `indices` defaults to all four. Stages behind the last chosen one are not run.
-        """
-        check_divisible_image(x, self.spec.in_chans, STRIDES[-1])
-        indices = chosen_blocks(indices, len(STRIDES), "stage")
-        maps = []
-        for i in range(max(indices, default=-1) + 1):
-            x = self.run_stage(i, x)
-            maps.append(x)
-        return [maps[i] for i in indices]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 
 from ..layers.window_attention import WINDOW_ATTENTION
 from ..ops.tokens import Size
+from ..ops.windows import padded_size
 from ..utils.errors import UserError
-
-STRIDES = (4, 8, 16, 32)  # of the image; the first is the patch size
+from .pyramid import STRIDES as STRIDES
 
 Forms = Sequence[Sequence[str]]
 
@@ -25,6 +25,17 @@ def block_window(grid: Size, window_size: int, form: str, number: int) -> tuple[
     """Return (side, shift) of the windows of a stage's block: odd ones are shifted where there is more than one."""
     side = window_side(grid, window_size, form)
     return side, side // 2 if number % 2 and side < min(grid) else 0
+
+
+def call_window(size: Size, window: Size | None, shift: int) -> tuple[Size, Size, int]:
+    """Return (grid padded to whole windows, window, shift) of a block for tokens of the grid `size`.
+
+    Without a window of its own, a block sees the whole grid. It shifts only where there is more than one window.
+    """
+    if window is None:
+        return size, size, 0
+    padded = padded_size(size, window)
+    return padded, window, shift if window[0] < min(padded) else 0
 
 
 def buffer_shapes(img_size: Size, window_size: int | None, forms: Forms) -> dict[str, tuple[int, ...]]:

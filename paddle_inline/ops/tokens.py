@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import paddle
 from paddle import Tensor
 
+from ..utils.errors import UserError
+
 Size = tuple[int, int]  # (height, width) of a grid, a window or an image
 
 
@@ -24,6 +26,14 @@ def merge_heads(x: Tensor) -> Tensor:
     """[B, h, N, d] -> [B, N, C]."""
     _, num_heads, num_tokens, head_dim = x.shape
     return x.transpose([0, 2, 1, 3]).reshape([-1, num_tokens, num_heads * head_dim])
+
+
+def map_size(x: Tensor) -> Size:
+    """Return (H, W) of a map [B, C, H, W]; UserError where a program is traced that leaves them open."""
+    height, width = x.shape[2:]
+    if not (isinstance(height, int) and isinstance(width, int)) or min(height, width) < 0:
+        raise UserError("a program is for one size: give the height and the width in its InputSpec")
+    return height, width
 
 
 def tokens_to_map(x: Tensor, size: Size) -> Tensor:

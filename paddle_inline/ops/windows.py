@@ -14,6 +14,11 @@ from .tokens import Size
 MASKED = -100.0  # added to the logits of pairs that must not attend: exp(-100) is 4e-44
 
 
+def padded_size(size: Size, window: Size) -> Size:
+    """Return the smallest grid that windows divide, no smaller than `size`."""
+    return (-(-size[0] // window[0]) * window[0], -(-size[1] // window[1]) * window[1])
+
+
 def cut_windows(x: Tensor, size: Size, window: Size) -> Tensor:
     """Tokens [B, H * W, C] -> [B * windows, h * w, C]; the window divides the grid."""
     if tuple(window) == tuple(size):
@@ -49,12 +54,14 @@ def gather_neighbours(x: Tensor, size: Size) -> Tensor:
     return x.transpose([0, 1, 3, 4, 2, 5]).reshape([-1, size[0] * size[1] // 4, 4 * x.shape[5]])
 
 
-def shift_mask(size: Size, window: Size, shift: int) -> Tensor:
+def shift_mask(size: Size, window: Size, shift: int, like: Tensor | None = None) -> Tensor:
     """Return what a shifted window adds to its logits, [windows, h * w, h * w].
 
     After the roll by -shift, the last window of each axis holds tokens from both edges of the image: each
     axis of length g falls into [0, g - w), [g - w, g - shift) and [g - shift, g), and pairs of tokens
     from different regions get -100, others 0.
+
+    `like`: a tensor of the dtype and device that it is to have; None: the defaults.
     """
     rows, columns = (
         (paddle.arange(g) >= g - w).astype("int64") + (paddle.arange(g) >= g - shift).astype("int64")
@@ -63,7 +70,7 @@ def shift_mask(size: Size, window: Size, shift: int) -> Tensor:
     region = (3 * rows.unsqueeze(1) + columns).reshape([1, size[0] * size[1], 1])
     region = cut_windows(region, size, window)  # [windows, h * w, 1]
     apart = region != region.transpose([0, 2, 1])
-    return paddle.where(apart, MASKED, 0.0).astype(paddle.get_default_dtype())
+    return paddle.where(apart, MASKED, 0.0).astype(paddle.get_default_dtype() if like is None else like.dtype)
 
 
 def relative_position_index(window: int) -> Tensor:

@@ -227,9 +227,9 @@ def fitting(
     )
     if lines:
         hint = "" if isinstance(source, Mapping) else reason(find_weights(source), own, state)
+        own_head = "; skip=('head',) keeps the model's own head" if "head.weight" in own else ""
         raise UserError(
-            f"{who} <- {where}: names or shapes differ{hint}\n"
-            "  (- in the model, + in the file; skip=('head',) keeps the model's own head)\n"
+            f"{who} <- {where}: names or shapes differ{hint}\n  (- in the model, + in the file{own_head})\n"
             + "\n".join(shortened(lines))
         )
     _check_stated(model, description, where)

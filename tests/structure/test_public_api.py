@@ -14,6 +14,7 @@ NAMES = [
     "Predictor",
     "__version__",
     "create_attention",
+    "create_backbone",
     "create_model",
     "export_model",
     "list_attentions",

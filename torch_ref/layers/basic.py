@@ -21,6 +21,23 @@ def meta_init() -> AbstractContextManager:
     return torch.device("meta")
 
 
+def set_mode(module: Module, training: bool) -> None:
+    """Put a module and all in it into train or eval mode, past a `train` of its own."""
+    nn.Module.train(module, training)
+
+
+def freeze(part: Module | Tensor) -> None:
+    """Take the gradients off a parameter or off all of a module's."""
+    for parameter in part.parameters() if isinstance(part, nn.Module) else [part]:
+        parameter.requires_grad_(False)
+
+
+def rest(part: Module | Tensor) -> None:
+    """Put a module and all in it into eval mode; a parameter has none."""
+    if isinstance(part, nn.Module):
+        part.eval()
+
+
 def token_parameter(*shape: int) -> Tensor:
     """Return a learned token, position embedding or bias table: truncated normal, std 0.02."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=0.02))

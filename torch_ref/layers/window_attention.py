@@ -5,15 +5,24 @@ B batch, N tokens of the H x W grid, C channels, h heads. Sizes and windows are 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Union
 
 from ..ops.inline_attention import softmax_attention_weights
+from ..ops.padding import crop_tokens, pad_tokens
 from ..ops.tokens import Size, map_to_tokens, split_channels, tokens_to_map
-from ..ops.windows import cut_windows, join_windows, relative_position_bias, relative_position_index
+from ..ops.windows import (
+    cut_windows,
+    join_windows,
+    padded_size,
+    relative_position_bias,
+    relative_position_index,
+)
 from ..utils.errors import UserError
 from .attention import ATTENTION, Attention, InLineAttention, SoftmaxAttention
 from .attention.table import fits_branches
 from .basic import Conv2d, Tensor, token_parameter
+
+WindowSides = tuple[Union[int, None], Union[int, None]]
 
 
 class WindowSoftmaxAttention(SoftmaxAttention):
@@ -55,6 +64,11 @@ class WindowSoftmaxAttention(SoftmaxAttention):
         return self.proj_drop(self.proj(self.attend(q, k, v, None, size, bias)))
 
 
+def whole_window(window: WindowSides, size: Size) -> Size:
+    """Return (height, width) of a window; sides of None are those of the grid `size`."""
+    return (size[0] if window[0] is None else window[0], size[1] if window[1] is None else window[1])
+
+
 class Branch(Attention):
     """One branch of CSwin's attention: a base to put before a form's layer.
 
@@ -63,24 +77,31 @@ class Branch(Attention):
 
     Args:
         dim, num_heads: C and h of the branch.
-        grid, window: (H, W) and the windows that it is cut into, which divide it.
+        grid: the (H, W) that it is built for, or None: any, which is then padded with zeros to whole windows.
+        window: the windows that it is cut into; a side of None is the grid's own.
         options: as for the form's own layer.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, grid: Size, window: Size, **options: Any) -> None:
-        super().__init__(dim, num_heads, grid=window, **options)
+    def __init__(
+        self, dim: int, num_heads: int, *, grid: Size | None, window: WindowSides, **options: Any
+    ) -> None:
+        super().__init__(dim, num_heads, grid=None if grid is None else whole_window(window, grid), **options)
         self.grid = grid
         self.window = window
 
     def add_projections(self, dim: int, qkv_bias: bool, drop_rate: float) -> None:
         self.get_v = Conv2d(dim, dim, 3, padding=1, groups=dim)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
-        """q, k, v [B, N, C] of the block and the mean token [B, C] of its input -> [B, N, C]."""
-        q, k, v = (cut_windows(part, self.grid, self.window) for part in (q, k, v))
-        out = self.attend(q, k, v, context, self.window)
-        out = out + map_to_tokens(self.get_v(tokens_to_map(v, self.window)))
-        return join_windows(out, self.grid, self.window)
+    def forward(  # type: ignore[override]
+        self, q: Tensor, k: Tensor, v: Tensor, context: Tensor, size: Size
+    ) -> Tensor:
+        """q, k, v [B, N, C] of the block, the mean token [B, C] of its input and (H, W) -> [B, N, C]."""
+        window = whole_window(self.window, size)
+        padded = padded_size(size, window)
+        q, k, v = (cut_windows(pad_tokens(part, size, padded), padded, window) for part in (q, k, v))
+        out = self.attend(q, k, v, context, window)
+        out = out + map_to_tokens(self.get_v(tokens_to_map(v, window)))
+        return crop_tokens(join_windows(out, padded, window), padded, size)
 
     def rows(self, x: Tensor, size: Size) -> Tensor:
         raise UserError(

@@ -5,7 +5,7 @@ B batch, N tokens, C channels, H x W token grid: in stage s of 0 .. 3 the image'
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +16,12 @@ from ..layers.mlp import Mlp
 from ..layers.patch_embed import PatchEmbed
 from ..layers.recompute import run_block
 from ..layers.window_attention import WINDOW_ATTENTION
-from ..ops.tokens import Size, mean_tokens, tokens_to_map
+from ..ops.padding import crop_tokens, pad_tokens
+from ..ops.tokens import Size, mean_tokens
 from ..ops.windows import cut_windows, gather_neighbours, join_windows, roll_tokens, shift_mask
 from ..utils.errors import UserError
 from .classifier import Classifier
+from .pyramid import STRIDES, Pyramid, check_any_size
 from .spec import (
     Published,
     attention_forms,
@@ -27,11 +29,10 @@ from .spec import (
     check_image,
     check_spec,
     check_stages,
-    chosen_blocks,
     image_size,
     stage_parts,
 )
-from .swin_windows import STRIDES, block_window, buffer_shapes, check_windows
+from .swin_windows import block_window, buffer_shapes, call_window, check_windows
 
 EPS = 1e-5  # of every LayerNorm
 
@@ -77,16 +78,18 @@ VARIANTS = {
 
 
 class Block(Module):
-    """Pre-norm transformer block that attends inside windows, on a grid fixed when it is built.
+    """Pre-norm transformer block that attends inside windows.
 
     Args:
         dim, num_heads: C and h.
         form: its attention, a name in WINDOW_ATTENTION; options: of the forms.
-        grid: (H, W); window: the side of its square windows; shift: rows and columns by which they are displaced.
+        grid: the (H, W) that it is built for, or None: any, which is then padded with zeros to whole windows.
+        window: the side of its square windows, or None: the whole grid.
+        shift: rows and columns by which the windows are displaced, where there is more than one.
         mlp_ratio: hidden channels of the perceptron / C; qkv_bias: of the projection to q, k and v.
         drop_rate, drop_path_rate: of single numbers, and of a branch.
 
-    Input and output: [B, H * W, C].
+    Input: tokens [B, H * W, C] and their grid (None: that of `grid`); output: tokens.
     """
 
     def __init__(
@@ -95,8 +98,8 @@ class Block(Module):
         dim: int,
         num_heads: int,
         form: str,
-        grid: Size,
-        window: int,
+        grid: Size | None,
+        window: int | None,
         shift: int = 0,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
@@ -106,9 +109,10 @@ class Block(Module):
     ) -> None:
         super().__init__()
         self.grid = grid
-        self.window = (window, window)
+        self.window = None if window is None else (window, window)
         self.shift = shift
-        if shift > 0:  # blocks that do not mask keep the mask too: checkpoints have it
+        if grid is not None and self.window is not None and shift > 0:
+            # blocks that do not mask keep the mask too: checkpoints have it
             self.register_buffer("attn_mask", shift_mask(grid, self.window, shift))
         self.norm1 = LayerNorm(dim, EPS)
         self.attn = build_attention(
@@ -121,37 +125,49 @@ class Block(Module):
             drop_rate=drop_rate,
             options=options,
         )
-        self.masked = shift > 0 and self.attn.windowed
         self.drop_path = DropPath(drop_path_rate)
         self.norm2 = LayerNorm(dim, EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop_rate)
 
-    def attend(self, x: Tensor) -> Tensor:
+    def attend(self, x: Tensor, size: Size) -> Tensor:
         """Take the normed tokens through the windows' attention, [B, N, C] -> [B, N, C]."""
-        x = cut_windows(roll_tokens(x, self.grid, -self.shift), self.grid, self.window)
-        x = self.attn(x, self.window, self.attn_mask) if self.masked else self.attn(x, self.window)
-        return roll_tokens(join_windows(x, self.grid, self.window), self.grid, self.shift)
+        padded, window, shift = call_window(size, self.window, self.shift)
+        x = pad_tokens(x, size, padded)
+        x = cut_windows(roll_tokens(x, padded, -shift), padded, window)
+        x = (
+            self.attn(x, window, self.mask(padded, window, shift))
+            if shift and self.attn.windowed
+            else self.attn(x, window)
+        )
+        x = roll_tokens(join_windows(x, padded, window), padded, shift)
+        return crop_tokens(x, padded, size)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attend(self.norm1(x)))
+    def mask(self, size: Size, window: Size, shift: int) -> Tensor:
+        """Return what shifted windows add to their logits: what the block keeps, or made for this grid."""
+        return self.attn_mask if self.grid else shift_mask(size, window, shift, self.norm1.weight)
+
+    def forward(self, x: Tensor, size: Size | None = None) -> Tensor:
+        x = x + self.drop_path(self.attend(self.norm1(x), self.grid if size is None else size))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class PatchMerging(Module):
-    """Halves both sides of the grid and doubles the channels: [B, H * W, C] -> [B, H / 2 * W / 2, 2 * C]."""
+    """Halves both sides of the grid and doubles the channels: [B, H * W, C] -> [B, H / 2 * W / 2, 2 * C].
 
-    def __init__(self, dim: int, grid: Size) -> None:
+    Input: tokens and their grid (H, W).
+    """
+
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.grid = grid
         self.reduction = Linear(4 * dim, 2 * dim, bias=False)
         self.norm = LayerNorm(4 * dim, EPS)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.reduction(self.norm(gather_neighbours(x, self.grid)))
+    def forward(self, x: Tensor, size: Size) -> Tensor:
+        return self.reduction(self.norm(gather_neighbours(x, size)))
 
 
 class Stage(Module):
-    """Blocks on one grid, [B, H * W, C] -> [B, H * W, C]; `downsample` leads on to the next stage."""
+    """Blocks on one grid, [B, H * W, C] and (H, W) -> [B, H * W, C]; `downsample` leads on to the next stage."""
 
     def __init__(self, blocks: list[Block], downsample: Module, recompute: bool = False) -> None:
         super().__init__()
@@ -159,19 +175,20 @@ class Stage(Module):
         self.downsample = downsample
         self.recompute = recompute
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, size: Size) -> Tensor:
         for block in self.blocks:
-            x = run_block(block, x, recompute=self.recompute)
+            x = run_block(block, x, size, recompute=self.recompute)
         return x
 
 
-class InLineSwin(Classifier):
-    """Images [B, in_chans, *img_size] -> logits [B, num_classes].
+class SwinPyramid(Pyramid):
+    """The stages of InLine-Swin.
 
-    Raises:
-        UserError: in `forward`, for images of another size than it was built for.
+    For images of any size, windowed forms (softmax) keep the windows of the spec's own size, and the others see the
+    whole grid.
     """
 
+    EMBEDDING = ("patch_embed", "pos_drop")
     NO_DECAY = ("absolute_pos_embed", "relative_position_bias_table")
 
     @staticmethod
@@ -180,36 +197,41 @@ class InLineSwin(Classifier):
         forms = attention_forms(spec.attn_type, spec.depths, WINDOW_ATTENTION)
         return buffer_shapes(image_size(spec.img_size, STRIDES[-1]), spec.window_size, forms)
 
-    def __init__(self, spec: SwinSpec) -> None:
-        super().__init__()
+    def __init__(self, spec: SwinSpec, stages: int = len(STRIDES), any_size: bool = False) -> None:
+        super().__init__(spec)
         check_spec(spec)
         check_stages(spec, ("depths", "num_heads"))
         window_size = spec.window_size
         if window_size is not None and (not isinstance(window_size, int) or window_size < 1):
             raise UserError(f"window_size {window_size!r} must be a positive int, or None: the whole grid")
-        self.spec = spec
         self.img_size = image_size(spec.img_size, STRIDES[-1])
         self.grids = [(self.img_size[0] // stride, self.img_size[1] // stride) for stride in STRIDES]
         forms = attention_forms(spec.attn_type, spec.depths, WINDOW_ATTENTION)
         check_options(spec.attn_options, forms)
-        check_windows(self.img_size, window_size, forms)
+        if any_size:
+            whole = {form: layer for form, layer in WINDOW_ATTENTION.items() if not layer.windowed}
+            check_any_size([[form for form in stage if form in whole] for stage in forms], whole)
+        else:
+            check_windows(self.img_size, window_size, forms)
         rates = stage_parts(depth_rates(spec.drop_path_rate, sum(spec.depths)), spec.depths)
         self.patch_embed = PatchEmbed(STRIDES[0], spec.in_chans, spec.embed_dim, norm_eps=EPS)
         self.pos_drop = Dropout(spec.drop_rate)
         self.layers = ModuleList()
-        for i, grid in enumerate(self.grids):
+        for i, grid in enumerate(self.grids[:stages]):
             dim = spec.embed_dim * 2**i
             check_heads(dim, spec.num_heads[i])
             blocks = []
             for j, (form, rate) in enumerate(zip(forms[i], rates[i])):
-                side, shift = block_window(grid, window_size or min(self.grids[0]), form, j)
+                window, shift = block_window(grid, window_size or min(self.grids[0]), form, j)
+                if any_size and WINDOW_ATTENTION[form].windowed:
+                    shift = window // 2 if j % 2 else 0  # where the grid is larger
                 blocks.append(
                     Block(
                         dim=dim,
                         num_heads=spec.num_heads[i],
                         form=form,
-                        grid=grid,
-                        window=side,
+                        grid=None if any_size else grid,
+                        window=window if WINDOW_ATTENTION[form].windowed or not any_size else None,
                         shift=shift,
                         mlp_ratio=spec.mlp_ratio,
                         qkv_bias=spec.qkv_bias,
@@ -221,39 +243,45 @@ class InLineSwin(Classifier):
                         },
                     )
                 )
-            downsample = PatchMerging(dim, grid) if i < len(STRIDES) - 1 else Identity()
+            downsample = PatchMerging(dim) if i < stages - 1 else Identity()
             self.layers.append(Stage(blocks, downsample, spec.recompute))
+
+    def run_stage(self, i: int, x: Tensor, size: Size) -> Tensor:
+        if i == 0:
+            return self.layers[0](self.pos_drop(self.patch_embed(x)), size)
+        x = self.layers[i - 1].downsample(x, (2 * size[0], 2 * size[1]))
+        return self.layers[i](x, size)
+
+    def parts_of_stage(self, i: int) -> Sequence[str]:
+        return (f"layers.{i}",) if i else (*self.EMBEDDING, "layers.0")
+
+    def check_images(self, x: Tensor) -> None:
+        check_image(x, (self.spec.in_chans, *self.img_size))
+
+
+class InLineSwin(SwinPyramid, Classifier):
+    """Images [B, in_chans, *img_size] -> logits [B, num_classes].
+
+    Raises:
+        UserError: in `forward`, for images of another size than it was built for.
+    """
+
+    def __init__(self, spec: SwinSpec) -> None:
+        super().__init__(spec)
+        dim = spec.embed_dim * 2 ** (len(STRIDES) - 1)
         self.norm = LayerNorm(dim, EPS)
         self.add_head(dim, spec.num_classes)
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Images -> the first stage's tokens, [B, H / 4 * W / 4, C]."""
-        check_image(x, (self.spec.in_chans, *self.img_size))
-        return self.pos_drop(self.patch_embed(x))
-
     def forward_features(self, x: Tensor) -> Tensor:
         """Images -> the last stage's normed tokens, [B, H / 32 * W / 32, C]."""
-        x = self.embed(x)
-        for stage in self.layers:
-            x = stage.downsample(stage(x))
-        return self.norm(x)
+        self.check_images(x)
+        for i, grid in enumerate(self.grids):
+            x = self.run_stage(i, x, grid)
+        return self.norm(self.layers[-1].downsample(x))
 
     def forward_head(self, x: Tensor) -> Tensor:
         """Tokens of `forward_features` -> logits, [B, num_classes] (without a head: [B, C])."""
         return self.head(mean_tokens(x))
-
-    def forward_intermediates(self, x: Tensor, indices: Iterable[int] | None = None) -> list[Tensor]:
-        """Images -> the maps [B, C, H, W] after the chosen stages of 0 .. 3, of strides 4, 8, 16, 32.
-
-        `indices` defaults to all four; stages behind the last chosen one are not run. The maps are not
-        normed.
-        """
-        indices = chosen_blocks(indices, len(STRIDES), "stage")
-        x, maps = self.embed(x), []
-        for i in range(max(indices, default=-1) + 1):
-            x = self.layers[i](self.layers[i - 1].downsample(x) if i else x)
-            maps.append(tokens_to_map(x, self.grids[i]))
-        return [maps[i] for i in indices]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))

@@ -6,7 +6,7 @@ Stages 1 to 3 are softmax-free; stage 4 is a small transformer with a class toke
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,18 +29,17 @@ from ..ops.tokens import Size, concat_tokens, prepend_token, tokens_to_map
 from ..utils.errors import UserError
 from .classifier import Classifier
 from .inline_pvt import Block as SoftmaxBlock
+from .pyramid import STRIDES, Pyramid
 from .spec import (
     Published,
     check_divisible_image,
     check_heads,
     check_spec,
     check_stages,
-    chosen_blocks,
     image_size,
     stage_parts,
 )
 
-STRIDES = (4, 8, 16, 32)  # of the image
 POSITION_GRIDS = ((56, 56), (28, 28), (14, 14), (7, 7))  # what positions are stored for, whatever the input
 CONV_KERNELS = (9, 5, 3)  # of the convolution over v in stages 1 to 3
 MLP_RATIO = 4
@@ -131,13 +130,15 @@ class SoftmaxFreeBlock(Module):
         return self.att(x, size)
 
 
-class Soft(Classifier):
-    """Images [B, in_chans, H, W] of any sides that divide by 32 -> logits [B, num_classes]."""
+class SoftPyramid(Pyramid):
+    """The stages of SOFT; in the last one a class token comes first."""
 
+    EMBEDDING = ("patch_embed1", "pos_embed1")
     NO_DECAY = ("cls_token",)
+    PREFIX_TOKENS = (0, 0, 0, 1)
 
-    def __init__(self, spec: SoftSpec) -> None:
-        super().__init__()
+    def __init__(self, spec: SoftSpec, stages: int = len(STRIDES), any_size: bool = False) -> None:
+        super().__init__(spec)
         check_spec(spec)
         check_stages(spec, ("depths", "embed_dims", "num_heads"))
         for dim, num_heads in zip(spec.embed_dims, spec.num_heads):
@@ -147,22 +148,21 @@ class Soft(Classifier):
                 f"landmark_ratios {spec.landmark_ratios!r} must be three divisors of 8, 4 and 2, for they "
                 "must divide every stage's grid"
             )
-        self.spec = spec
         self.img_size = image_size(spec.img_size, STRIDES[-1])
         rates = stage_parts(depth_rates(spec.drop_path_rate, sum(spec.depths)), spec.depths)
-        for i, (dim, grid) in enumerate(zip(spec.embed_dims, POSITION_GRIDS)):
-            num_tokens = grid[0] * grid[1] + (i == 3)  # stage 4's class token
+        dims = spec.embed_dims[:stages]
+        for i, (dim, grid) in enumerate(zip(dims, POSITION_GRIDS)):
+            num_tokens = self.PREFIX_TOKENS[i] + grid[0] * grid[1]
             setattr(self, f"pos_embed{i + 1}", token_parameter(1, num_tokens, dim))
-        self.cls_token = token_parameter(1, 1, dim)
+        if stages == len(STRIDES):
+            self.cls_token = token_parameter(1, 1, dim)
         self.pos_drop = Dropout(spec.drop_rate)
         stem = ((spec.in_chans, STEM_DIM, 2), (STEM_DIM, STEM_DIM, 1), (STEM_DIM, spec.embed_dims[0], 2))
-        for i, dim in enumerate(spec.embed_dims):
+        for i, dim in enumerate(dims):
             embed = ConvPatchEmbed(((spec.embed_dims[i - 1], dim, 2),) if i else stem)
             setattr(self, f"patch_embed{i + 1}", embed)
-        for i in range(4):
+        for i in range(stages):
             setattr(self, f"block{i + 1}", ModuleList([self.new_block(i, rate) for rate in rates[i]]))
-        self.norm = LayerNorm(dim)
-        self.add_head(dim, spec.num_classes)
 
     def new_block(self, i: int, rate: float) -> Module:
         """Return a fresh block of stage i of 0 .. 3 with its drop-path rate."""
@@ -188,13 +188,9 @@ class Soft(Classifier):
             drop_rate=rate,
         )
 
-    def run_stage(self, i: int, x: Tensor) -> tuple[Tensor, Size]:
-        """Stage i of 0 .. 3: its input map (the image in stage 0) -> tokens [B, N, C] and their grid.
-
-        In the last stage the class token comes first.
-        """
-        stride = 2 if i else STRIDES[0]
-        size = (x.shape[2] // stride, x.shape[3] // stride)
+    def run_stage(self, i: int, x: Tensor, size: Size) -> Tensor:
+        if i:
+            x = tokens_to_map(x, (2 * size[0], 2 * size[1]))
         x = getattr(self, f"patch_embed{i + 1}")(x)
         positions = getattr(self, f"pos_embed{i + 1}")
         if i < 3:
@@ -206,34 +202,36 @@ class Soft(Classifier):
         x = self.pos_drop(x + positions)
         for block in getattr(self, f"block{i + 1}"):
             x = run_block(block, x, size, recompute=self.spec.recompute)
-        return x, size
+        return x
+
+    def parts_of_stage(self, i: int) -> Sequence[str]:
+        parts = (f"patch_embed{i + 1}", f"pos_embed{i + 1}", f"block{i + 1}")
+        return (*parts, "cls_token") if self.PREFIX_TOKENS[i] else parts
+
+    def check_images(self, x: Tensor) -> None:
+        check_divisible_image(x, self.spec.in_chans, STRIDES[-1])
+
+
+class Soft(SoftPyramid, Classifier):
+    """Images [B, in_chans, H, W] of any sides that divide by 32 -> logits [B, num_classes]."""
+
+    def __init__(self, spec: SoftSpec) -> None:
+        super().__init__(spec)
+        dim = spec.embed_dims[-1]
+        self.norm = LayerNorm(dim)
+        self.add_head(dim, spec.num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images -> the last stage's normed class and patch tokens, [B, 1 + N, C]."""
-        check_divisible_image(x, self.spec.in_chans, STRIDES[-1])
-        for i in range(3):
-            x = tokens_to_map(*self.run_stage(i, x))
-        x, _ = self.run_stage(3, x)
+        self.check_images(x)
+        height, width = x.shape[2:]
+        for i, stride in enumerate(STRIDES):
+            x = self.run_stage(i, x, (height // stride, width // stride))
         return self.norm(x)
 
     def forward_head(self, x: Tensor) -> Tensor:
         """Tokens of `forward_features` -> logits, [B, num_classes] (without a head: [B, C])."""
         return self.head(x[:, 0])
-
-    def forward_intermediates(self, x: Tensor, indices: Iterable[int] | None = None) -> list[Tensor]:
-        """Images -> the maps [B, C, H, W] after the chosen stages of 0 .. 3, of strides 4, 8, 16, 32.
-
-        `indices` defaults to all four. Stages behind the last chosen one are not run; the last stage's
-        class token and final norm are left out.
-        """
-        check_divisible_image(x, self.spec.in_chans, STRIDES[-1])
-        indices = chosen_blocks(indices, len(STRIDES), "stage")
-        maps = []
-        for i in range(max(indices, default=-1) + 1):
-            tokens, size = self.run_stage(i, x)
-            x = tokens_to_map(tokens[:, 1:] if i == 3 else tokens, size)
-            maps.append(x)
-        return [maps[i] for i in indices]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))

@@ -24,6 +24,12 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.permute([0, 2, 1, 3]).reshape([-1, num_tokens, num_heads * head_dim])
 
 
+def map_size(x: Tensor) -> Size:
+    """Return (H, W) of a map [B, C, H, W]."""
+    height, width = x.shape[2:]
+    return int(height), int(width)
+
+
 def tokens_to_map(x: Tensor, size: Size) -> Tensor:
     """[B, N, C] -> [B, C, H, W]."""
     return x.permute([0, 2, 1]).reshape([-1, x.shape[2], size[0], size[1]])
