@@ -38,18 +38,18 @@ def meta_init() -> AbstractContextManager:
     return paddle.LazyGuard()
 
 
-def set_mode(module: Module, training: bool) -> None:
+def set_mode(module: Any, training: bool) -> None:
     """Put a module and all in it into train or eval mode, past a `train` of its own."""
     (nn.Layer.train if training else nn.Layer.eval)(module)
 
 
-def freeze(part: Module | Tensor) -> None:
+def freeze(part: Any) -> None:
     """Take the gradients off a parameter or off all of a module's."""
     for parameter in part.parameters() if isinstance(part, nn.Layer) else [part]:
         parameter.stop_gradient = True
 
 
-def rest(part: Module | Tensor) -> None:
+def rest(part: Any) -> None:
     """Put a module and all in it into eval mode; a parameter has none."""
     # (Layer.eval tells the whole program too that it evaluates)
     for layer in part.sublayers(include_self=True) if isinstance(part, nn.Layer) else ():

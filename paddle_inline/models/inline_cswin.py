@@ -29,7 +29,7 @@ from ..ops.tokens import Size, concat_channels, map_to_tokens, mean_tokens, spli
 from ..utils.errors import UserError
 from .classifier import Classifier
 from .cswin_windows import any_windows, stage_windows
-from .pyramid import STRIDES, Pyramid, check_any_size
+from .pyramid import STRIDES, Pyramid, check_any_size, grid_of_call
 from .spec import (
     Published,
     attention_forms,
@@ -97,7 +97,7 @@ class Block(Module):
         mlp_ratio: hidden channels of the perceptron / C; qkv_bias: of the projection to q, k and v.
         drop_rate, drop_path_rate: of single numbers, and of a branch.
 
-    Input: tokens [B, H * W, C] and their grid; output: tokens.
+    Input: tokens [B, H * W, C] and their grid (None: that of `grid`); output: tokens.
 
     Raises:
         UserError: two branches and an odd number of heads.
@@ -118,6 +118,7 @@ class Block(Module):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.grid = grid
         branches = len(windows)
         if num_heads % branches:
             raise UserError(
@@ -146,15 +147,16 @@ class Block(Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop_rate)
         self.norm2 = LayerNorm(dim, EPS)
 
-    def attend(self, x: Tensor, size: Size) -> Tensor:
+    def attend(self, x: Tensor, size: Size | None = None) -> Tensor:
         """Tokens through the branches' attention, [B, N, C] -> [B, N, C]."""
+        size = grid_of_call(size, self.grid)
         branches = len(self.attns)
         parts = split_channels(self.qkv(self.norm1(x)), 3 * branches)  # q's of all branches, k's, v's
         contexts = split_channels(mean_tokens(x), branches)  # before norm1, unlike the other families'
         outs = [attn(*parts[i::branches], contexts[i], size) for i, attn in enumerate(self.attns)]
         return self.proj_drop(self.proj(concat_channels(outs)))
 
-    def forward(self, x: Tensor, size: Size) -> Tensor:
+    def forward(self, x: Tensor, size: Size | None = None) -> Tensor:
         x = x + self.drop_path(self.attend(x, size))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 

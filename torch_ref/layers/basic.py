@@ -7,6 +7,7 @@ Linear weights: truncated normal, std 0.02; convolutions: PyTorch's default, uni
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,18 +22,18 @@ def meta_init() -> AbstractContextManager:
     return torch.device("meta")
 
 
-def set_mode(module: Module, training: bool) -> None:
+def set_mode(module: Any, training: bool) -> None:
     """Put a module and all in it into train or eval mode, past a `train` of its own."""
     nn.Module.train(module, training)
 
 
-def freeze(part: Module | Tensor) -> None:
+def freeze(part: Any) -> None:
     """Take the gradients off a parameter or off all of a module's."""
     for parameter in part.parameters() if isinstance(part, nn.Module) else [part]:
         parameter.requires_grad_(False)
 
 
-def rest(part: Module | Tensor) -> None:
+def rest(part: Any) -> None:
     """Put a module and all in it into eval mode; a parameter has none."""
     if isinstance(part, nn.Module):
         part.eval()

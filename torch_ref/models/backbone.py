@@ -243,15 +243,11 @@ def create_backbone(
         fields = {**stated_fields(weights, name, overrides), **shown_sizes(tensor_shapes(weights))}
     spec = model_spec(name, **{**fields, **overrides, "num_classes": 0})
     if isinstance(spec, SoftSpec):
-        own = {"recompute": True, "per_matrix_alpha": spec.normed}
+        own: dict[str, Any] = {"recompute": True, "per_matrix_alpha": spec.normed}
         spec = dataclasses.replace(spec, **{key: value for key, value in own.items() if key not in overrides})
-    arguments = {
-        "out_indices": out_indices,
-        "out_norm": out_norm,
-        "crop": crop,
-        "frozen_stages": frozen_stages,
-    }
-    backbone = BACKBONES[model_class(name)](spec, **arguments)
+    backbone = BACKBONES[model_class(name)](
+        spec, out_indices=out_indices, out_norm=out_norm, crop=crop, frozen_stages=frozen_stages
+    )
     backbone.name = name
     if weights is not None:
         _load(backbone, weights)

@@ -21,7 +21,7 @@ from ..ops.tokens import Size, mean_tokens
 from ..ops.windows import cut_windows, gather_neighbours, join_windows, roll_tokens, shift_mask
 from ..utils.errors import UserError
 from .classifier import Classifier
-from .pyramid import STRIDES, Pyramid, check_any_size
+from .pyramid import STRIDES, Pyramid, check_any_size, grid_of_call
 from .spec import (
     Published,
     attention_forms,
@@ -129,8 +129,9 @@ class Block(Module):
         self.norm2 = LayerNorm(dim, EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop_rate)
 
-    def attend(self, x: Tensor, size: Size) -> Tensor:
+    def attend(self, x: Tensor, size: Size | None = None) -> Tensor:
         """Take the normed tokens through the windows' attention, [B, N, C] -> [B, N, C]."""
+        size = grid_of_call(size, self.grid)
         padded, window, shift = call_window(size, self.window, self.shift)
         x = pad_tokens(x, size, padded)
         x = cut_windows(roll_tokens(x, padded, -shift), padded, window)
@@ -147,7 +148,7 @@ class Block(Module):
         return self.attn_mask if self.grid else shift_mask(size, window, shift, self.norm1.weight)
 
     def forward(self, x: Tensor, size: Size | None = None) -> Tensor:
-        x = x + self.drop_path(self.attend(self.norm1(x), self.grid if size is None else size))
+        x = x + self.drop_path(self.attend(self.norm1(x), size))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 

@@ -65,6 +65,16 @@ class Pyramid(Module):
         return [tokens_to_map(tokens[i], (height // STRIDES[i], width // STRIDES[i])) for i in indices]
 
 
+def grid_of_call(size: Size | None, grid: Size | None) -> Size:
+    """Return the grid that a block is given with its tokens, or else the one that it is built for."""
+    found = grid if size is None else size
+    if found is None:
+        raise UserError(
+            "a block that is built for any grid needs the (H, W) of its tokens: call it with them"
+        )
+    return found
+
+
 def check_any_size(forms: Iterable[Iterable[str]], table: Mapping[str, type[Attention]]) -> None:
     """Refuse forms that keep a table over the whole token grid, where the grid is not known."""
     for form in {form for stage in forms for form in stage}:
