@@ -23,7 +23,7 @@ def prepare(arguments: argparse.Namespace) -> Any:
 
     mends = register()
     settings = Settings(arguments.cfg, arguments.o)
-    if mends:
+    if mends and (arguments.command == "train" or arguments.traceback):
         names = ", ".join(line.partition(":")[0] for line in mends)
         settings.notes.append(f"this PaddleSeg was mended in memory: {names} (docs/dense.md)")
     for note in settings.notes:
@@ -37,13 +37,21 @@ def prepare(arguments: argparse.Namespace) -> Any:
     return settings
 
 
-def segmenter(settings: Any, weights: str) -> Any:
-    """Return the model with its weights; those that `pretrained` names are not looked for."""
-    from .weights import load_segmenter
+def segmenter(settings: Any, arguments: argparse.Namespace) -> tuple[Any, str]:
+    """Return the model with its weights, those of the run itself unless others are given, and their path.
 
+    What `pretrained` names is not looked for.
+    """
+    from .weights import find_segmenter, load_segmenter
+
+    weights = arguments.weights or settings.run["weights"]
+    if not weights and not find_segmenter(settings.run["save_dir"]).is_file():
+        raise UserError(
+            f"there are no weights in {settings.run['save_dir']}: give --weights FILE, or a run's folder"
+        )
     model = settings.model(pretrained=False)
-    load_segmenter(model, weights)
-    return model
+    load_segmenter(model, weights or settings.run["save_dir"])
+    return model, str(weights or settings.run["save_dir"])
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -71,12 +79,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
     settings = prepare(arguments)
     rank, world = distributed.start()
     dataset = open_dataset(settings, "val_dataset")
-    model = segmenter(settings, arguments.weights)
+    model, weights = segmenter(settings, arguments)
     scores = scores_of(model, dataset, settings.test, rank=rank, world=world)
     if rank == 0:
-        print(f"{name_of(model)} with {arguments.weights}: {len(dataset)} pictures, {scores}")
+        print(f"{name_of(model)} with {weights}: {len(dataset)} pictures, {scores}")
         if arguments.metrics:
-            facts = {"model": name_of(model), "weights": arguments.weights, **scores.to_json()}
+            facts = {"model": name_of(model), "weights": weights, **scores.to_json()}
             _write_json(arguments.metrics, facts)
     return 0
 
@@ -90,9 +98,10 @@ def predict(arguments: argparse.Namespace) -> int:
     settings = prepare(arguments)
     rank, world = distributed.start()
     find_images(arguments.images)
-    model = segmenter(settings, arguments.weights)
-    written = write(settings, model, arguments.images, arguments.output, rank, world)
-    print(f"{len(written)} pictures: {expand(arguments.output)}/{{pseudo_color_prediction,added_prediction}}")
+    model, _ = segmenter(settings, arguments)
+    output = expand(arguments.output or f"{settings.run['save_dir']}/predict")
+    written = write(settings, model, arguments.images, output, rank, world)
+    print(f"{len(written)} pictures: {output}/{{pseudo_color_prediction,added_prediction}}")
     return 0
 
 
@@ -104,7 +113,8 @@ def export(arguments: argparse.Namespace) -> int:
     sides = arguments.size if len(arguments.size) == 2 else arguments.size * 2
     if len(sides) != 2:
         raise UserError(f"--size takes one side or height and width, not {len(arguments.size)} numbers")
-    folder = write(settings, segmenter(settings, arguments.weights), arguments.output, sides)
+    output = arguments.output or f"{settings.run['save_dir']}/export"
+    folder = write(settings, segmenter(settings, arguments)[0], output, sides)
     print(f"{folder}: classes of pictures of {sides[0]} x {sides[1]} pixels, equal to the model's")
     return 0
 
@@ -119,7 +129,10 @@ def _write_json(path: str, facts: dict[str, Any]) -> None:
 
 def _weights(row: argparse.ArgumentParser) -> None:
     row.add_argument(
-        "--weights", required=True, metavar="FILE", help="of the segmenter, or a run's folder: its best"
+        "--weights",
+        default="",
+        metavar="FILE",
+        help="of the segmenter, or a run's folder (default: this run's best)",
     )
 
 
@@ -142,16 +155,12 @@ def _predict_arguments(row: argparse.ArgumentParser) -> None:
     row.add_argument(
         "--images", required=True, nargs="+", metavar="PATH", help="pictures, or folders of such"
     )
-    row.add_argument(
-        "--output", default="output/segmentation/predict", metavar="DIR", help="default: %(default)s"
-    )
+    row.add_argument("--output", default="", metavar="DIR", help="default: predict/ in the run's folder")
 
 
 def _export_arguments(row: argparse.ArgumentParser) -> None:
     _weights(row)
-    row.add_argument(
-        "--output", default="output/segmentation/export", metavar="DIR", help="default: %(default)s"
-    )
+    row.add_argument("--output", default="", metavar="DIR", help="default: export/ in the run's folder")
     row.add_argument(
         "--size", type=int, nargs="+", default=[512], metavar="N", help="height and width; default: 512"
     )

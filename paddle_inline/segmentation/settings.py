@@ -27,6 +27,7 @@ RUN = {
     "batch_size": 2,  # images per device
     "iters": 40000,
     "save_dir": "",  # default: output/segmentation/NAME OF THE FILE
+    "weights": "",  # of eval, predict and export; default: the best of save_dir
     "save_interval": 1000,
     "log_iters": 10,
     "keep_checkpoint_max": 2,
@@ -36,7 +37,6 @@ RUN = {
     "seed": 0,
     "device": "",  # cpu, gpu; default: the GPU where Paddle has one
     "precision": "fp32",  # fp16 and bf16: mixed, on a GPU
-    "amp_level": "O1",
 }
 # Of the toolkit's own files, without a use here.
 UNUSED = ("to_static_training", "print_mem_info", "log_ranks", "uniform_output_enabled", "export")
@@ -197,8 +197,6 @@ def _check_run(run: dict[str, Any]) -> None:
             raise UserError(f"{key} is {run[key]}; it is 0 or more")
     if run["precision"] not in PRECISIONS:
         raise unknown("precision", run["precision"], PRECISIONS)
-    if run["amp_level"] not in ("O1", "O2"):
-        raise unknown("amp_level", run["amp_level"], ("O1", "O2"))
 
 
 def _check_test(test: dict[str, Any]) -> None:

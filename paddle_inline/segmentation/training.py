@@ -81,6 +81,7 @@ def changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         "num_workers",
         "device",
         "use_vdl",
+        "weights",
     }
     return [
         f"{key}: {old.get(key)} -> {new[key]}" for key in new if key not in free and old.get(key) != new[key]
@@ -114,7 +115,7 @@ class Run:
         self.scaler = None
         if self.run["precision"] != "fp32":
             dtype = {"fp16": "float16", "bf16": "bfloat16"}[self.run["precision"]]
-            self.amp = {"level": self.run["amp_level"], "dtype": dtype}
+            self.amp = {"level": "O1", "dtype": dtype}
             self.scaler = paddle.amp.GradScaler(init_loss_scaling=2.0**15) if dtype == "float16" else None
         self.state = TrainingState(
             model=name_of(self.model),
