@@ -30,8 +30,7 @@ def backbone_builder(name: str) -> Callable[..., Any]:
         from .. import create_backbone
 
         options = {"in_chans": in_channels, "crop": True, **options}
-        create: Any = create_backbone
-        layer = create(name, weights=pretrained or None, **options)
+        layer = create_backbone(name, weights=pretrained or None, **options)
         layer.feat_channels = list(layer.out_channels)
         return layer
 
