@@ -22,7 +22,7 @@ from .verbs import (
     matmul_nt,
     softmax_last,
     sum_tokens,
-    transpose,
+    swap_last,
     typed_like,
     without_autocast,
 )
@@ -57,7 +57,7 @@ def iterated_inverse(matrix: Tensor) -> Tensor:
     The largest column sum is each matrix's own, so that no image depends on its batch.
     """
     eye = constant(np.eye(matrix.shape[3]), matrix)
-    inverse = transpose(matrix) / largest(sum_tokens(matrix), [2, 3])
+    inverse = swap_last(matrix) / largest(sum_tokens(matrix), [2, 3])
     for _ in range(STEPS):
         product = matmul(matrix, inverse)
         inner = 15 * eye - matmul(product, 7 * eye - product)

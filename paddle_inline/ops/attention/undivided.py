@@ -25,8 +25,8 @@ from .verbs import (
     relu,
     softmax_last,
     softmax_tokens,
+    swap_last,
     times_row,
-    transpose,
     typed_like,
 )
 
@@ -66,7 +66,7 @@ def hydra_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def hydra_rows(q: Tensor, k: Tensor) -> Tensor:
     """Return the weights of `hydra_attention` for each channel, w_ijc, [B, C, N, N], O(N^2)."""
-    q, k = (transpose(unit(x)).unsqueeze(-1) for x in (q, k))  # [B, C, N, 1]
+    q, k = (swap_last(unit(x)).unsqueeze(-1) for x in (q, k))  # [B, C, N, 1]
     return matmul_nt(q, k)
 
 
@@ -126,9 +126,9 @@ def channel_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> T
 
 def channel_attention_by_channels(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Tensor:
     """`channel_attention` straight from its definition, heads turned into d tokens of N channels."""
-    q, k, v = (transpose(x) for x in (q, k, v))
+    q, k, v = (swap_last(x) for x in (q, k, v))
     out = matmul(softmax_last(matmul_nt(unit(q), unit(k)) * temperature), v)
-    return transpose(out)
+    return swap_last(out)
 
 
 def relu_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, power: int) -> Tensor:

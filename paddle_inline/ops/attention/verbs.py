@@ -62,11 +62,6 @@ def times_row(x: Tensor, row: Tensor) -> Tensor:
     return x * row
 
 
-def transpose(x: Tensor) -> Tensor:
-    """Swap the last two dimensions."""
-    return x.transpose([*range(x.ndim - 2), x.ndim - 1, x.ndim - 2])
-
-
 def softmax_last(x: Tensor) -> Tensor:
     """Softmax over the last dimension."""
     return F.softmax(x, axis=-1)

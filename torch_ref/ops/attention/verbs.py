@@ -60,11 +60,6 @@ def times_row(x: Tensor, row: Tensor) -> Tensor:
     return x * row
 
 
-def transpose(x: Tensor) -> Tensor:
-    """Swap the last two dimensions."""
-    return x.transpose(-2, -1)
-
-
 def softmax_last(x: Tensor) -> Tensor:
     """Softmax over the last dimension."""
     return F.softmax(x, dim=-1)
