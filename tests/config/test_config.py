@@ -72,6 +72,15 @@ def test_texts_stay_as_they_are_typed(tmp_path):
     assert config.model.overrides == {"attn_type": "1111", "window_size": 28, "depths": [2, 2]}
 
 
+def test_options_of_attention_forms_are_given_in_a_file_and_on_the_command_line(tmp_path):
+    options = "{attn_type: agent, attn_options: {num_agents: [9, 16, 49, 49]}}"
+    path = write(tmp_path / "a.yaml", f"model: {{overrides: {options}}}\n")
+    assert load_config(path).model.overrides["attn_options"] == {"num_agents": [9, 16, 49, 49]}
+    config = load_config(path, ["model.overrides.attn_options.num_agents", "9"])
+    assert config.model.overrides == {"attn_type": "agent", "attn_options": {"num_agents": 9}}
+    assert load_config(write(tmp_path / "b.yaml", to_yaml(config))) == config
+
+
 def test_nothing_is_evaluated(tmp_path):
     config = load_config(assignments=["tag=__import__('os').getcwd()"])
     assert config.tag == "__import__('os').getcwd()"

@@ -235,6 +235,12 @@ ROWS = [
     Row("model.label_smoothing", 0.0, loss_of_one, 0.7966, NO_MIXUP),
     Row("model.overrides", "{embed_dim: 48}", lambda s: s.run.model.head.weight.shape[0], 48),
     Row(
+        "model.overrides",
+        "{attn_type: performer, attn_options: {num_features: 5}}",
+        lambda s: [buffer.shape for buffer in s.run.model.blocks[0].attn.buffers()],
+        [[5, 16]],
+    ),
+    Row(
         "data.dataset", "cifar10", of("opened"), {True: ("cifar10", "", False), False: ("cifar10", "", False)}
     ),
     Row(
