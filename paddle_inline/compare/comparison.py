@@ -153,8 +153,9 @@ def train_missing(plan: Plan, output: Path, workers: int, report: Callable[[str]
     arguments = [(plan, form, seed, output) for form, seed in jobs]
     for number, ((_, form, seed, _), result) in enumerate(run_jobs(train, arguments, workers), 1):
         left = (time.perf_counter() - began) / number * (len(jobs) - number)
+        reached = "diverged" if result["diverged"] else f"{result['top1']:.2f} %"
         report(
-            f"{form.name}, seed {seed}: {result['top1']:.2f} %, {result['seconds']:.0f} s; {done + number} of {total}"
+            f"{form.name}, seed {seed}: {reached}, {result['seconds']:.0f} s; {done + number} of {total}"
             f", about {duration(left)} left"
         )
     check_inputs(plan, output)
@@ -170,9 +171,11 @@ def check_inputs(plan: Plan, output: Path) -> None:
 
 def inspect_missing(plan: Plan, output: Path, workers: int, report: Callable[[str], None]) -> None:
     """Look into the trained networks that nobody has looked into."""
-    jobs = [
-        job for job in missing(plan, output, INSIDE) if (trial_folder(plan, *job, output) / RESULT).exists()
-    ]
+    jobs = []
+    for job in missing(plan, output, INSIDE):
+        result = read_json(trial_folder(plan, *job, output) / RESULT)
+        if result is not None and not result.get("diverged"):
+            jobs.append(job)
     if jobs:
         report(f"looking into {len(jobs)} trained networks: injectivity, locality, masking")
     for _ in run_jobs(inside.inspect, [(plan, form, seed, output) for form, seed in jobs], workers):
@@ -204,11 +207,11 @@ def estimate(plan: Plan, output: Path, workers: int) -> dict[str, Any]:
     batch = next(iter(run.components.load(0, 0)))
     run.components.model.train()
     seconds = []
-    for _ in range(4):
+    for _ in range(3):
         began = time.perf_counter()
         train_step(run.components.net, run.components.optimizer, [batch], run.components.loss_fn, 1e-3)
         seconds.append(time.perf_counter() - began)
-    step = sorted(seconds[1:])[1]
+    step = min(seconds[1:])
     costs: list[dict[str, Any]] = []
     for form in plan.forms:
         counted = profile(create_model(plan.backbone, **form.overrides()))

@@ -13,16 +13,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import paddle
 
+from ..layers.attention.gated import RotaryAttention
+from ..layers.attention.gla import GatedLinearAttention
+from ..layers.attention.local import EnhancedAttention
+from ..layers.attention.undivided import NormAttention
 from ..layers.basic import Module
-from ..ops.tokens import Size, merge_heads, split_heads
+from ..ops.attention.undivided import normalise_channels
+from ..ops.tokens import Size, concat_channels, merge_heads, split_heads
 from ..utils.errors import UserError
 
 
 class Record(NamedTuple):
     """What one layer of attention did to a batch."""
 
-    weights: np.ndarray  # its rows, [B, h, N, N]
-    queries: np.ndarray  # [B, h, N, d]
+    weights: np.ndarray  # its rows, [B, h, N, N]; of forms with two sets [B, 2 h, N, N]
+    queries: np.ndarray  # of each row, [B, h, N, d] or [B, 2 h, N, d]
     size: Size  # (H, W)
 
 
@@ -33,6 +38,25 @@ class NoRows(UserError):
 def attention_layers(model: Module) -> list[Module]:
     """Return a network's layers of attention that can show their rows, the first block's first."""
     return [layer for layer in model.sublayers() if hasattr(layer, "rows") and hasattr(layer, "project")]
+
+
+def inputs_of(layer: Module, x: paddle.Tensor, size: Size) -> tuple[str, list[tuple[paddle.Tensor, ...]]]:
+    """Return the name of the method that makes a layer's q, k and v, and what it gives, a tuple for each scale.
+
+    q and the others are tokens [B, N, C] or heads [B, h, N, d], as the layer has them.
+    """
+    if isinstance(layer, EnhancedAttention):
+        return "scales", layer.scales(x, size)
+    if isinstance(layer, GatedLinearAttention):
+        return "parts", [layer.parts(layer.local(x, size))]
+    if isinstance(layer, RotaryAttention):
+        return "parts", [layer.parts(x, size)]
+    return "project", [layer.project(x, size)]
+
+
+def heads(layer: Module, part: paddle.Tensor) -> paddle.Tensor:
+    """Return tokens [B, N, C] or heads as heads [B, h, N, d]."""
+    return split_heads(part, layer.num_heads) if part.ndim == 3 else part
 
 
 def check_rows(model: Module) -> None:
@@ -63,8 +87,9 @@ def recorded(model: Module, images: paddle.Tensor) -> list[Record]:
             raise NoRows(str(error)) from None
         if weights.shape[2] != weights.shape[3]:
             raise NoRows("its keys are not its tokens (a reduction ratio above 1)")
-        queries = split_heads(layer.project(x, size)[0], layer.num_heads)
-        records.append(Record(weights.numpy(), queries.numpy(), size))
+        queries = [heads(layer, part[0]).numpy() for part in inputs_of(layer, x, size)[1]]
+        sets = weights.shape[1] // (len(queries) * layer.num_heads)  # of rows with the same queries
+        records.append(Record(weights.numpy(), np.concatenate(queries * sets, axis=1), size))
 
     with ExitStack() as undo:
         for layer in attention_layers(model):
@@ -88,13 +113,8 @@ def confused_share(record: Record, agreement: float = 1e-3, difference: float = 
         From 0 to 1; NaN where no two queries are different.
     """
     pairs = confused = 0
-    heads = record.weights.shape[1]
-    queries = record.queries
-    if heads != queries.shape[1]:  # forms with several sets of rows, one after the other
-        queries = np.concatenate([queries] * (heads // queries.shape[1]), axis=1)
-    for rows, q in zip(
-        record.weights.reshape(-1, *record.weights.shape[2:]), queries.reshape(-1, *queries.shape[2:])
-    ):
+    every_head = (part.reshape(-1, *part.shape[2:]) for part in (record.weights, record.queries))
+    for rows, q in zip(*every_head):
         first, second = np.triu_indices(len(q), 1)
         apart = np.linalg.norm(q[first] - q[second], axis=1) >= difference * np.linalg.norm(q, axis=1).mean()
         lengths = np.abs(rows).sum(axis=1)
@@ -123,16 +143,16 @@ def derivative_rank(layer: Module, size: Size, seed: int = 0, query: int = 0, sm
     draws = np.random.RandomState(seed)
     tokens = layer.prefix_tokens + size[0] * size[1]
     x = paddle.to_tensor(draws.standard_normal((1, tokens, layer_width(layer))))
-    parts = [draws.standard_normal(part.shape) for part in layer.project(x, size)]
+    name, (first, *others) = inputs_of(layer, x, size)
+    parts = [draws.standard_normal(part.shape) for part in first[:3]]
     query += layer.prefix_tokens
-    parts[0][:, query + 1] = parts[0][:, query]
+    parts[0][..., query + 1, :] = parts[0][..., query, :]
     q, k, v = (paddle.to_tensor(part) for part in parts)
     q.stop_gradient = False
-    with _projected(layer, (q, k, v)):
+    made = (q, k, v, *first[3:])
+    with _method(layer, name, lambda *given: [made, *others] if name == "scales" else made):
         row = layer.rows(x, size)[0, 0, query]
-        derivative = np.stack(
-            [_gradient(row[j], q, layer.num_heads) for j in range(row.shape[0])]
-        )  # [N, N, d]
+        derivative = np.stack([_gradient(layer, row[j], q) for j in range(row.shape[0])])  # [N, N, d]
     direct = derivative[:, query] - derivative[:, query + 1]
     values = np.linalg.svd(direct, compute_uv=False)
     return (values > smallest * values.max()).sum().item() if values.max() > 0 else 0
@@ -143,18 +163,10 @@ def layer_width(layer: Module) -> int:
     return next(part.weight.shape[1] for name, part in layer.named_children() if name == "proj")
 
 
-def _gradient(number: paddle.Tensor, q: paddle.Tensor, heads: int) -> np.ndarray:
+def _gradient(layer: Module, number: paddle.Tensor, q: paddle.Tensor) -> np.ndarray:
     """Return the derivative of a number with respect to the first head's queries, [N, d]."""
     (found,) = paddle.grad(number, q, retain_graph=True, allow_unused=True)
-    found = paddle.zeros_like(q) if found is None else found
-    return split_heads(found, heads)[0, 0].numpy()
-
-
-@contextmanager
-def _projected(layer: Module, parts: tuple[paddle.Tensor, ...]) -> Iterator[None]:
-    """Let a layer take these for its q, k and v meanwhile."""
-    with _method(layer, "project", lambda x, size: parts):
-        yield
+    return heads(layer, paddle.zeros_like(q) if found is None else found)[0, 0].numpy()
 
 
 @contextmanager
@@ -235,38 +247,74 @@ def masked(model: Module, choose: Callable[[Size, int], np.ndarray]) -> Iterator
 @contextmanager
 def _masked_layer(layer: Module, choose: Callable[[Size, int], np.ndarray]) -> Iterator[None]:
     """Subtract what the chosen tokens give, where the form has summed the values and before what it does to the sum."""
-    mix, attend = layer.mix, layer.attend
     state: dict[str, Any] = {}
-
-    def given(v: paddle.Tensor) -> paddle.Tensor:  # [B, h, N, d]
-        state["done"] = True
-        return paddle.matmul(state["weights"], v)
 
     def begin(layer: Module, inputs: tuple[Any, ...]) -> None:
         x, size = inputs[:2]
         weights = layer.rows(x, size)
-        taken = choose(size, x.shape[1] - size[0] * size[1])
-        state.update(
-            done=False, weights=weights * paddle.to_tensor(taken.astype(np.float32)).astype(weights.dtype)
-        )
+        taken = paddle.to_tensor(choose(size, x.shape[1] - size[0] * size[1]))
+        state.update(done=False, input=(x, size), taken=weights * taken.astype(weights.dtype))
+        state["kept"] = weights - state["taken"]
 
     def end(layer: Module, inputs: tuple[Any, ...], output: paddle.Tensor) -> None:
         if not state["done"]:
             raise NoRows(f"{type(layer).__name__} does not show where it sums the values")
 
-    def masked_mix(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, *more: Any) -> paddle.Tensor:
-        return mix(q, k, v, *more) - given(v)
-
-    def masked_attend(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, *more: Any) -> paddle.Tensor:
-        out = attend(q, k, v, *more)  # which calls masked_mix, unless the form has no `mix`
-        return out if state["done"] else out - merge_heads(given(split_heads(v, layer.num_heads)))
-
     with ExitStack() as undo:
-        undo.enter_context(_method(layer, "mix", masked_mix))
-        undo.enter_context(_method(layer, "attend", masked_attend))
         undo.callback(layer.register_forward_pre_hook(begin).remove)
+        _mask_sum(layer, state, undo)
         undo.callback(layer.register_forward_post_hook(end).remove)
         yield
+
+
+def _mask_sum(layer: Module, state: dict[str, Any], undo: ExitStack) -> None:
+    """Put what masks a layer's sum in its place; `state` gets its weights before each call, `undo` takes it back."""
+
+    def summed(v: paddle.Tensor, which: str = "taken") -> paddle.Tensor:
+        """Sum heads of values [B, h, N, d] with the weights that are taken, or kept."""
+        state["done"] = True
+        weights = state[which]
+        if weights.shape[1] == v.shape[1]:
+            return paddle.matmul(weights, v)
+        sets = zip(
+            paddle.split(weights, 2, axis=1), paddle.split(v, 2, axis=3)
+        )  # of PolaFormer: half of d each
+        return paddle.concat([paddle.matmul(*pair) for pair in sets], axis=3)
+
+    if isinstance(layer, GatedLinearAttention):
+
+        def before_norm(norm: Module, inputs: tuple[paddle.Tensor, ...]) -> paddle.Tensor:
+            return inputs[0] - summed(inputs_of(layer, *state["input"])[1][0][2])
+
+        undo.callback(layer.g_norm.register_forward_pre_hook(before_norm).remove)
+    elif isinstance(layer, EnhancedAttention):
+
+        def before_projection(proj: Module, inputs: tuple[paddle.Tensor, ...]) -> paddle.Tensor:
+            weights, scales = state["taken"], inputs_of(layer, *state["input"])[1]
+            state["done"] = True
+            each = zip(paddle.split(weights, len(scales), axis=1), scales)
+            return inputs[0] - concat_channels([merge_heads(paddle.matmul(w, v)) for w, (_, _, v) in each])
+
+        undo.callback(layer.proj.register_forward_pre_hook(before_projection).remove)
+    elif isinstance(layer, NormAttention):
+
+        def normed(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, *more: Any) -> paddle.Tensor:
+            return normalise_channels(merge_heads(summed(split_heads(v, layer.num_heads), "kept")))
+
+        undo.enter_context(_method(layer, "attend", normed))
+    else:
+        name = "combine" if isinstance(layer, RotaryAttention) else "mix"
+        mix, attend = getattr(layer, name), layer.attend
+
+        def masked_mix(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, *more: Any) -> paddle.Tensor:
+            return mix(q, k, v, *more) - summed(v)
+
+        def masked_attend(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, *more: Any) -> paddle.Tensor:
+            out = attend(q, k, v, *more)  # which calls masked_mix, unless the form has no `mix`
+            return out if state["done"] else out - merge_heads(summed(split_heads(v, layer.num_heads)))
+
+        undo.enter_context(_method(layer, name, masked_mix))
+        undo.enter_context(_method(layer, "attend", masked_attend))
 
 
 # ---------------------------------------------------------------- pictures

@@ -137,6 +137,11 @@ def form_row(
     row.update(source=known.source, complexity=known.complexity, kind=kind_of(known))
     if attention in REMARKS:
         row["notes"].append(REMARKS[attention])
+    diverged = [found["diverged"] for found in results if found.get("diverged")]
+    if diverged:
+        row["notes"].append(f"{len(diverged)} of {len(results)} trainings diverged: {diverged[0]}")
+        row["reasons"].update(top1="every training diverged", spread="every training diverged")
+    results = [found for found in results if not found.get("diverged")]
     if results:
         values = [found["top1"] for found in results]
         row["top1"] = statistics.fmean(values)

@@ -26,7 +26,7 @@ SIDES = (1, 2, 4)  # times the network's own image size
 BATCH = 8
 GRIDS = (14, 20, 28, 40, 56)  # sides of the grids on which a layer is timed: 196 to 3,136 tokens
 SLOPE_FROM = 784  # tokens from which the exponents are fitted: below, the fixed cost of a call shows
-RANK_GRID = (8, 8)
+RANK_GRID = (14, 14)
 
 
 def costs(plan: Plan, form: Form) -> dict[str, Any]:

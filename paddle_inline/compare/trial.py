@@ -21,8 +21,9 @@ from ..training import build
 from ..training.build_data import names_digest
 from ..training.callbacks import Callback, StepResult
 from ..training.checkpoint import description_of, save_weights
+from ..training.diagnose import NotFinite
 from ..training.evaluate import Accuracy
-from ..training.log import RunLog
+from ..training.log import RunLog, read_metrics
 from ..training.loop import fit
 from ..training.resume import CheckpointManager
 from ..training.state import Progress
@@ -145,9 +146,9 @@ def train(plan: Plan, form: Form, seed: int, output: Path) -> dict[str, Any]:
         output: the comparison's folder.
 
     Returns:
-        {"form", "seed", "top1": percent after the last epoch, "loss": held-out, "curve": percent after every epoch,
-        "losses": of training, "inputs": `inputs_digest`, "seconds": of processor time, the parts that were cut off
-        not counted, "classes"}.
+        {"form", "seed", "top1": percent after the last epoch, "loss": held-out, "diverged": None, or why both are
+        None, "curve": percent after every epoch, "losses": of training, "inputs": `inputs_digest`, "seconds": of
+        processor time, what was cut off not counted, "images", "held_out_images", "classes"}.
 
     Raises:
         UserError: the data cannot be read, or is not what other forms were trained on.
@@ -164,16 +165,21 @@ def train(plan: Plan, form: Form, seed: int, output: Path) -> dict[str, Any]:
         log = RunLog(folder, visualdl=False, console=Console(file=silence))
         manager = _Checkpoints(folder, run.components, run.state, keep_last=1)
         progress = manager.resume("auto", log)
-        fit(run.components, progress, run.options, [_Curves(log), manager])
+        diverged = None
+        try:
+            fit(run.components, progress, run.options, [_Curves(log), manager])
+        except NotFinite as error:  # which is a result too
+            diverged = str(error)
         log.close()
         save_weights(folder / WEIGHTS, run.components.model.state_dict(), description_of(manager.state))
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = read_metrics(folder)
     result = {
         "form": form.name,
         "seed": seed,
-        "top1": rows[-1]["top1"],
-        "loss": rows[-1]["held_out_loss"],
-        "held_out_images": rows[-1]["images"],
+        "top1": None if diverged else rows[-1]["top1"],
+        "loss": None if diverged else rows[-1]["held_out_loss"],
+        "diverged": diverged,
+        "held_out_images": len(run.eval_source),
         "curve": [row["top1"] for row in rows],
         "losses": [row["loss"] for row in rows],
         "inputs": inputs,

@@ -156,6 +156,21 @@ def test_a_training_that_is_cut_off_goes_on_from_its_checkpoint(pictures, tmp_pa
     assert not list(tmp_path.rglob("checkpoints"))
 
 
+def test_a_training_that_diverges_is_a_result(plan, tmp_path, monkeypatch):
+    def diverge(*given):
+        raise trial.NotFinite("the loss is nan at step 3")
+
+    monkeypatch.setattr(trial, "fit", diverge)
+    lines = []
+    results = compare(plan, tmp_path / "out", stages=["train", "inspect", "page"], report=lines.append)
+    assert lines[0].startswith("softmax, seed 0: diverged")
+    for row in results["rows"]:
+        assert row["top1"] is None and row["notes"] == [
+            "1 of 1 trainings diverged: the loss is nan at step 3"
+        ]
+    assert "every training diverged" in (tmp_path / "out" / "index.html").read_text()
+
+
 def test_other_settings_are_refused_and_more_seeds_are_not(again, pictures, capsys):
     assert main(words(pictures, again, "--epochs", "2")) == 2
     (line,) = capsys.readouterr().err.splitlines()

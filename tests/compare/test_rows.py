@@ -6,7 +6,9 @@ import pytest
 
 from paddle_inline import create_attention, create_model
 from paddle_inline.compare import rows
+from paddle_inline.compare.plan import read_form
 from paddle_inline.compare.rows import NoRows, Record
+from paddle_inline.layers.attention import list_attentions
 
 SIZE = (4, 4)
 
@@ -39,9 +41,9 @@ def test_equal_queries_are_no_pair():
     assert rows.confused_share(record([row] * 3, [[1.0, 2.0], [1.0, 2.0], [0.0, 2.0]])) == 1
 
 
-def test_forms_with_two_sets_of_rows_use_the_same_queries():
+def test_every_set_of_rows_counts():
     weights = np.stack([np.eye(3), np.full((3, 3), 1 / 3)])[None]
-    assert rows.confused_share(Record(weights, np.eye(3)[None, None], (1, 3))) == 0.5
+    assert rows.confused_share(Record(weights, np.stack([np.eye(3)] * 2)[None], (1, 3))) == 0.5
 
 
 def test_locality_of_an_identity_is_1_and_of_an_even_spread_nine_of_all():
@@ -81,28 +83,51 @@ def double():
     paddle.set_default_dtype("float32")
 
 
-def positive_channels(dim=16, heads=2, grid=(5, 5), seed=0):
+GRID, DIM, HEADS, WIDTH = (8, 8), 16, 2, 8  # so that an agent and a landmark stand for eight tokens or more
+RANKS = {
+    **dict.fromkeys(["softmax", "inline", "inline:local=false", "relu", "relu2"], WIDTH),
+    **dict.fromkeys(["flow", "norm", "performer:num_features=24", "mala"], WIDTH),
+    **dict.fromkeys(["linear_elu", "efficient", "angular", "rala", "mlla", "pola", "hedgehog"], WIDTH - 1),
+    **dict.fromkeys(["linear_relu", "linear_relu:local=true", "cosformer", "slab", "enhanced"], "d+ - 1"),
+    "l2": "d+",  # below its bound of 100
+    "focused": "d+",  # its 1e-6 beside a mean shows at 1e-7 of the largest singular value
+    "gla": WIDTH // 2,
+    "agent:num_agents=4": 3,  # min(d, a - 1)
+    "nystrom:num_landmarks=8": 7,
+    "linformer:num_projected=4": 3,
+}
+ROWS = sorted(RANKS)
+
+
+def layer_of(form, prefix_tokens=0):
+    form = read_form(form, list(list_attentions()))
+    options = {"grid": GRID, "prefix_tokens": prefix_tokens, **dict(form.options)}
+    layer = create_attention(form.attention, DIM, HEADS, **options)
+    layer.eval()
+    return layer
+
+
+def positive_channels(layer, seed=0):
     """Of the first head's first query, as `derivative_rank` draws it."""
     draws = np.random.RandomState(seed)
-    draws.standard_normal((1, grid[0] * grid[1], dim))
-    return (draws.standard_normal((1, grid[0] * grid[1], dim))[0, 0, : dim // heads] > 0).sum().item()
+    x = paddle.to_tensor(draws.standard_normal((1, 64, DIM)))
+    q = draws.standard_normal(rows.inputs_of(layer, x, GRID)[1][0][0].shape)
+    return (q.reshape(-1, q.shape[-1])[0, :WIDTH] > 0).sum().item()
 
 
-@pytest.mark.parametrize(
-    ("form", "rank"),
-    [
-        ("softmax", 8),
-        ("inline", 8),
-        ("inline:local=false", 8),
-        ("linear_elu", 7),
-        ("linear_relu", positive_channels() - 1),
-    ],
-)
-def test_ranks_are_those_of_the_literature(form, rank, double):
-    name, _, option = form.partition(":")
-    layer = create_attention(name, 16, 2, grid=(5, 5), **({"local": False} if option else {}))
-    layer.eval()
-    assert rows.derivative_rank(layer, (5, 5)) == rank
+def test_every_form_is_measured_or_has_no_rows():
+    known = {name for name, form in list_attentions().items() if form.rows}
+    assert known == {form.partition(":")[0] for form in ROWS}
+
+
+@pytest.mark.parametrize("form", ROWS)
+def test_ranks_are_those_of_the_literature(form, double):
+    paddle.seed(0)
+    layer = layer_of(form)
+    rank = RANKS[form]
+    if isinstance(rank, str):
+        rank = positive_channels(layer) - rank.count("- 1")
+    assert rows.derivative_rank(layer, GRID) == rank
 
 
 def test_what_a_query_does_through_sums_over_queries_is_taken_away(double):
@@ -135,6 +160,27 @@ def test_a_masked_layer_sums_what_is_left(form):
     np.testing.assert_array_equal(layer(x, (3, 3)).numpy(), whole.numpy())  # as before
 
 
+@pytest.mark.parametrize("form", ROWS)
+def test_every_form_is_masked_where_it_sums(form):
+    """Without nothing it is as it was; what two halves take away is what both together take, where that is a sum."""
+    layer = layer_of(form, prefix_tokens=1)
+    x = paddle.randn([2, 65, DIM])
+    everything = np.ones((65, 65), bool)
+    half = np.random.RandomState(0).rand(65, 65) < 0.5
+
+    def without(taken):
+        with rows.masked(layer_in(layer), lambda size, prefix: taken):
+            return layer(x, GRID).numpy()
+
+    whole = layer(x, GRID).numpy()
+    atol = 1e-5 * abs(whole).max()
+    np.testing.assert_allclose(without(~everything), whole, atol=atol)
+    first, second, both = without(half), without(~half), without(everything)
+    assert abs(first - whole).max() > 10 * atol and abs(second - first).max() > 10 * atol
+    if form not in ("norm", "gla"):  # which divide the sum by its length
+        np.testing.assert_allclose(whole - first + whole - second, whole - both, atol=3 * atol)
+
+
 def layer_in(layer):
     model = paddle.nn.Layer()
     model.attn = layer
@@ -158,6 +204,16 @@ def test_networks_without_rows_say_why():
     model.eval()
     with pytest.raises(NoRows, match="branch of CSwin has no rows"):
         rows.recorded(model, paddle.randn([1, 3, 64, 64]))
+
+
+@pytest.mark.parametrize(("form", "width"), [("pola", 16), ("enhanced", 16), ("gla", 8), ("mala", 16)])
+def test_every_set_of_rows_has_its_queries(form, width):
+    model = create_model("inline_deit_digits", attn_type=form, depth=1)
+    model.eval()
+    (found,) = rows.recorded(model, paddle.randn([2, 3, 32, 32]))
+    sets = 2 if form in ("pola", "enhanced") else 1
+    assert found.weights.shape == (2, 4 * sets, 65, 65) and found.queries.shape == (2, 4 * sets, 65, width)
+    assert (found.queries[:, :4] == found.queries[:, -4:]).all() == (form != "enhanced")
 
 
 def test_a_layer_without_rows_is_refused():

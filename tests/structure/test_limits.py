@@ -53,7 +53,7 @@ PINNED = {
     "paddle_inline/compare/plan.py": {"EPOCHS": 8, "EPOCHS_OF_A_FOLDER": 30, "SMALL_WIDTH": 128},
     "paddle_inline/compare/timing.py": {
         **{"SIDES": (1, 2, 4), "BATCH": 8, "GRIDS": (14, 20, 28, 40, 56), "SLOPE_FROM": 784},
-        "RANK_GRID": (8, 8),
+        "RANK_GRID": (14, 14),
     },
     "paddle_inline/config/legacy_keys.py": {
         "DECAY": 0.99996,
