@@ -14,6 +14,7 @@ from PIL import Image
 from ..ops.tokens import Size
 from ..training import build
 from ..training.evaluate import evaluate
+from .masking import masked
 from .plan import Form, Plan
 from .rows import (
     NoRows,
@@ -22,7 +23,6 @@ from .rows import (
     attention_map,
     confused_share,
     local_share,
-    masked,
     neighbourhood,
     recorded,
     row_facts,

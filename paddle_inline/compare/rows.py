@@ -1,4 +1,4 @@
-"""The rows of attention inside a network: recorded, measured and masked.
+"""The rows of attention inside a network: recorded and measured.
 
 B batch, h heads, N tokens, d head width, C channels, H x W token grid, P prefix tokens (class token), N = P + H * W.
 A row holds the weights w_ij with which query i sums the values.
@@ -6,7 +6,7 @@ A row holds the weights w_ij with which query i sums the values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -16,10 +16,8 @@ import paddle
 from ..layers.attention.gated import RotaryAttention
 from ..layers.attention.gla import GatedLinearAttention
 from ..layers.attention.local import EnhancedAttention
-from ..layers.attention.undivided import NormAttention
 from ..layers.basic import Module
-from ..ops.attention.undivided import normalise_channels
-from ..ops.tokens import Size, concat_channels, merge_heads, split_heads
+from ..ops.tokens import Size, split_heads
 from ..utils.errors import UserError
 
 
@@ -150,7 +148,7 @@ def derivative_rank(layer: Module, size: Size, seed: int = 0, query: int = 0, sm
     q, k, v = (paddle.to_tensor(part) for part in parts)
     q.stop_gradient = False
     made = (q, k, v, *first[3:])
-    with _method(layer, name, lambda *given: [made, *others] if name == "scales" else made):
+    with method_replaced(layer, name, lambda *given: [made, *others] if name == "scales" else made):
         row = layer.rows(x, size)[0, 0, query]
         derivative = np.stack([_gradient(layer, row[j], q) for j in range(row.shape[0])])  # [N, N, d]
     direct = derivative[:, query] - derivative[:, query + 1]
@@ -170,7 +168,7 @@ def _gradient(layer: Module, number: paddle.Tensor, q: paddle.Tensor) -> np.ndar
 
 
 @contextmanager
-def _method(layer: Module, name: str, function: Callable[..., Any]) -> Iterator[None]:
+def method_replaced(layer: Module, name: str, function: Callable[..., Any]) -> Iterator[None]:
     """Put a function in the place of a layer's method meanwhile."""
     object.__setattr__(layer, name, function)
     try:
@@ -221,102 +219,6 @@ def row_facts(record: Record) -> dict[str, float]:
     return {"negative": (record.weights < -1e-9).mean().item(), "low": low.item(), "high": high.item()}
 
 
-# ---------------------------------------------------------------- masking
-
-
-@contextmanager
-def masked(model: Module, choose: Callable[[Size, int], np.ndarray]) -> Iterator[None]:
-    """Take tokens out of every query's attention meanwhile: their weights are 0, the others as they were.
-
-    What a form adds to its attention (filters of the values, gates) stays.
-
-    Args:
-        model: with layers of attention.
-        choose: (grid, prefix tokens) -> [N, N] booleans, which tokens j are taken from query i.
-
-    Raises:
-        NoRows: the network has no rows, or its layers do not pass q, k and v through one method.
-    """
-    check_rows(model)
-    with ExitStack() as undo:
-        for layer in attention_layers(model):
-            undo.enter_context(_masked_layer(layer, choose))
-        yield
-
-
-@contextmanager
-def _masked_layer(layer: Module, choose: Callable[[Size, int], np.ndarray]) -> Iterator[None]:
-    """Subtract what the chosen tokens give, where the form has summed the values and before what it does to the sum."""
-    state: dict[str, Any] = {}
-
-    def begin(layer: Module, inputs: tuple[Any, ...]) -> None:
-        x, size = inputs[:2]
-        weights = layer.rows(x, size)
-        taken = paddle.to_tensor(choose(size, x.shape[1] - size[0] * size[1]))
-        state.update(done=False, input=(x, size), taken=weights * taken.astype(weights.dtype))
-        state["kept"] = weights - state["taken"]
-
-    def end(layer: Module, inputs: tuple[Any, ...], output: paddle.Tensor) -> None:
-        if not state["done"]:
-            raise NoRows(f"{type(layer).__name__} does not show where it sums the values")
-
-    with ExitStack() as undo:
-        undo.callback(layer.register_forward_pre_hook(begin).remove)
-        _mask_sum(layer, state, undo)
-        undo.callback(layer.register_forward_post_hook(end).remove)
-        yield
-
-
-def _mask_sum(layer: Module, state: dict[str, Any], undo: ExitStack) -> None:
-    """Put what masks a layer's sum in its place; `state` gets its weights before each call, `undo` takes it back."""
-
-    def summed(v: paddle.Tensor, which: str = "taken") -> paddle.Tensor:
-        """Sum heads of values [B, h, N, d] with the weights that are taken, or kept."""
-        state["done"] = True
-        weights = state[which]
-        if weights.shape[1] == v.shape[1]:
-            return paddle.matmul(weights, v)
-        sets = zip(
-            paddle.split(weights, 2, axis=1), paddle.split(v, 2, axis=3)
-        )  # of PolaFormer: half of d each
-        return paddle.concat([paddle.matmul(*pair) for pair in sets], axis=3)
-
-    if isinstance(layer, GatedLinearAttention):
-
-        def before_norm(norm: Module, inputs: tuple[paddle.Tensor, ...]) -> paddle.Tensor:
-            return inputs[0] - summed(inputs_of(layer, *state["input"])[1][0][2])
-
-        undo.callback(layer.g_norm.register_forward_pre_hook(before_norm).remove)
-    elif isinstance(layer, EnhancedAttention):
-
-        def before_projection(proj: Module, inputs: tuple[paddle.Tensor, ...]) -> paddle.Tensor:
-            weights, scales = state["taken"], inputs_of(layer, *state["input"])[1]
-            state["done"] = True
-            each = zip(paddle.split(weights, len(scales), axis=1), scales)
-            return inputs[0] - concat_channels([merge_heads(paddle.matmul(w, v)) for w, (_, _, v) in each])
-
-        undo.callback(layer.proj.register_forward_pre_hook(before_projection).remove)
-    elif isinstance(layer, NormAttention):
-
-        def normed(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, *more: Any) -> paddle.Tensor:
-            return normalise_channels(merge_heads(summed(split_heads(v, layer.num_heads), "kept")))
-
-        undo.enter_context(_method(layer, "attend", normed))
-    else:
-        name = "combine" if isinstance(layer, RotaryAttention) else "mix"
-        mix, attend = getattr(layer, name), layer.attend
-
-        def masked_mix(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, *more: Any) -> paddle.Tensor:
-            return mix(q, k, v, *more) - summed(v)
-
-        def masked_attend(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, *more: Any) -> paddle.Tensor:
-            out = attend(q, k, v, *more)  # which calls masked_mix, unless the form has no `mix`
-            return out if state["done"] else out - merge_heads(summed(split_heads(v, layer.num_heads)))
-
-        undo.enter_context(_method(layer, name, masked_mix))
-        undo.enter_context(_method(layer, "attend", masked_attend))
-
-
 # ---------------------------------------------------------------- pictures
 
 
@@ -324,8 +226,3 @@ def attention_map(record: Record, image: int, query: int) -> np.ndarray:
     """Return one query's weights over the patches, the mean over heads: [H, W]."""
     prefix = record.weights.shape[2] - record.size[0] * record.size[1]
     return record.weights[image, :, query, prefix:].mean(axis=0).reshape(record.size)
-
-
-def by_depth(records: Sequence[Record], measure: Callable[[Record], float]) -> list[float]:
-    """Return a measure of every layer."""
-    return [measure(record) for record in records]

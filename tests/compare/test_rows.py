@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from paddle_inline import create_attention, create_model
-from paddle_inline.compare import rows
+from paddle_inline.compare import masking, rows
 from paddle_inline.compare.plan import read_form
 from paddle_inline.compare.rows import NoRows, Record
 from paddle_inline.layers.attention import list_attentions
@@ -154,7 +154,7 @@ def test_a_masked_layer_sums_what_is_left(form):
     lost = paddle.matmul(weights * paddle.to_tensor(near.astype("float32")), heads)
     lost = lost.transpose([0, 2, 1, 3]).reshape([2, 10, 8])
     expected = whole - paddle.matmul(lost, layer.proj.weight)
-    with rows.masked(layer_in(layer), lambda size, prefix: near):
+    with masking.masked(layer_in(layer), lambda size, prefix: near):
         found = layer(x, (3, 3))
     np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-6)
     np.testing.assert_array_equal(layer(x, (3, 3)).numpy(), whole.numpy())  # as before
@@ -169,7 +169,7 @@ def test_every_form_is_masked_where_it_sums(form):
     half = np.random.RandomState(0).rand(65, 65) < 0.5
 
     def without(taken):
-        with rows.masked(layer_in(layer), lambda size, prefix: taken):
+        with masking.masked(layer_in(layer), lambda size, prefix: taken):
             return layer(x, GRID).numpy()
 
     whole = layer(x, GRID).numpy()
