@@ -6,17 +6,14 @@ Exit code 0: done; 1: a check failed; 2: a mistake in the call, with one message
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from .. import __version__
 from ..utils.environment import import_paddle, tune_cpu
 from ..utils.errors import UserError
 from ..utils.paths import expand_all
-from ..utils.streams import forgiving_streams, reader_may_leave
+from ..utils.streams import forgiving_streams, reader_may_leave, warnings_as_notes
 from . import bench, compare, doctor, export, info, predict, settings
 from . import list as list_
 
@@ -53,22 +50,6 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     return parser
-
-
-@contextlib.contextmanager
-def warnings_as_notes() -> Iterator[None]:
-    """Print what is said to a user by a warning as one line, `note: ...`, while this lasts; others as ever."""
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def show_note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-            if category is UserWarning:
-                print(f"note: {message}", file=sys.stderr)
-            else:
-                show(message, category, *where, **more)
-
-        warnings.showwarning = show_note
-        yield
 
 
 def main(argv: Sequence[str] | None = None) -> int:

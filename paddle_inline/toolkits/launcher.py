@@ -16,7 +16,7 @@ import yaml
 from ..utils.environment import import_paddle, tune_cpu
 from ..utils.errors import MissingFileError, MissingPackageError, UserError, short
 from ..utils.paths import expand
-from ..utils.streams import forgiving_streams
+from ..utils.streams import forgiving_streams, warnings_as_notes
 
 Command = Callable[[argparse.Namespace], "int | None"]
 
@@ -157,7 +157,8 @@ def launch(prog: str, text: str, commands: Mapping[str, Command], argv: Sequence
             existing(arguments.cfg, "--cfg", "give a file of settings, as those in configs/")
             tune_cpu(workers=int(os.environ.get("PADDLE_LOCAL_SIZE", "1")))
             import_paddle()
-            return arguments.run(arguments) or 0
+            with warnings_as_notes():
+                return arguments.run(arguments) or 0
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130

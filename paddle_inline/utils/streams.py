@@ -10,7 +10,9 @@ import os
 import re
 import sys
 import unicodedata
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 ESCAPE = "backslashreplace"  # the `errors` of files and streams that are written
 _UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, line and paragraph separators
@@ -71,3 +73,19 @@ def reader_may_leave() -> Iterator[None]:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def warnings_as_notes() -> Iterator[None]:
+    """Print what is said to a user by a warning as one line, `note: ...`, while this lasts; others as ever."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if category is UserWarning:
+                print(f"note: {message}", file=sys.stderr)
+            else:
+                show(message, category, *where, **more)
+
+        warnings.showwarning = show_note
+        yield

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+import yaml
 
+from paddle_inline import create_model
 from paddle_inline.layers.basic import meta_init
 from paddle_inline.layers.batch_norm import BatchNorm2d
 from paddle_inline.segmentation import register
@@ -18,7 +20,16 @@ from paddle_inline.segmentation.settings import Settings
 from paddle_inline.segmentation.training import Run
 from paddle_inline.utils.errors import UserError
 
-from .segmentation_toys import NORMALIZE, counted, make_ade20k, make_cityscapes, options, save, settings_of
+from .segmentation_toys import (
+    BACKBONE,
+    NORMALIZE,
+    counted,
+    make_ade20k,
+    make_cityscapes,
+    options,
+    save,
+    settings_of,
+)
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "segmentation"
 
@@ -168,6 +179,13 @@ def test_backbone_weights_load_strictly(ade, tmp_path):
     second = settings_of("SemanticFPN", ade, f"model.backbone.pretrained={file}").model()
     for name, value in first.backbone.state_dict().items():
         assert (second.backbone.state_dict()[name] == value).all().item(), name
+    small = yaml.safe_load(BACKBONE)
+    classifier = create_model(small.pop("type"), num_classes=3, **small)
+    paddle.save(classifier.state_dict(), str(file))
+    with pytest.warns(UserWarning, match="head"):  # is left out
+        third = settings_of("SemanticFPN", ade, f"model.backbone.pretrained={file}").model()
+    for name, value in third.backbone.state_dict().items():
+        assert (classifier.state_dict()[name] == value).all().item(), name
     with pytest.raises(UserError, match="names or shapes differ"):
         settings_of(
             "UperNet", ade, f"model.backbone.pretrained={file}", "model.backbone.mlp_ratios=[2, 2, 2, 2]"

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from paddle_inline.segmentation import mends
 from paddle_inline.segmentation.cli import main
+from paddle_inline.utils.errors import MissingPackageError
 
 CONFIG = Path(__file__).parents[2] / "configs" / "segmentation" / "semantic_fpn_inline_pvt_tiny_40k.yml"
 
@@ -24,3 +26,14 @@ def test_help_needs_no_toolkit(command, capsys):
         main([command, "--help"])
     assert stopped.value.code == 0
     assert "--cfg FILE" in capsys.readouterr().out
+
+
+def test_a_toolkit_that_cannot_be_imported_says_what_it_goes_with(monkeypatch):
+    def broken(package, install):
+        raise ImportError("numpy.core.multiarray failed to import")
+
+    monkeypatch.setattr(mends, "require", broken)
+    with pytest.raises(
+        MissingPackageError, match=r"multiarray failed to import.*paddleseg==2\.8\.0 'numpy<2'"
+    ):
+        mends.toolkit()

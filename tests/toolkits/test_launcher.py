@@ -1,5 +1,7 @@
 """The launchers' command line: settings, their errors, exit codes."""
 
+import warnings
+
 import pytest
 
 from paddle_inline.toolkits.launcher import build_parser, launch, numbers, parse_overrides, require
@@ -65,6 +67,9 @@ def show(arguments):
         raise UserError("fail is 1; give 0")
     if arguments.o == ["stop=1"]:
         raise KeyboardInterrupt
+    if arguments.o == ["warn=1"]:
+        warnings.warn("head.weight is left out", stacklevel=1)
+        return
     print(parse_overrides(arguments.o), getattr(arguments, "images", None))
 
 
@@ -86,9 +91,10 @@ def test_a_command_gets_its_settings_and_options(tmp_path, capsys):
     [
         (["-o", "fail=1"], 2, "error: fail is 1; give 0\n"),
         (["-o", "stop=1"], 130, "interrupted\n"),
+        (["-o", "warn=1"], 0, "note: head.weight is left out\n"),
     ],
 )
-def test_a_mistake_is_one_line_and_an_exit_code(tmp_path, capsys, options, code, line):
+def test_a_mistake_and_a_warning_are_one_line_and_an_exit_code(tmp_path, capsys, options, code, line):
     assert run(tmp_path, *options) == code
     assert capsys.readouterr().err == line
 
