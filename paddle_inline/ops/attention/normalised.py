@@ -18,6 +18,7 @@ from .verbs import (
     matmul_nt,
     mean_tokens,
     plus,
+    reciprocal,
     softmax_tokens,
     sum_last,
     typed_like,
@@ -66,7 +67,7 @@ def mala_attention(q: Tensor, k: Tensor, v: Tensor, turned: Pair, scale: float) 
     with without_autocast(v):
         z = scale * mean_similarity(q, k)
         v_mean = mean_tokens(at_least_float32(v), keepdim=True)
-        return typed_like(at_least_float32(out) * (1 + 1 / plus(z, EPS)) - matmul(z, v_mean), v)
+        return typed_like(at_least_float32(out) * (1 + reciprocal(plus(z, EPS))) - matmul(z, v_mean), v)
 
 
 def mala_rows(q: Tensor, k: Tensor, turned: Pair, scale: float) -> Tensor:

@@ -16,7 +16,12 @@ from paddle import Tensor
 from ..tokens import mean_tokens as mean_tokens
 
 relu, sigmoid, exp, reciprocal = F.relu, F.sigmoid, paddle.exp, paddle.reciprocal
-log, silu, softplus, log_sigmoid = paddle.log, F.silu, F.softplus, F.log_sigmoid
+log, silu, log_sigmoid = paddle.log, F.silu, F.log_sigmoid
+
+
+def softplus(x: Tensor) -> Tensor:
+    """ln(1 + e^x), by a function that paddle2onnx knows."""
+    return -log_sigmoid(-x)
 
 
 def elu1(x: Tensor) -> Tensor:

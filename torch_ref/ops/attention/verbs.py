@@ -16,7 +16,12 @@ from torch import Tensor
 from ..tokens import mean_tokens as mean_tokens
 
 relu, sigmoid, exp, reciprocal = F.relu, torch.sigmoid, torch.exp, torch.reciprocal
-log, silu, softplus, log_sigmoid = torch.log, F.silu, F.softplus, F.logsigmoid
+log, silu, log_sigmoid = torch.log, F.silu, F.logsigmoid
+
+
+def softplus(x: Tensor) -> Tensor:
+    """ln(1 + e^x), by a function that paddle2onnx knows."""
+    return -log_sigmoid(-x)
 
 
 def elu1(x: Tensor) -> Tensor:
