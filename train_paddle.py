@@ -5,7 +5,8 @@
     python train_paddle.py --cfg configs/inline_swin_t.yaml --data-path IMAGENET --pretrained W --eval
 
 Everything a run makes goes to OUTPUT/MODEL/TAG: checkpoints/, best_model.pdparams, train.log,
-metrics.jsonl, visualdl/, samples.png, curves.png, predictions.png, config.yaml.
+metrics.jsonl, visualdl/, samples.png, curves.png, predictions.png, config.yaml, and of the best weights' answers
+classes.csv, confusion.csv, confusion.png, mistakes.csv, mistakes.png.
 """
 
 from __future__ import annotations
@@ -31,14 +32,17 @@ from paddle_inline.config import load as settings  # noqa: E402
 from paddle_inline.config.legacy_keys import average_of_flags  # noqa: E402
 from paddle_inline.config.schema import make_total  # noqa: E402
 from paddle_inline.data.loaders import BadImage  # noqa: E402
+from paddle_inline.data.split import Part, keep_split  # noqa: E402
 from paddle_inline.training import build, checkpoint, described_eval, distributed, failure, report  # noqa: E402
+from paddle_inline.training.answers import Answers, answers_of_best, write_report  # noqa: E402
+from paddle_inline.training.build_data import dataset_name  # noqa: E402
 from paddle_inline.training.callbacks import Callback, LogProgress, StopOnRequest, loader_handler_put_back  # noqa: E402
 from paddle_inline.training.diagnose import NotFinite  # noqa: E402
 from paddle_inline.training.evaluate import evaluate, forward_speed  # noqa: E402
-from paddle_inline.training.known_classes import known_classes  # noqa: E402
+from paddle_inline.training.known_classes import known_classes, split_of_weights  # noqa: E402
 from paddle_inline.training.lock import locked  # noqa: E402
 from paddle_inline.training.log import RunLog, make_folder  # noqa: E402
-from paddle_inline.training.loop import fit  # noqa: E402
+from paddle_inline.training.loop import fit, measure  # noqa: E402
 from paddle_inline.training.resume import CheckpointManager, archive_previous_run  # noqa: E402
 from paddle_inline.utils.errors import UserError  # noqa: E402
 from paddle_inline.utils.paths import expand_all  # noqa: E402
@@ -47,6 +51,11 @@ from paddle_inline.weights.atomic import atomic_write  # noqa: E402
 from paddle_inline.weights.description import image_sides  # noqa: E402
 
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C has ended
+NOTHING_ASKED = """\
+nothing to train: give a file of settings, or pictures, for instance
+  python train_paddle.py --cfg configs/quickstart.yaml
+  python train_paddle.py --dataset folder --data-path PICTURES --val-split 0.1
+--help has all flags, docs/recipes.md the recipes"""
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -57,7 +66,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("-c", "--cfg", metavar="FILE", default="", help="a YAML file of settings")
     add("--model", metavar="NAME", help="the model (model.name)")
+    add(
+        "--dataset",
+        metavar="NAME",
+        help="imagenet, folder (pictures of your own), cifar10, cifar100 or digits",
+    )
     add("--data-path", metavar="PATH", help="the data set's folder or archive")
+    add("--val-split", metavar="SHARE", help="with --dataset folder: hold out this share of each class")
     add("--batch-size", metavar="N", help="images per device")
     add("--img-size", nargs="+", metavar="N", help="pixels: the side of a square, or height and width")
     add(
@@ -75,12 +90,18 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--pretrained", metavar="FILE", help="weights to start from, or to evaluate")
     add("--eval", action="store_true", help="only evaluate")
     add("--metrics", metavar="FILE", help="with --eval: write loss and the accuracy of every class as JSON")
+    add(
+        "--report",
+        metavar="DIR",
+        help="with --eval: write accuracy by class, confusions and the worst mistakes",
+    )
     add("--throughput", action="store_true", help="only measure the forward pass, in images/s")
     add("--amp", action="store_true", help="mixed precision (amp.level=O1)")
     add("--accumulation-steps", metavar="N", help="batches per optimizer step")
     add("--use-checkpoint", action="store_true", help="save memory by recomputing activations")
     add("--model-ema-decay", metavar="D", help="keep an average of the weights")
     add("--save-steps", metavar="N", help="steps between checkpoints within an epoch")
+    add("--gpus", metavar="N,N", help="start one process for each of these GPUs (paddle.distributed.launch)")
     add("--stop-after", type=int, metavar="N", help="stop after N more epochs, to be resumed later")
     add("--on-bad-image", choices=("skip", "fail", "read"), help="what to do with a broken image file")
     add("--zip", action="store_true", help="the data set is in zip files")
@@ -95,32 +116,39 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def configure(args: argparse.Namespace) -> settings.Config:
-    """Read the settings of the file, the options and the flags, the flags last; notes go to `args.notes`."""
+    """Read the settings of the file, the options and the flags, the flags last.
+
+    Notes go to `args.notes`, the keys that the command line sets to `args.given`.
+    """
     sides = args.img_size
     flags = {
-        "model.name": args.model,
-        "model.num_classes": args.num_classes,
-        "data.img_size": sides and (sides[0] if len(sides) == 1 else f"[{', '.join(sides)}]"),
-        "data.num_workers": args.workers,
-        "data.data_path": args.data_path,
-        "data.batch_size": args.batch_size,
-        "data.on_bad_image": args.on_bad_image,
-        "data.zip_mode": "true" if args.zip else None,
-        "output": args.output,
-        "tag": args.tag,
-        "model.resume": args.resume,
-        "model.pretrained": args.pretrained,
-        "amp.level": "O1" if args.amp else args.amp_opt_level,
-        "train.epochs": args.epochs,
-        "train.base_lr": args.lr,
-        "train.accumulation_steps": args.accumulation_steps,
-        "train.use_checkpoint": "true" if args.use_checkpoint else None,
-        "ema.decay": args.model_ema_decay,
-        "save_steps": args.save_steps,
+        "--model": ("model.name", args.model),
+        "--num-classes": ("model.num_classes", args.num_classes),
+        "--img-size": ("data.img_size", sides and (sides[0] if len(sides) == 1 else f"[{', '.join(sides)}]")),
+        "--workers": ("data.num_workers", args.workers),
+        "--dataset": ("data.dataset", args.dataset),
+        "--data-path": ("data.data_path", args.data_path),
+        "--val-split": ("data.val_split", args.val_split),
+        "--batch-size": ("data.batch_size", args.batch_size),
+        "--on-bad-image": ("data.on_bad_image", args.on_bad_image),
+        "--zip": ("data.zip_mode", "true" if args.zip else None),
+        "--output": ("output", args.output),
+        "--tag": ("tag", args.tag),
+        "--resume": ("model.resume", args.resume),
+        "--pretrained": ("model.pretrained", args.pretrained),
+        "--amp": ("amp.level", "O1" if args.amp else args.amp_opt_level),
+        "--epochs": ("train.epochs", args.epochs),
+        "--lr": ("train.base_lr", args.lr),
+        "--accumulation-steps": ("train.accumulation_steps", args.accumulation_steps),
+        "--use-checkpoint": ("train.use_checkpoint", "true" if args.use_checkpoint else None),
+        "--model-ema-decay": ("ema.decay", args.model_ema_decay),
+        "--save-steps": ("save_steps", args.save_steps),
     }
-    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    given = {flag: setting for flag, setting in flags.items() if setting[1] is not None}
     args.notes = []
-    config = settings.load_config(args.cfg, args.opts, [*args.o, *given], notes=args.notes)
+    config = settings.load_config(args.cfg, args.opts, args.o, notes=args.notes, flags=given)
+    typed = {*args.opts[::2], *(text.partition("=")[0].strip() for text in args.o)}
+    args.given = {*(key.lower() for key in typed), *(key for key, _ in given.values())}
     if args.epochs is not None:
         args.notes += filter(None, [make_total(config.train)])
     config.ema.decay, config.ema.lr_batch = average_of_flags(
@@ -182,9 +210,11 @@ def train_rank(config: settings.Config, args: argparse.Namespace, run: build.Run
     if rank == 0:
         with atomic_write(folder / "config.yaml") as partial:
             partial.write_text(settings.to_yaml(config), encoding="utf-8")
+        if isinstance(run.train_source, Part):
+            keep_split(folder, run.train_source.split)
     for note in (*args.notes, *run.notes):
         log.info(note)
-    report.describe(log, run, dataset=config.data.dataset, amp_level=config.amp.level, tuned=TUNED)
+    report.describe(log, run, dataset=dataset_name(config), amp_level=config.amp.level, tuned=TUNED)
 
     mean, std = config.data.mean, config.data.std
     if rank == 0 and progress.step == 0:
@@ -195,12 +225,29 @@ def train_rank(config: settings.Config, args: argparse.Namespace, run: build.Run
     if rank == 0:
         callbacks.insert(0, manager)
     started = time.perf_counter()
+    if manager.unmeasured:
+        measure(run.components, progress, callbacks)
+    if progress.epoch >= run.options.epochs:
+        log.info(
+            f"nothing is left to do: all {run.options.epochs} epochs are done, {report.best_so_far(progress)}; "
+            "to train on, give more --epochs and --force, or begin another run with these weights (--pretrained) and "
+            "a --tag"
+        )
+        reported = rank == 0 and (folder / "classes.csv").is_file()
+        if distributed.any_rank(reported, run.options.world) and not manager.unmeasured:
+            log.close()
+            return 0
     with stop:
         finished = fit(run.components, progress, run.options, callbacks)
+    if finished and rank == 0:
+        manager.save_final()
+    answers = None
+    if finished:  # on all ranks
+        answers, accuracy, weights = answers_of_best(run, manager.best, rank, run.options.world)
+        log.info(f"{weights}, over all held-out images: {accuracy}")
     if rank == 0:
-        if finished:
-            manager.save_final()
-        report.finish(log, run, progress, mean=mean, std=std, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        report.finish(log, run, progress, mean=mean, std=std, seconds=seconds, answers=answers)
     log.close()
     return INTERRUPTED if stop.signal == signal.SIGINT and not finished else 0
 
@@ -210,6 +257,8 @@ def only_evaluate(config: settings.Config, args: argparse.Namespace) -> int:
     rank, world = distributed.start()
     if args.metrics:
         described_eval.check_metrics_file(args.metrics)
+    if args.report:
+        described_eval.check_report_folder(args.report)
     resumed = (
         "" if args.pretrained else config.model.resume
     )  # else a file's model.pretrained is what a run began with
@@ -224,19 +273,28 @@ def only_evaluate(config: settings.Config, args: argparse.Namespace) -> int:
         raise UserError("--eval needs weights: give --pretrained FILE, or --resume CHECKPOINT")
     if Path(weights).is_dir() and not Path(f"{weights}.pdparams").is_file():
         weights = described_eval.weights_in(weights, prefer_best=not resumed)
-    given = {*args.opts[::2], *(text.partition("=")[0].strip() for text in args.o)}
-    notes = described_eval.follow(config, weights, {key.lower() for key in given}, named=bool(args.cfg))
+    notes = described_eval.follow(config, weights, args.given, named=bool(args.cfg))
     classes, known, more = known_classes(weights, config)
-    source, loader, others = build.build_eval(config, rank, world, classes=classes, known=known)
+    split, said = split_of_weights(weights, config, named=bool(args.cfg) or "data.dataset" in args.given)
+    source, loader, others = build.build_eval(config, rank, world, classes=classes, known=known, split=split)
     model = described_eval.build_model(config, weights, len(source.classes), notes)
-    for note in (*args.notes, *more, *others, *notes) if rank == 0 else ():
+    for note in (*args.notes, *more, *said, *others, *notes) if rank == 0 else ():
         print(f"note: {note}", file=sys.stderr)
-    accuracy = evaluate(model, loader, world=world, amp=build.amp_arguments(config))
+    answers = Answers(loader, len(source)) if args.report else None
+    record = {"record": answers.note} if answers else {}
+    accuracy = evaluate(model, loader, world=world, amp=build.amp_arguments(config), **record)
+    if answers:
+        answers.gather(world)
     if rank == 0:
         print(f"{model.name} with {weights}: {accuracy}, loss {accuracy.loss:.4f}")
         if args.metrics:
             facts = {"model": model.name, "weights": weights, "data": config.data.data_path}
             described_eval.write_metrics(args.metrics, accuracy, source.classes, **facts)
+        if answers:
+            data = config.data
+            for line in write_report(args.report, answers, source, loader, mean=data.mean, std=data.std):
+                print(line)
+            print(f"the report is in {args.report}")
     return 0
 
 
@@ -258,7 +316,9 @@ def main(argv: list[str] | None = None) -> int:
         other failure is raised with its traceback.
     """
     with forgiving_streams():
-        args = parse(argv)
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        args = parse(arguments)
+        args.arguments = arguments
         with state_put_back():
             return run(args)
 
@@ -266,7 +326,11 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Do what the command line asks for, and return the exit code as `main` does."""
     try:
-        expand_all(args, ["metrics"])
+        expand_all(args, ["metrics", "report"])
+        if args.arguments == []:
+            raise UserError(NOTHING_ASKED)
+        if args.gpus is not None:
+            distributed.launch(args.gpus, __file__, args.arguments)
         if args.stop_after is not None and args.stop_after < 0:
             raise UserError(f"--stop-after is {args.stop_after}; give a number of epochs, from 0")
         config = configure(args)
@@ -274,9 +338,10 @@ def run(args: argparse.Namespace) -> int:
             return throughput(config)
         if args.eval or config.eval_mode:
             return only_evaluate(config, args)
-        if args.metrics:
+        if args.metrics or args.report:
             raise UserError(
-                "--metrics goes with --eval; the numbers of training are in the run's metrics.jsonl"
+                f"{'--metrics' if args.metrics else '--report'} goes with --eval; training writes metrics.jsonl, "
+                "classes.csv, confusion.png ... into the run's folder"
             )
         return train(config, args)
     except (BadImage, NotFinite) as error:

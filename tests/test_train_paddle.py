@@ -213,14 +213,21 @@ def test_flags_reach_the_settings(cfg):
         (["-o", "model.overrides.deph=3"], "did you mean 'depth'"),
         (["-o", "train.epoch=3"], "did you mean 'train.epochs'"),
         (["-o", "train.epochs=many"], "train.epochs is 'many'; it takes a whole number"),
-        (["--batch-size", "x"], "data.batch_size is 'x'"),
+        (["--batch-size", "x"], "error: --batch-size: data.batch_size is 'x'; it takes a whole number"),
+        (["-o", "data.batch_size=x"], "error: -o: data.batch_size is 'x'; it takes a whole number"),
+        (
+            ["--dataset", "pets"],
+            "data.dataset is 'pets'; it is one of imagenet, cifar10, cifar100, digits, folder",
+        ),
+        (["--val-split", "0.1"], "data.val_split is 0.1 and data.dataset digits, which has held-out images"),
+        (["--val-split", "1"], "data.val_split is 1.0; it must be at least 0 and below 1"),
         (["-o", "data.img_size=30"], "must divide by 4"),
         (["--batch-size", "7"], "must be even"),
         (["--batch-size", "2000"], "1433 training images are fewer"),
         (["-o", "model.num_classes=5"], "the data set has 10 classes"),
         (["-o", "aug.auto_augment=rnd-m9"], "is no policy"),
         (["--pretrained", "/none.pdparams"], "/none.pdparams"),
-        (["--resume", "/none"], "no checkpoint /none"),
+        (["--resume", "/none"], "no checkpoint /none: there is no such file or folder; give a run's folder"),
         (["--eval"], "--eval needs weights"),
         (["--cfg", "/none.yaml"], "/none.yaml: no such configuration file"),
         (["-o", "data.dataset=imagenet", "--data-path", "/none"], "/none"),
@@ -525,8 +532,10 @@ def test_visualdl_shows_images_scalars_and_histograms(cfg, tmp_path):
     assert (folder_of(tmp_path) / "samples.png").stat().st_size > 1000
     (file,) = (folder_of(tmp_path) / "visualdl").iterdir()
     tags = visualdl.LogReader(file_path=str(file)).get_tags()
-    assert {"loss", "lr", "grad_norm", "images_per_s", "memory_mb", "top1", "ema_top1"} <= set(tags["scalar"])
-    assert "augmented images" in str(tags["image"]) and "head.weight" in str(tags["histogram"])
+    scalars = {"train/loss", "train/lr", "train/grad_norm", "system/images_per_s", "system/memory_mb"}
+    assert {*scalars, "eval/top1", "eval/ema_top1", "eval/held_out_loss"} <= set(tags["scalar"])
+    assert not {"epoch", "system/bad_images", "system/bad_held_out_images"} & set(tags["scalar"])
+    assert "augmented images" in str(tags["image"]) and "weights/head.weight" in str(tags["histogram"])
 
 
 @pytest.mark.parametrize("fault", ["missing", "broken"])

@@ -1,8 +1,8 @@
 """Reading settings: typed, strict, from YAML files and the command line.
 
 A setting comes, each later one winning, from: the defaults (schema.py); the file named by `base:` (and
-that file's own base); the file itself; `--opts KEY VALUE ...`; `-o KEY=VALUE`. An unknown key is an
-error that names the nearest known one, a value of the wrong type one that names the key, the value
+that file's own base); the file itself; `--opts KEY VALUE ...`; `-o KEY=VALUE`; a program's own flags. An unknown
+key is an error that names the nearest known one, a value of the wrong type one that names the key, the value
 and the type. Nothing is ever evaluated. The authors' upper-case files are accepted (legacy_keys.py), as are SOFT's
 flat ones (flat_keys.py).
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import yaml
@@ -44,6 +44,7 @@ def load_config(
     opts: Sequence[str] = (),
     assignments: Sequence[str] = (),
     notes: list[str] | None = None,
+    flags: Mapping[str, tuple[str, Any]] | None = None,
 ) -> Config:
     """Read a configuration.
 
@@ -52,6 +53,7 @@ def load_config(
         opts: `[key, value, key, value, ...]`, as `--opts` takes them.
         assignments: `["key=value", ...]`, as `-o` takes them; a value may contain `=`.
         notes: gets a line on keys that were read and not used, and why.
+        flags: {flag: (key, value)} of a program's own flags, which win; messages name the flag.
 
     Returns:
         The settings as plain dataclasses.
@@ -84,6 +86,7 @@ def load_config(
         if not equals:
             raise ConfigError(f"-o {text!r}: write KEY=VALUE")
         settings.append(Setting(key.strip(), value, "-o"))
+    settings += [Setting(key, value, flag) for flag, (key, value) in (flags or {}).items()]
 
     config, known = OmegaConf.structured(Config), known_settings()
     for key, value, origin in settings:

@@ -22,6 +22,7 @@ MEANINGS = {
     "model.resume": "a checkpoint, a run's folder, or `auto`: this run's newest checkpoint",
     "data.dataset": "the kind of data",
     "data.data_path": "its folder or archive",
+    "data.val_split": "share of each class that is held out of a folder without val; 0: none",
     "data.batch_size": "images per device and batch",
     "data.img_size": "pixels: the side of a square, or [height, width]",
     "data.interpolation": "filter for resizing; `random`: drawn for each training image",

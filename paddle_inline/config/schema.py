@@ -49,8 +49,9 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    dataset: str = setting("imagenet", choices=("imagenet", "cifar10", "cifar100", "digits"))
+    dataset: str = setting("imagenet", choices=("imagenet", "cifar10", "cifar100", "digits", "folder"))
     data_path: str = ""
+    val_split: float = rate(0.0)  # of each class, held out of a folder that has no val; 0: none
     batch_size: int = setting(128, minimum=1)  # per device
     img_size: Any = setting(224, size=True)  # pixels: the side of a square, or [height, width]
     interpolation: str = setting("bicubic", choices=("bicubic", "bilinear", "random"))

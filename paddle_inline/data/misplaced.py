@@ -69,7 +69,10 @@ def what_instead(root: Path, part: str) -> str:
             f"called {part}*.tar or stand in {part}/; other archives are to be unpacked"
         )
     if folders and any(listing(root / name).files for name in folders[:20]):
-        return f"; it holds {joined(folders, 6)}: if these are the classes, move them to {part}/"
+        return (
+            f"; it holds {joined(folders, 6)}: if these are the classes, move them to {part}/, or let a run share "
+            "their images (--dataset folder --val-split 0.1)"
+        )
     return f"; it holds {joined([*folders, *files], 6)}" if entries else "; it is empty"
 
 

@@ -6,7 +6,6 @@ What is built takes values; its own description says what they mean.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import paddle
@@ -21,7 +20,7 @@ from ..models.factory import create_model, model_spec
 from ..utils.errors import UserError
 from ..weights.resize import load_adapted
 from . import distributed
-from .build_data import build_eval, build_mixup, build_train, names_digest
+from .build_data import build_eval, build_mixup, build_split, build_train, names_digest, run_folder
 from .ema import Ema, total_decay
 from .evaluate import evaluate
 from .loop import Components, FitOptions
@@ -57,9 +56,10 @@ def build_run(config: Config, rank: int, world: int) -> Run:
     paddle.seed(config.seed)
     train, data = config.train, config.data
     fitted = check_images(config)
-    source, load = build_train(config, rank, world)
+    split = build_split(config)
+    source, load = build_train(config, rank, world, split)
     eval_source, eval_loader, notes = build_eval(
-        config, rank, world, classes=source.classes, named=source.named
+        config, rank, world, classes=source.classes, named=source.named, split=split
     )
     notes = list(dict.fromkeys([*fitted, *source.notes, *notes]))
     model = build_model(config, len(source.classes))
@@ -125,11 +125,6 @@ def build_run(config: Config, rank: int, world: int) -> Run:
         plan(config, components.schedule, images, steps_per_epoch),
         [*notes, *notes_on_limits(config, images, steps_per_epoch)],
     )
-
-
-def run_folder(config: Config) -> Path:
-    """Return OUTPUT/MODEL/TAG, where a run writes everything."""
-    return Path(config.output) / model_name(config.model.name) / config.tag
 
 
 def check_images(config: Config, overrides: dict[str, Any] | None = None) -> list[str]:

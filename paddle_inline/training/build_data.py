@@ -7,18 +7,21 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Callable
 
 from ..config.evaluation import evaluation_transform
-from ..config.load import Config
+from ..config.load import Config, model_name
 from ..data import sampler
 from ..data.classes import match_classes, numbered_classes
 from ..data.loaders import Loader, Samples
 from ..data.mixup import Mixup
 from ..data.pictures import picture_mode
 from ..data.sources import open_source
+from ..data.split import Part, Split, kept_split
 from ..data.transforms import eval_transform, train_transform
 from ..utils.errors import UserError
+from .checkpoint import checkpoints_in, find_checkpoint
 
 WITHOUT_WORKERS = ("win32", "darwin")  # Windows and macOS
 
@@ -31,6 +34,7 @@ def build_eval(
     classes: Sequence[str] | None = None,
     named: bool | None = None,
     known: str = "train",
+    split: Split | None = None,
 ) -> tuple[Any, Loader, list[str]]:
     """Build (source, loader of this rank's share, what is to be said) of the held-out images.
 
@@ -38,15 +42,16 @@ def build_eval(
         classes: names of the classes that the model learns or has learnt; the labels become their numbers.
         named: whether those are names; numbers 0, 1, 2 ... are taken to be none where this is not known (None).
         known: what has those classes, as messages call it.
+        split: of a folder whose images are shared (`build_split`).
 
     Raises:
         UserError: for an image of another class.
     """
     data = config.data
     mode = picture_mode(config.model.in_chans)
-    source = open_source(data.dataset, data.data_path, train=False, zip_mode=data.zip_mode, mode=mode)
+    source = _open(config, mode, split, train=False)
     notes = list(source.notes)
-    if classes is not None:
+    if classes is not None and not (isinstance(source, Part) and tuple(source.classes) == tuple(classes)):
         named = tuple(classes) != numbered_classes(len(classes)) if named is None else named
         source, more = match_classes(source, classes, named=named, known=known)
         notes += more
@@ -57,11 +62,49 @@ def build_eval(
     return source, Loader(samples, batches, num_workers=worker_count(config)), notes
 
 
-def build_train(config: Config, rank: int, world: int) -> tuple[Any, Callable[[int, int], Loader]]:
+def _open(config, mode, split, *, train):
+    data, shared = config.data, {} if split is None else {"split": split}
+    return open_source(data.dataset, data.data_path, train=train, zip_mode=data.zip_mode, mode=mode, **shared)
+
+
+def build_split(config: Config) -> Split | None:
+    """Return how a run shares its images between training and evaluation; None where they lie apart.
+
+    What the run keeps that is resumed holds, unless the settings ask for another split, which `--force` allows.
+    """
+    share, kept = config.data.val_split, None
+    resumed = config.model.resume or ("auto" if config.train.auto_resume else "")
+    if share and resumed == "auto":
+        folder = run_folder(config)
+        kept = kept_split(folder) if checkpoints_in(folder / "checkpoints") else None
+    elif share and resumed:
+        kept = kept_split(find_checkpoint(resumed).parent.parent)
+    if kept is not None and (kept.share, kept.seed) == (share, config.seed):
+        return kept
+    return Split(share, config.seed) if share else None
+
+
+def run_folder(config: Config) -> Path:
+    """Return OUTPUT/MODEL/TAG, where a run writes everything."""
+    return Path(config.output) / model_name(config.model.name) / config.tag
+
+
+def dataset_name(config: Config) -> str:
+    """Return what logs call the data set: a folder of one's own by the folder's name."""
+    path = config.data.data_path
+    if config.data.dataset != "folder" or not path:
+        return config.data.dataset
+    name = Path(os.path.abspath(path)).name
+    return name if name == path else f"{name} ({path})"
+
+
+def build_train(
+    config: Config, rank: int, world: int, split: Split | None = None
+) -> tuple[Any, Callable[[int, int], Loader]]:
     """Build (source, (epoch, batches to skip) -> loader) of this rank's share of the training images."""
     data, aug = config.data, config.aug
     mode = picture_mode(config.model.in_chans)
-    source = open_source(data.dataset, data.data_path, train=True, zip_mode=data.zip_mode, mode=mode)
+    source = _open(config, mode, split, train=True)
     transform = train_transform(
         data.img_size,
         mean=data.mean,

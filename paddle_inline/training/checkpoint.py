@@ -230,7 +230,10 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     """
     path = Path(expand(path))
     if not os.path.exists(path):
-        raise CheckpointError(f"no checkpoint {short(str(path), 400)}")
+        raise CheckpointError(
+            f"no checkpoint {short(str(path), 400)}: there is no such file or folder; give a run's folder, "
+            "OUTPUT/MODEL/TAG, or one of its checkpoints/step_N"
+        )
     if path.is_file():
         if foreign := advice(path):
             whole = f"; a whole run is converted by python -m convert to-paddle {path} FOLDER --training"

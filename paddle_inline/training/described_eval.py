@@ -145,6 +145,20 @@ def check_metrics_file(path: str) -> None:
         raise FileAccessError(f"--metrics {path} cannot be written: {why}")
 
 
+def check_report_folder(path: str) -> None:
+    """Make the folder for an evaluation's report, before minutes are spent on it.
+
+    Raises:
+        FileAccessError: it cannot be written, naming it.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileAccessError(f"--report {path} cannot be made: {error.strerror or error}") from None
+    if not os.access(path, os.W_OK):
+        raise FileAccessError(f"--report {path} cannot be written: choose another folder")
+
+
 def write_metrics(path: str, accuracy: Accuracy, classes: Sequence[str], **facts: Any) -> None:
     """Write an evaluation's numbers as JSON, those of every class too.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 import paddle
@@ -45,6 +45,7 @@ def evaluate(
     *,
     world: int = 1,
     amp: dict[str, Any] | None = None,
+    record: Callable[[paddle.Tensor, paddle.Tensor], None] | None = None,
 ) -> Accuracy:
     """Run a model over this rank's batches and add up the counts of all ranks.
 
@@ -54,6 +55,7 @@ def evaluate(
         model: images [B, C, H, W] -> logits [B, classes]; put in eval mode here, and back after.
         loader: yields (images, labels [B] int64); labels of -1 are not counted.
         amp: arguments of `paddle.amp.auto_cast`, or None for the weights' own precision.
+        record: called with the logits and labels of every batch of this rank.
 
     Raises:
         UserError: if no rank had an image to count.
@@ -69,6 +71,8 @@ def evaluate(
             with paddle.amp.auto_cast(**(amp or {"enable": False})):
                 logits = model(images.astype(dtype))
             logits = logits if logits.dtype == paddle.float64 else logits.astype("float32")
+            if record is not None:
+                record(logits, labels)
             if not classes:
                 classes = logits.shape[1]
                 of_classes = np.zeros((classes, 2), np.int64)

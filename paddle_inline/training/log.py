@@ -24,6 +24,9 @@ from ..weights.atomic import atomic_write
 if TYPE_CHECKING:
     import paddle
 
+# numbers of metrics.jsonl on the machine and the files
+SYSTEM = ("images_per_s", "reader_s", "memory_mb", "bad_images", "bad_held_out_images")
+
 
 class RunLog:
     """The log of a run; on ranks other than 0 it prints nothing and writes nothing.
@@ -47,6 +50,7 @@ class RunLog:
         self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self.board: Any = None
         self.unwritable: set[str] = set()
+        self.shown: set[str] = set()  # tags of VisualDL
         if self.active:
             self.folder.mkdir(parents=True, exist_ok=True)
             if visualdl:
@@ -93,8 +97,12 @@ class RunLog:
             return
         self._append("metrics.jsonl", json.dumps({"step": step, **_plain(values)}) + "\n")
         for name, value in values.items():
-            if isinstance(value, (int, float)) and math.isfinite(value):
-                self._show("add_scalar", tag=name, step=step, value=value)
+            tag = tag_of(name)
+            if tag is None or not (isinstance(value, (int, float)) and math.isfinite(value)):
+                continue
+            if value or tag in self.shown or not tag.startswith("system/"):  # no curve of zeros alone
+                self.shown.add(tag)
+                self._show("add_scalar", tag=tag, step=step, value=value)
 
     def image(self, tag: str, array: np.ndarray, step: int) -> None:
         """Show an image [H, W, 3] uint8 in VisualDL."""
@@ -105,7 +113,7 @@ class RunLog:
         for name, parameter in model.named_parameters() if self.board is not None else ():
             values = parameter.astype("float32").numpy().ravel()
             if np.isfinite(values).all():
-                self._show("add_histogram", tag=name, values=values, step=step)
+                self._show("add_histogram", tag=f"weights/{name}", values=values, step=step)
 
     def _show(self, method, **what):
         """Call a VisualDL method; a failure of VisualDL never ends a run."""
@@ -152,6 +160,15 @@ class RunLog:
         """Flush what is open."""
         self._show("close")
         self.board = None
+
+
+def tag_of(name: str) -> str | None:
+    """Return VisualDL's tag of a number of metrics.jsonl, whose first part groups it; None: it is not shown."""
+    if name == "epoch":
+        return None
+    if name in SYSTEM:
+        return f"system/{name}"
+    return f"train/{name}" if name in ("loss", "lr", "grad_norm") else f"eval/{name}"
 
 
 def make_folder(folder: str | os.PathLike[str]) -> Path:

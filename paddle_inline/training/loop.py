@@ -128,6 +128,12 @@ def fit(run: Components, progress: Progress, options: FitOptions, callbacks: Seq
     return True
 
 
+def measure(run: Components, progress: Progress, callbacks: Sequence[Callback] = ()) -> None:
+    """Evaluate the weights that a run begins with, as after an epoch: they are the best so far if none are better."""
+    with _notifier(callbacks) as notify:
+        _evaluate(run, progress, notify)
+
+
 @contextlib.contextmanager
 def _notifier(callbacks: Sequence[Callback]) -> Iterator[Callable]:
     """Yield notify(method, *arguments), which calls a method of every callback; the last is `on_end`."""

@@ -14,6 +14,8 @@ from PIL import Image
 from ..data.loaders import Loader, collate
 from ..utils.errors import short
 from . import plots
+from .answers import Answers, write_report
+from .lettering import drawn_name
 from .log import RunLog, duration
 from .state import Progress
 
@@ -79,9 +81,10 @@ def show_samples(
     path = log.folder / "samples.png"
     with never_ends_a_run(log, "no sample images"):
         pixels, labels, _ = collate([loader.samples.load(key) for key in loader.batches[0][:count]])
-        titles = [plots.class_name(classes, label) for label in labels]
-        plots.image_grid(plots.denormalise(pixels, mean, std), titles, path)
-        log.image("augmented images", np.asarray(Image.open(path).convert("RGB")), 0)
+        titles = [drawn_name(classes, label) for label in labels]
+        heading = "Training images as the model gets them, with their classes"
+        plots.image_grid(plots.denormalise(pixels, mean, std), titles, path, heading=heading)
+        log.image("train/augmented images", np.asarray(Image.open(path).convert("RGB")), 0)
 
 
 def finish(
@@ -93,22 +96,44 @@ def finish(
     std: Sequence[float],
     seconds: float,
     count: int = 32,
+    answers: Answers | None = None,
 ) -> None:
     """Write a run's figures and its last lines.
 
     Args:
         mean, std: of the channels, with which images are normalised.
         seconds: that the run took.
-        count: held-out images shown with the model's predictions.
+        count: held-out images shown with the model's predictions, drawn from all classes.
+        answers: of the model to all held-out images; None: the run has not come to its end.
+
+    Raises:
+        FileAccessError: a table of the answers cannot be written.
     """
     with never_ends_a_run(log, "no curves.png"):
         plots.learning_curves(log.folder, log.folder / "curves.png")
     with never_ends_a_run(log, "no predictions.png"):
-        images, labels = (part[:count] for part in next(iter(run.eval_loader)))
-        path = log.folder / "predictions.png"
-        classes = run.eval_source.classes
-        plots.predictions(run.components.model, images, labels, classes, path, mean=mean, std=std)
+        source, path = run.eval_source, log.folder / "predictions.png"
+        chosen = plots.spread(source.labels, count)
+        pixels, labels, bad = collate([run.eval_loader.samples.load((0, place)) for place in chosen])
+        images, labels = paddle.to_tensor(pixels[bad == 0]), paddle.to_tensor(labels[bad == 0])
+        heading = f"{len(labels)} of {len(source)} held-out images, of all classes, with the model's answers"
+        if len({*source.labels}) > count:
+            heading = f"{len(labels)} of {len(source)} held-out images, of as many classes, with the model's answers"
+        plots.predictions(
+            run.components.model, images, labels, source.classes, path, mean=mean, std=std, heading=heading
+        )
+    if answers is not None:
+        lines = write_report(log.folder, answers, run.eval_source, run.eval_loader, mean=mean, std=std)
+        for line in lines:
+            log.info(line)
+    log.info(f"{best_so_far(progress)}; {duration(seconds)}; everything is in {log.folder}")
+
+
+def best_so_far(progress: Progress) -> str:
+    """Return the best accuracies of a run in words."""
+    if progress.best_top1 < 0:
+        return "no epoch has ended yet"
     best = f"best top-1 {progress.best_top1:.2f}% (epoch {progress.best_epoch})"
     if progress.best_ema_top1 >= 0:
         best += f", averaged {progress.best_ema_top1:.2f}% (epoch {progress.best_ema_epoch})"
-    log.info(f"{best}; {duration(seconds)}; everything is in {log.folder}")
+    return best

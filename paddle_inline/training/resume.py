@@ -70,6 +70,8 @@ class CheckpointManager(Callback):
         with_optimizer: bool = False,
     ) -> None:
         self.folder, self.run, self.state = Path(folder), run, state
+        self.unmeasured = False  # whether the weights that a run goes on from have never been evaluated here
+        self.best: Path | None = None  # this run's best weights, once its folder has them
         self.keep_last, self.with_optimizer = keep_last, with_optimizer
 
     def on_checkpoint(self, progress: Progress) -> None:
@@ -101,6 +103,7 @@ class CheckpointManager(Callback):
         """Write the weights that are the best so far."""
         if "model" in improved:
             self._save("best")
+            self.best = self.folder / "best_model.pdparams"
         if "ema" in improved and self.run.ema is not None:
             self._save_weights("best_model_ema", self.run.ema.average)
 
@@ -153,10 +156,23 @@ class CheckpointManager(Callback):
             progress.step, progress.bad_images = progress.epoch * self.state.steps_per_epoch, 0
             origin = origin and replace(origin, source_step=progress.step, step_is_exact=True)
         self.state = replace(self.state, progress=progress, origin=origin, scaler=earlier.scaler)
-        log.rewind(done, progress.epoch)
+        log.rewind(done, progress.epoch - (earlier.config is None))  # whose weights are evaluated anew
         log.info(f"resumed from {found}: epoch {progress.epoch}, step {progress.step}")
         run_folder = Path(found).parent.parent
-        if progress.best_epoch and run_folder.resolve() != self.folder.resolve():
+        if earlier.config is None:  # of a run elsewhere, whose best weights are not here
+            theirs = progress.best_top1
+            progress.best_top1 = progress.best_ema_top1 = -1.0
+            progress.best_epoch = progress.best_ema_epoch = 0
+            self.unmeasured = progress.epoch > 0
+            if theirs >= 0:
+                log.info(
+                    f"the run that this one goes on from states a best top-1 of {theirs:.2f}%; those weights are not "
+                    "here: the best of this run is of those that it evaluates, the ones it begins with first"
+                )
+        elif run_folder.resolve() == self.folder.resolve():
+            best = self.folder / "best_model.pdparams"
+            self.best = best if progress.best_epoch and best.is_file() else None
+        elif progress.best_epoch:
             log.info(
                 f"the best weights so far ({progress.best_top1:.2f}%, epoch {progress.best_epoch}) stay in "
                 f"{run_folder}; this folder gets better ones only"

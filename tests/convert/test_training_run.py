@@ -23,9 +23,11 @@ from convert.training_layout import position, scaler_to_paddle, scaler_to_torch
 from convert.training_run import training_to_paddle, training_to_torch
 from paddle_inline.training.checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
 from paddle_inline.training.ema import Ema
+from paddle_inline.training.log import read_metrics
 from paddle_inline.training.optim import decay_groups, make_optimizer, optimizer_state
 from paddle_inline.training.state import Progress, TrainingState
 from paddle_inline.weights.lazy_array import WeightsFileError
+from paddle_inline.weights.load import open_weights
 from tests.convert.hostile import TRAP, Trap
 
 SMALL = {
@@ -360,6 +362,26 @@ def test_a_run_trained_further_in_paddle_keeps_what_came_from_pytorch(tmp_path, 
     assert {slot["step"].item() for slot in back["optimizer"]["state"].values()} == {4 * per_epoch - 2}
     for ours, first in zip(back["optimizer"]["param_groups"], contents["optimizer"]["param_groups"]):
         assert {**ours, "lr": 0} == {**first, "lr": 0}
+
+    # The best is of weights that this run has evaluated, those it began with among them, and not the 71.5 stated.
+    folder = tmp_path / "out" / name / "default"
+    rows = [row for row in read_metrics(folder) if "top1" in row]
+    assert [row["epoch"] for row in rows] == [2, 3, 4] and before.progress.best_top1 == 71.5
+    assert after.progress.best_top1 == max(row["top1"] for row in rows) == back["max_accuracy"] < 71.5
+    assert after.progress.best_ema_top1 == max(row["ema_top1"] for row in rows)
+    assert (folder / "best_model.pdparams").is_file() and (folder / "best_model_ema.pdparams").is_file()
+    assert "states a best top-1 of 71.50%; those weights are not here" in (folder / "train.log").read_text()
+
+    # One whose epochs are done has its best weights, too, and nothing else to do.
+    done = [*call, "--resume", str(made), "-o", "train.epochs=2", "--tag", "done"]
+    assert train_paddle.main(done) == 0
+    folder = folder.with_name("done")
+    best, _ = open_weights(folder / "best_model.pdparams")
+    model, _ = open_weights(made / "model.pdparams")
+    assert all(np.array_equal(best[key].read(), value.read()) for key, value in model.items())
+    log = (folder / "train.log").read_text()
+    said = f"best top-1 {rows[0]['top1']:.2f}% (epoch 2)"
+    assert f"nothing is left to do: all 2 epochs are done, {said}" in log and "(epoch 0)" not in log
 
 
 @pytest.mark.parametrize(

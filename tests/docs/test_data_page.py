@@ -13,6 +13,7 @@ from paddle_inline.data.classes import match_classes
 from paddle_inline.data.folders import is_system_name
 from paddle_inline.data.pictures import SUFFIXES
 from paddle_inline.data.sources import open_source
+from paddle_inline.data.split import Split
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 LAYOUTS = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
@@ -50,18 +51,22 @@ def make(root, layout):
 def test_a_layout_is_read(tmp_path, monkeypatch, layout):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     make(tmp_path, layout)
+    split = None if "DATA/val" in layout else Split(0.1, 0)
     train, val = (
-        open_source("imagenet", str(tmp_path / "DATA"), train=part, zip_mode=".zip@" in layout)
+        open_source("folder", str(tmp_path / "DATA"), train=part, zip_mode=".zip@" in layout, split=split)
         for part in (True, False)
     )
+    if split is None:
+        same = open_source("imagenet", str(tmp_path / "DATA"), train=True, zip_mode=".zip@" in layout)
+        assert [same.name(i) for i in range(len(same))] == [train.name(i) for i in range(len(train))]
     val, notes = match_classes(val, train.classes, named=train.named)
     assert list(train.labels) == list(val.labels) == [0, 1] and not notes
     assert train.classes in (("cat", "dog"), ("n01", "n02"), ("0", "1"))
     assert train[1][0].size == val[0][0].size == (4, 3)
 
 
-def test_there_are_five_layouts_and_all_suffixes():
-    assert len(LAYOUTS) == 5
+def test_there_are_six_layouts_and_all_suffixes():
+    assert len(LAYOUTS) == 6
     assert all(f"`{suffix}`" in PAGE for suffix in SUFFIXES)
     names = (
         ".ipynb_checkpoints",

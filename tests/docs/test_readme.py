@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fences import blocks, commands, headings, links, prose, table_numbers
 
+from tests.data.trees import picture
+
 ROOT = Path(__file__).parents[2]
 ENGLISH = (ROOT / "README.md").read_text(encoding="utf-8")
 CHINESE = (ROOT / "README_zh.md").read_text(encoding="utf-8")
@@ -21,7 +23,7 @@ MODELS = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 NOT_RUN = {
     "make": "the targets call this test",
     "python -m pip": "installs: test_extras_exist checks the names",
-    "python -m paddle.distributed.launch": "takes several devices; the engine's tests run two processes",
+    "python train_paddle.py --gpus": "takes several devices; the engine's tests run two processes",
 }
 MAY_FAIL = {"doctor"}  # exit code 1: this machine has something to mend
 # What is added to a command here, so that it ends soon.
@@ -49,6 +51,10 @@ def clone(tmp_path_factory):
     for item in ROOT.iterdir():
         if item.name not in (".git", "output", "build", "log"):
             (folder / item.name).symlink_to(item)
+    for number, name in enumerate(("daisy", "tulip")):
+        (folder / "flowers" / name).mkdir(parents=True)
+        for i in range(10):
+            picture(100 * number + i).save(folder / "flowers" / name / f"{i}.png")
     return folder
 
 

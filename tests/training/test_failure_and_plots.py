@@ -238,10 +238,9 @@ def test_whatever_drawing_raises_is_a_line(tmp_path, monkeypatch, error):
     samples = SimpleNamespace(load=lambda key: (np.zeros((3, 8, 8)), 0, 0))
     loader = SimpleNamespace(samples=samples, batches=[[(0, 0)]])
     report.show_samples(log, loader, ["a"], mean=[0] * 3, std=[1] * 3)
-    batch = paddle.zeros([1, 3, 8, 8]), paddle.zeros([1], "int64")
     run = SimpleNamespace(
-        eval_loader=[batch],
-        eval_source=SimpleNamespace(classes=["a"]),
+        eval_loader=loader,
+        eval_source=type("Source", (list,), {"classes": ["a"], "labels": [0]})([0]),
         components=SimpleNamespace(model=None),
     )
     report.finish(log, run, Progress(), mean=[0] * 3, std=[1] * 3, seconds=1)

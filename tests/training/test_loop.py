@@ -367,13 +367,26 @@ def test_visualdl_gets_the_scalars(tmp_path, monkeypatch, capsys):
     pytest.importorskip("visualdl")
     log = RunLog(tmp_path)
     assert "visualdl --language en --logdir" in capsys.readouterr().out
-    log.scalars(1, loss=0.5, epoch=1)
+    log.scalars(1, loss=0.5, lr=0.0, epoch=1, images_per_s=8.0, reader_s=0.0, memory_mb=0.0)
+    log.scalars(
+        2, top1=0.0, ema_top1=1.0, held_out_loss=2.0, class_top1=[0.0], bad_images=0, bad_held_out_images=2
+    )
+    log.scalars(3, bad_held_out_images=0)
     log.close()
     from visualdl import LogReader
 
     (file,) = (tmp_path / "visualdl").iterdir()
-    (record,) = LogReader(file_path=str(file)).get_data("scalar", "loss")
+    reader = LogReader(file_path=str(file))
+    (record,) = reader.get_data("scalar", "train/loss")
     assert (record.id, record.value) == (1, 0.5)
+    assert sorted(reader.get_tags()["scalar"]) == [
+        *("eval/ema_top1", "eval/held_out_loss", "eval/top1"),
+        *("system/bad_held_out_images", "system/images_per_s", "train/loss", "train/lr"),
+    ]  # no curve of zeros alone
+    assert [each.value for each in reader.get_data("scalar", "system/bad_held_out_images")] == [2, 0]
+    assert read_metrics(tmp_path)[0] == dict(
+        step=1, loss=0.5, lr=0.0, epoch=1, images_per_s=8.0, reader_s=0.0, memory_mb=0.0
+    )
 
 
 def test_a_broken_visualdl_does_not_end_a_run(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Several ranks on one CPU: the same training and the same accuracy as one rank."""
 
+import csv
 import json
 import os
 import shutil
@@ -136,6 +137,10 @@ def test_only_one_rank_writes_and_the_run_is_that_of_one_rank(two_ranks, tmp_pat
         assert len(list((output / "checkpoints").glob("step_*"))) == 2
         log = (output / "train.log").read_text()
         assert f"{ranks} x cpu" in log and log.count("epoch 1:") == 1
+        with open(output / "classes.csv", encoding="utf-8", newline="") as file:
+            table = list(csv.DictReader(file))  # of all ranks' answers
+        right, images = (sum(int(row[key]) for row in table) for key in ("correct", "images"))
+        assert images == 364 and 100 * right / images == max(row["top1"] for row in rows[-1])
     for two, one in zip(*rows):
         # float32: the runs drift apart by rounding; one image is 0.27%
         assert abs(two["top1"] - one["top1"]) < 1.5 and two["step"] == one["step"]

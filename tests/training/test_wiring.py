@@ -20,6 +20,7 @@ from paddle_inline import create_model
 from paddle_inline.config.schema import Config, known_settings
 from paddle_inline.data import sources
 from paddle_inline.data.sampler import epoch_order
+from paddle_inline.data.split import Split
 from paddle_inline.layers.drop_path import DropPath
 from paddle_inline.training import build, build_data
 from paddle_inline.training.callbacks import LogProgress, StopOnRequest
@@ -91,8 +92,8 @@ def build_it(tmp_path_factory):
         seen = dict(callbacks=[], opened={}, synchronised=False, log={}, resumed={})
         values = {**BASE, "output": str(tmp_path_factory.mktemp("run")), **settings}
 
-        def open_source(dataset, path="", *, train, zip_mode=False, mode="RGB"):
-            seen["opened"][train] = dataset, path, zip_mode
+        def open_source(dataset, path="", *, train, zip_mode=False, mode="RGB", split=None):
+            seen["opened"][train] = (dataset, path, zip_mode, *([] if split is None else [split]))
             return digits[train]
 
         def synchronise(model, world):
@@ -245,6 +246,12 @@ ROWS = [
     ),
     Row(
         "data.data_path", "/a", of("opened"), {True: ("digits", "/a", False), False: ("digits", "/a", False)}
+    ),
+    Row(
+        "data.val_split",
+        0.25,
+        of("opened"),
+        {part: ("digits", "", False, Split(0.25, 0)) for part in (True, False)},
     ),
     Row("data.zip_mode", "true", of("opened"), {True: ("digits", "", True), False: ("digits", "", True)}),
     Row("data.batch_size", 64, lambda s: len(s.images().batches[0]), 64),
@@ -402,6 +409,8 @@ def test_the_speed_alone_is_asked_for_by_a_setting_or_a_flag(monkeypatch, how):
 FLAGS = {
     "--cfg": ([str(ROOT / "configs" / "quickstart.yaml")], "data.dataset", "digits"),
     "--model": (["inline_pvt_tiny"], "model.name", "inline_pvt_tiny"),
+    "--dataset": (["folder"], "data.dataset", "folder"),
+    "--val-split": (["0.1"], "data.val_split", 0.1),
     "--data-path": (["/d"], "data.data_path", "/d"),
     "--img-size": (["64", "96"], "data.img_size", [64, 96]),
     "--num-classes": (["7"], "model.num_classes", 7),
@@ -427,7 +436,17 @@ FLAGS = {
 }
 # Those that are no settings: tested above, below, or without effect by intent.
 OTHER_FLAGS = {
-    *("--help", "--force", "--eval", "--metrics", "--throughput", "--stop-after", "--local_rank"),
+    *(
+        "--help",
+        "--force",
+        "--eval",
+        "--metrics",
+        "--report",
+        "--throughput",
+        "--stop-after",
+        "--gpus",
+        "--local_rank",
+    ),
     *("--find-unused-params", "--model-ema-force-cpu", "--cache-mode"),
 }
 
