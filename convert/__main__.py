@@ -17,7 +17,7 @@ from .parity import cli as parity_command
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C has ended
 # Arguments that are paths, in which ~ is the home folder.
 PATHS = (
-    *("candidate", "file", "folder", "golden", "html", "json", "junit", "out"),
+    *("candidate", "file", "folder", "golden", "html", "into", "json", "junit", "out"),
     *("reference", "reprod_log", "truth", "weights"),
 )
 

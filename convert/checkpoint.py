@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from paddle_inline.weights.resize import REBUILT, adapt_weights, as_float64
 from paddle_inline.weights.safe_pickle import Inert
 
 from .errors import UnfitWeightsError, UnknownModelError
-from .formats.select import EMA_KEYS, MODEL_KEYS, Weights, select_weights
+from .formats.select import Weights, select_weights
 from .formats.source import Source, open_source
 from .formats.write import check_sidecar
 
@@ -90,17 +90,27 @@ def recognised(source: Source, options: ConversionOptions) -> Opened:
             + " or --take ".join(weights.unsure)
         )
     import_paddle()  # only for a file that could be read
+    from .backbones import Maps, maps_in, same_without_head
     from .beside import completed, split_beside
-    from .identify import identify
+    from .identify import identify, recognise
 
-    kept, beside = split_beside(weights.arrays)
+    described = (
+        source.description if options.model in (None, (source.description or {}).get("model")) else None
+    )
+    if described:
+        told = described.get("backbone")
+        maps = Maps(tuple(told["out_indices"]), told["out_norm"]) if told else None
+    else:
+        family = recognise(weights.arrays)
+        maps = maps_in(weights.arrays, family, weights.prefix, weights.left_out) if family else None
+    kept, beside = split_beside(weights.arrays, maps)
     left_out = {**weights.left_out, **{weights.prefix + name: array for name, array in beside.items()}}
     weights = replace(weights, arrays=kept)
     shapes = {name: array.shape for name, array in weights.arrays.items()}
-    described = source.description
-    if described and options.model in (None, described["model"]):
+    if described:
+        overrides = {**described["overrides"], **options.overrides}
         try:
-            identity = identify(shapes, described["model"], {**described["overrides"], **options.overrides})
+            identity = identify(shapes, described["model"], overrides, maps=maps)
         except UserError as error:
             raise WeightsFileError(
                 f"{source.path} says it is of {short(described['model'])!r}, but: {error}"
@@ -108,17 +118,21 @@ def recognised(source: Source, options: ConversionOptions) -> Opened:
         identity = replace(identity, how="what the file says of itself", assumed={})
     else:
         try:
-            identity = identify(shapes, options.model, options.overrides, training_hints(source.contents))
+            hints = training_hints(source.contents)
+            identity = identify(shapes, options.model, options.overrides, hints, maps)
         except UnknownModelError as error:
             why = next((why for mark, why in _CHANGED if any(re.search(mark, name) for name in shapes)), "")
             raise UnknownModelError(f"{source.path}: {why}{'; ' if why else ''}{error}") from None
+        remark = same_without_head(identity.name, identity.overrides, maps)
+        identity = replace(identity, remarks=(*identity.remarks, *remark))
     counters = {name: a for name, a in weights.arrays.items() if name.endswith(".num_batches_tracked")}
     arrays = {name: array for name, array in weights.arrays.items() if name not in counters}
     counts = {name: int(array.read()) for name, array in counters.items() if array.shape == ()}
-    if identity.side == "paddle" and described:
-        counts = described.get("num_batches_tracked", {})
-    arrays, rebuilt = completed(arrays, identity)
-    return Opened(source, replace(weights, arrays=arrays), identity, counts, left_out, rebuilt)
+    if identity.side == "paddle" and source.description:
+        counts = source.description.get("num_batches_tracked", {})
+    kept, rebuilt = completed(arrays, identity)
+    left_out.update({weights.prefix + name: a for name, a in arrays.items() if name not in kept})
+    return Opened(source, replace(weights, arrays=kept), identity, counts, left_out, rebuilt)
 
 
 def training_hints(contents: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,44 +197,6 @@ def _value(value: Any) -> Any:
     return value
 
 
-def summary_lines(opened: Opened) -> Iterator[str]:
-    """Yield lines on what was read, which weights are used and what was recognised."""
-    weights, identity = opened.weights, opened.identity
-    used = f"its weights under {weights.taken!r}" if weights.taken else "its weights"
-    if weights.others:
-        used += f" (it also has {', '.join(map(repr, weights.others))}: --take {_choices(weights)})"
-    if weights.prefix:
-        used += f", without the prefix {weights.prefix!r}"
-    yield f"{opened.source.path}: {opened.source.format}, {len(weights.arrays)} tensors; taking {used}"
-    yield f"model: {identity}, from {identity.how}"
-    yield from identity.remarks
-    if identity.assumed:
-        values = ", ".join(f"{key}={value!r}" for key, value in identity.assumed.items())
-        yield f"no tensor shows, so taken from {identity.name}: {values}"
-    if opened.left_out:
-        yield f"left out, as it is beside the model: {listed(opened.left_out)}"
-    if opened.rebuilt:
-        yield f"not in the file, so rebuilt from the model's sizes: {listed(opened.rebuilt)}"
-
-
-def listed(names: Collection[str], most: int = 12) -> str:
-    """Return names for one line, those of one module together."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(name.split(".")[0] if len(names) > most else name, []).append(name)
-    if len(groups) > most:
-        groups = dict([*list(groups.items())[:most], (f"and {len(groups) - most} more", [""])])
-    return ", ".join(
-        short(key) if len(found) == 1 else f"{short(key)}.* ({len(found)} tensors)"
-        for key, found in groups.items()
-    )
-
-
-def _choices(weights: Weights) -> str:
-    plain = weights.taken in MODEL_KEYS and all(key in EMA_KEYS for key in weights.others)
-    return "model or ema" if plain else " or ".join(weights.others)
-
-
 def paddle_side(
     opened: Opened, options: ConversionOptions
 ) -> tuple[dict[str, LazyArray], Identity, list[str]]:
@@ -243,6 +219,11 @@ def paddle_side(
     arrays = {name: _checked(file, name, array, own[name]) for name, array in arrays.items()}
     asked = {"img_size": options.img_size, "num_classes": options.num_classes}
     asked = {key: value for key, value in asked.items() if value is not None}
+    if asked and identity.maps is not None:
+        flags = " and ".join(f"--{key.replace('_', '-')}" for key in asked)
+        raise UserError(
+            f"{flags} for a backbone, which has no classes and takes images of any size: leave it out"
+        )
     if not asked:
         return arrays, identity, []
     target = replace(identity, overrides={**identity.overrides, **asked})

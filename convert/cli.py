@@ -63,6 +63,18 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
         parser.add_argument(
             "--num-classes", type=int, metavar="N", help="give the result another number of classes"
         )
+        parser.add_argument(
+            "--into",
+            metavar="DETECTOR",
+            help="put FILE's backbone into a copy of this detector's or segmenter's checkpoint, of the framework that "
+            "is converted to, and write that as OUT; all else in it stays byte for byte",
+        )
+        parser.add_argument(
+            "--into-take",
+            metavar="model|ema|KEY.PATH",
+            default="model",
+            help="which weights of DETECTOR are meant, as --take says it of FILE; default: model",
+        )
         parser.add_argument("--no-verify", action="store_true", help="do not run the two frameworks")
         training = {
             "paddle": "convert the whole run: FILE is a PyTorch checkpoint with AdamW's state, OUT the folder "
@@ -143,6 +155,16 @@ def to_other(arguments: argparse.Namespace) -> int:
 
     tune_cpu()  # before Paddle is loaded
     options = _options(arguments)
+    if arguments.into:
+        if arguments.training or Path(arguments.file).is_dir():
+            what = "--training" if arguments.training else "a folder"
+            raise UserError(f"--into puts the backbone of one file into a checkpoint, and not with {what}")
+        import_paddle()
+        from .put_back import put_back
+
+        given = arguments.file, arguments.into, arguments.out, arguments.side, options, arguments.into_take
+        print(f"wrote {put_back(*given, log=print).output} and {arguments.out}.json")
+        return 0
     if arguments.training:
         import_paddle()
         from . import training_run
@@ -155,7 +177,7 @@ def to_other(arguments: argparse.Namespace) -> int:
     outcome = convert(arguments.file, arguments.out, arguments.side, options, log=print)
     print(f"wrote {outcome.output} and {outcome.output}.json")
     package = {"paddle": "paddle_inline", "torch": "torch_ref"}[arguments.side]
-    print(f"{package}.create_model(weights={outcome.output!r}) builds it")
+    print(f"{package}.{outcome.identity.call_with(outcome.output)} builds it")
     return 0
 
 

@@ -22,7 +22,6 @@ from .checkpoint import (
     Opened,
     open_checkpoint,
     paddle_side,
-    summary_lines,
     transform_in,
 )
 from .formats.write import (
@@ -33,6 +32,7 @@ from .formats.write import (
     write_sidecar,
     write_weights,
 )
+from .summary import summary_lines
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -117,6 +117,10 @@ def carried_on(
     A source that does not say how its images are made is taken to be of the published recipe, but for what training
     settings in it say, and `log` told so.
     """
+    maps = target.maps
+    if maps is not None:  # its images and its classes are the detector's
+        told = {"out_indices": list(maps.out_indices), "out_norm": maps.out_norm}
+        return {**describe(target.name, target.overrides), "backbone": told}
     known = opened.source.description
     if known is None or known["model"] != target.name:
         known = describe(target.name, target.overrides)

@@ -24,6 +24,7 @@ from paddle_inline.utils.errors import UserError, short, shortened
 from paddle_inline.weights.load import difference
 from paddle_inline.weights.resize import REBUILT
 
+from .backbones import Maps, behind, has_backbones, is_rebuilt, stage_parts
 from .claims import check_overrides, claims_of, follow, refuse_scale
 from .errors import UnknownModelError
 from .families import FAMILIES
@@ -61,14 +62,23 @@ class Identity:
     assumed: dict[str, Any] = field(default_factory=dict)  # {field: value} that no tensor shows
     how: str = ""
     remarks: tuple[str, ...] = ()  # on settings in the file that are not followed
+    maps: Maps | None = None  # of a backbone; None: it is a classifier
 
     @property
     def model(self) -> nn.Layer:
         """The model without weights, which says what each tensor is."""
-        return skeleton(self.name, self.overrides)
+        return skeleton(self.name, self.overrides, self.maps)
+
+    def call_with(self, file: str) -> str:
+        """Return the line of Python that builds the model with the weights of a file that describes it."""
+        if self.maps is None:
+            return f"create_model(weights={file!r})"
+        return (
+            f"create_backbone({_arguments(self.name, {'weights': file, **self.maps.arguments(self.name)})})"
+        )
 
     def __str__(self) -> str:
-        return _call(self.name, self.overrides)
+        return _call(self.name, self.overrides, self.maps)
 
 
 def identify(
@@ -76,6 +86,7 @@ def identify(
     name: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     hints: Mapping[str, Any] | None = None,
+    maps: Maps | None = None,
 ) -> Identity:
     """Recognise a model by its tensors.
 
@@ -85,6 +96,7 @@ def identify(
         overrides: {field: value} that are known, with or without the name.
         hints: {"img_size": int or pair, "text": str, "model_settings": {section: entries}} from the training settings
             beside the weights; they decide between variants that have the same tensors, and say what no tensor shows.
+        maps: of a backbone, whose tensors these are; masks and indices among them are not looked at.
 
     Returns:
         Identity: building it gives exactly these names and shapes.
@@ -99,22 +111,31 @@ def identify(
         raise UnknownModelError(_nearest(shapes))
     variants = variants_of(family)
     check_overrides(name or next(iter(variants)), overrides or {})
+    whole = shapes
+    maps = maps if has_backbones(family) else None
+    if maps is not None:
+        shapes = {key: shape for key, shape in shapes.items() if not is_rebuilt(key)}
+        whole = shapes
+        if max(maps.out_indices) < len(stage_parts(family)) - 1:
+            if name is None:
+                return _of_some_stages(shapes, overrides, hints, maps, family)
+            whole = {**_behind(name, family, maps), **shapes}
     known = {key: square(value) if key == "img_size" else value for key, value in (overrides or {}).items()}
     try:
-        inferred = FAMILIES[family].infer_spec(TensorShapes(shapes), known)
+        inferred = FAMILIES[family].infer_spec(TensorShapes(whole), known)
     except (NoSuchSpecError, ZeroDivisionError) as error:
         looks = recognise(shapes)
         message = f"this looks like {family}, but {error}"
         if looks not in (None, family):
             message = f"these tensors look like {looks}, and {name} is {family}: leave it out"
         nearest = name or next(iter(variants))
-        raise UnknownModelError(f"{message}\n{_differences(nearest, {}, shapes)[1]}") from None
+        raise UnknownModelError(f"{message}\n{_differences(nearest, {}, shapes, maps)[1]}") from None
     if not _told_by_tensors(known.get("attn_type")):
         inferred = replace(inferred, fields={**inferred.fields, "attn_type": UNKNOWN})
     _refuse_contradictions(inferred, known)
     first = name or next(iter(variants))
     claims = claims_of((hints or {}).get("model_settings", {}), first, (hints or {}).get("img_size"))
-    inferred, told, remarks = follow(inferred, claims, known, TensorShapes(shapes), first, FAMILIES[family])
+    inferred, told, remarks = follow(inferred, claims, known, TensorShapes(whole), first, FAMILIES[family])
     known = {**known, **told}
     candidates = [
         _candidate(variant, {**inferred.fields, **option}, known, inferred.unseen)
@@ -130,11 +151,11 @@ def identify(
     hinted = [candidate for candidate in tied if _agrees(candidate.spec, hints or {})]
     decided = len(tied) == 1 or len(hinted) == 1
     chosen = hinted[0] if len(tied) > 1 and decided else tied[0]
-    side, lines = _differences(chosen.name, chosen.overrides, shapes)
+    side, lines = _differences(chosen.name, chosen.overrides, shapes, maps)
     if lines:
-        raise UnknownModelError(f"the nearest model is {_call(chosen.name, chosen.overrides)}\n{lines}")
+        raise UnknownModelError(f"the nearest model is {_call(chosen.name, chosen.overrides, maps)}\n{lines}")
     if not decided:
-        raise UnknownModelError(_ambiguity(tied))
+        raise UnknownModelError(_ambiguity(tied, maps))
     refuse_scale(claims, chosen.name, chosen.spec)
     named = chosen.rank[0] == 0 and _names_family(hints or {}, list(variants))
     if name is None and "num_heads" in chosen.assumed and not named:
@@ -144,7 +165,45 @@ def identify(
         remarks += _other_families(hints or {}, family)
     if len(tied) > 1 or told or (named and "num_heads" in chosen.assumed):
         how += " and the training settings in the file"
-    return Identity(chosen.name, chosen.overrides, side, chosen.assumed, how, tuple(remarks))
+    found = {key: v for key, v in chosen.overrides.items() if maps is None or key != "num_classes"}
+    return Identity(chosen.name, found, side, chosen.assumed, how, tuple(remarks), maps)
+
+
+def _of_some_stages(
+    shapes: Shapes,
+    overrides: Mapping[str, Any] | None,
+    hints: Mapping[str, Any] | None,
+    maps: Maps,
+    family: str,
+) -> Identity:
+    """Recognise a backbone without its last stages: as the variant from which it differs least, which has them."""
+    found: list[Identity] = []
+    problems: list[UnknownModelError] = []
+    for variant in variants_of(family):
+        try:
+            found.append(identify(shapes, variant, overrides, hints, maps))
+        except UnknownModelError as error:
+            problems.append(error)
+    if not found:
+        raise problems[0]
+    ranks = [(len(SIZES & set(each.overrides)), len(each.overrides)) for each in found]
+    tied = [each for each, rank in zip(found, ranks) if rank == min(ranks)]
+    if len(tied) > 1:
+        raise UnknownModelError(
+            "several models have exactly these tensors in these stages; choose with --model NAME\n"
+            + "\n".join(shortened([f"  {each}" for each in tied]))
+        )
+    last = max(maps.out_indices)
+    remark = (
+        f"stages behind stage {last} of 0 .. 3 are not in the file: their sizes are taken from {tied[0].name}"
+    )
+    return replace(tied[0], how="names and shapes", remarks=(*tied[0].remarks, remark))
+
+
+def _behind(name: str, family: str, maps: Maps) -> Shapes:
+    """Return {name: shape} of what a variant has behind the last stage of a backbone."""
+    own = shapes_of(skeleton(name, {"num_classes": 0}), "torch")
+    return {key: own[key] for key in behind(own, family, maps) if not is_rebuilt(key)}
 
 
 def recognise(names: Iterable[str]) -> str | None:
@@ -290,13 +349,13 @@ def _refuse_unseen_heads(chosen: _Candidate, inferred: InferredSpec) -> None:
         )
 
 
-def _ambiguity(tied: Sequence[_Candidate]) -> str:
+def _ambiguity(tied: Sequence[_Candidate], maps: Maps | None = None) -> str:
     lines, differing = [], {}
     specs = [dataclasses.asdict(candidate.spec) for candidate in tied]
     for candidate, spec in zip(tied, specs):
         differing = {key: value for key, value in spec.items() if any(other[key] != value for other in specs)}
         different = ", ".join(f"{key}={value!r}" for key, value in differing.items())
-        lines.append(f"  {_call(candidate.name, candidate.overrides)}: {different}")
+        lines.append(f"  {_call(candidate.name, candidate.overrides, maps)}: {different}")
     names = {candidate.name for candidate in tied}
     way = "--model NAME" if len(names) == len(tied) else f"--opts {next(iter(differing))} ..."
     return f"several models have exactly these tensors; choose with {way}\n" + "\n".join(shortened(lines))
@@ -320,12 +379,14 @@ def _nearest(shapes: Shapes) -> str:
     return f"no model here has these tensors; the nearest is {name}\n{_differences(name, {}, shapes)[1]}"
 
 
-def _differences(name: str, overrides: Mapping[str, Any], shapes: Shapes) -> tuple[str, str]:
+def _differences(
+    name: str, overrides: Mapping[str, Any], shapes: Shapes, maps: Maps | None = None
+) -> tuple[str, str]:
     """(side, lines): the side from which a model differs less from `shapes`, and how; "" if not at all."""
     try:
-        model = skeleton(name, overrides)
+        model = skeleton(name, overrides, maps)
     except UserError as error:  # overrides from a file can be of any values
-        return "torch", f"  {_call(name, overrides)} cannot be built: {error}"
+        return "torch", f"  {_call(name, overrides, maps)} cannot be built: {error}"
     ignored = set(torch_only_names(model))
     known = {key: shape for key, shape in shapes.items() if key not in ignored}
     found = {side: difference(_needed(shapes_of(model, side), known), known) for side in ("torch", "paddle")}
@@ -339,7 +400,15 @@ def _needed(own: Shapes, found: Shapes) -> Shapes:
     return {name: shape for name, shape in own.items() if name in found or name.split(".")[-1] not in REBUILT}
 
 
-def _call(name: str, overrides: Mapping[str, Any]) -> str:
+def _call(name: str, overrides: Mapping[str, Any], maps: Maps | None = None) -> str:
     """The line of Python that builds a model."""
-    given = (f"{short(key)}={short(repr(value))}" for key, value in overrides.items())
-    return f"create_model({', '.join([repr(name), *given])})"
+    if maps is not None:  # it has no classes, and the size of its images is not given but seen
+        size, given = overrides.get("img_size"), {**maps.arguments(name), **overrides}
+        given = {key: value for key, value in given.items() if key not in ("img_size", "num_classes")}
+        return f"create_backbone({_arguments(name, given)})" + (f", of img_size {size}" if size else "")
+    return f"create_model({_arguments(name, overrides)})"
+
+
+def _arguments(name: str, overrides: Mapping[str, Any]) -> str:
+    given = (f"{short(key)}={short(repr(value), 400)}" for key, value in overrides.items())
+    return ", ".join([repr(name), *given])

@@ -13,15 +13,16 @@ from paddle_inline.utils.environment import import_paddle
 from paddle_inline.utils.errors import UserError, short
 from paddle_inline.weights.foreign import converter
 
-from .checkpoint import ConversionOptions, Opened, recognised, summary_lines
+from .checkpoint import ConversionOptions, Opened, recognised
 from .errors import UnknownModelError
 from .formats.select import ROOT, Dictionary, dictionaries, select_weights
 from .formats.source import Source, open_source
 from .formats.write import check_sidecar
+from .summary import beside, summary_lines
 
 _MOST = 40  # dictionaries that are listed
 # What a description can say of the pictures, beside the model itself.
-_NOT_SHOWN = {"model", "overrides", "num_batches_tracked"}
+_NOT_SHOWN = {"model", "overrides", "num_batches_tracked", "backbone"}
 
 
 class Inspection:
@@ -69,23 +70,46 @@ class Inspection:
     def next(self) -> list[str]:
         """The commands to go on with."""
         path, side = str(self.source.path), self.opened.identity.side if self.opened else "torch"
+        if self.opened is not None and self.opened.identity.maps is not None:
+            return self._for_backbone(self.opened)
         if side == "paddle":
             out = shlex.quote(str(self.source.path.with_suffix(".pth")))
             return [f"python -m convert to-torch {shlex.quote(path)} {out}"]
         command = converter(path)
         if self.opened is None:
             return [f"{command} --take {shlex.quote(label)}" for label in self.unsure]
-        given = [("--take", self.options.take if self.options.take != "model" else "")]
-        given.append(("--model", self.options.model or ""))
-        command += "".join(f" {flag} {shlex.quote(value)}" for flag, value in given if value)
-        if self.options.overrides:
-            pairs = (f"{key} {shlex.quote(str(value))}" for key, value in self.options.overrides.items())
-            command += f" --opts {' '.join(pairs)}"
-        commands = [command + (" --skip-calls" if self.options.skip_calls else "")]
+        commands = [command + self._given()]
         if isinstance(self.source.contents.get("optimizer"), dict) and self.options.take == "model":
             run = shlex.quote(str(self.source.path.with_suffix("")) + "_run/checkpoints")
             commands.append(f"python -m convert to-paddle {shlex.quote(path)} {run} --training")
         return commands
+
+    def _for_backbone(self, opened: Opened) -> list[str]:
+        """The commands that take a backbone to the other framework and, from beside others, to a file of its own; and
+        the one that puts another in its place."""
+        path, side = self.source.path, opened.identity.side
+        suffixes = {"paddle": ".pdparams", "torch": ".pth"}
+        other = "torch" if side == "paddle" else "paddle"
+        stem = f"{path.name.split('.')[0]}{'_backbone' if opened.left_out else ''}"
+        commands = [
+            f"python -m convert to-{to} {shlex.quote(str(path))} "
+            f"{shlex.quote(str(path.with_name(stem + suffixes[to])))}{self._given()}"
+            for to in ([other, side] if opened.left_out else [other])
+        ]
+        if opened.left_out:
+            out = shlex.quote(str(path.with_name(f"{path.stem}_new{path.suffix}")))
+            commands.append(f"python -m convert to-{side} BACKBONE {out} --into {shlex.quote(str(path))}")
+        return commands
+
+    def _given(self) -> str:
+        """The options that the next command has to repeat."""
+        given = [("--take", self.options.take if self.options.take != "model" else "")]
+        given.append(("--model", self.options.model or ""))
+        text = "".join(f" {flag} {shlex.quote(value)}" for flag, value in given if value)
+        if self.options.overrides:
+            pairs = (f"{key} {shlex.quote(str(value))}" for key, value in self.options.overrides.items())
+            text += f" --opts {' '.join(pairs)}"
+        return text + (" --skip-calls" if self.options.skip_calls else "")
 
     def heading(self) -> Iterator[str]:
         """Yield lines on what the file is and which dictionaries of tensors it has."""
@@ -123,7 +147,7 @@ class Inspection:
             if opened.weights.taken and "" not in self.source.contents:
                 yield f"contents: {', '.join(_content(*item) for item in list(self.source.contents.items())[:20])}"
             if opened.identity.side == "paddle" and self.source.description:
-                yield f"use it: paddle_inline.create_model(weights={str(self.source.path)!r})"
+                yield f"use it: paddle_inline.{opened.identity.call_with(str(self.source.path))}"
         for command in self.next:
             yield f"next: {command}"
 
@@ -146,6 +170,9 @@ class Inspection:
         if opened is None:
             return {**facts, "model": None, "choices": list(self.unsure)}
         identity, weights = opened.identity, opened.weights
+        if identity.maps is not None:
+            facts["backbone"] = {**identity.maps._asdict(), "norms": identity.maps.norms}
+            facts["beside"] = beside(opened)
         return {
             **facts,
             "side": identity.side,

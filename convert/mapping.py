@@ -20,6 +20,8 @@ from paddle_inline.utils.errors import UserError, shortened
 from paddle_inline.weights.lazy_array import LazyArray
 from paddle_inline.weights.load import difference
 
+from .backbones import Maps, build_backbone
+
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -102,19 +104,25 @@ def names_of(model: nn.Layer, source: str, target: str) -> dict[str, tuple[str, 
 
 
 @functools.lru_cache(maxsize=8)
-def _skeleton(name: str, overrides: tuple[tuple[str, Any], ...]) -> nn.Layer:
+def _skeleton(name: str, overrides: tuple[tuple[str, Any], ...], maps: Maps | None) -> nn.Layer:
     with meta_init():
+        if maps is not None:
+            return build_backbone(name, dict(overrides), maps)
         return paddle_inline.create_model(name, **dict(overrides))
 
 
-def skeleton(name: str, overrides: Mapping[str, Any]) -> nn.Layer:
-    """Build `create_model(name, **overrides)` with parameters that have no values: in no memory and no time.
+def skeleton(name: str, overrides: Mapping[str, Any], maps: Maps | None = None) -> nn.Layer:
+    """Build a model with parameters that have no values: in no memory and no time.
+
+    Args:
+        name, overrides: of `create_model`.
+        maps: those of a backbone; None: it is a classifier.
 
     Raises:
         UserError: as create_model does.
     """
     items = ((key, tuple(v) if isinstance(v, list) else v) for key, v in sorted(overrides.items()))
-    return _skeleton(name, tuple(items))
+    return _skeleton(name, tuple(items), maps)
 
 
 def torch_to_paddle(state: Mapping[str, Any], model: nn.Layer) -> dict[str, np.ndarray]:

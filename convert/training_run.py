@@ -35,7 +35,7 @@ from paddle_inline.weights.description import DESCRIPTION
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError
 from paddle_inline.weights.load import open_weights, tuples
 
-from .checkpoint import ConversionOptions, open_checkpoint, paddle_side, summary_lines
+from .checkpoint import ConversionOptions, open_checkpoint, paddle_side
 from .conversion import carried_on, torch_side, versions
 from .errors import CheckFailedError, UnfitWeightsError
 from .formats.select import select_weights
@@ -51,6 +51,7 @@ from .optimizer_state import (
     torch_optimizer,
     torch_slots,
 )
+from .summary import summary_lines
 from .training_layout import layout_of, state_of
 from .verify import check_forward, require_torch
 
@@ -80,6 +81,10 @@ def training_to_paddle(
     contents, identity = opened.source.contents, opened.identity
     if identity.side != "torch":
         raise UserError(f"{path} is Paddle's already; what is converted here is PyTorch's training state")
+    if identity.maps is not None:
+        raise UserError(
+            f"{path} has a backbone, and train_paddle.py trains classifiers: leave --training out for its weights alone"
+        )
     for line in summary_lines(opened):
         log(line)
     if options.verify:

@@ -13,12 +13,14 @@ from paddle_inline.utils.errors import UserError
 from paddle_inline.weights.bfloat16 import from_bfloat16
 from paddle_inline.weights.lazy_array import LazyArray
 
+from .backbones import build_backbone
 from .checkpoint import Opened
 from .errors import CheckFailedError
 from .formats.select import select_weights
 from .formats.source import open_source
 from .identify import Identity
 from .mapping import translated
+from .maps import MAPS, SIZE, compare_backbones
 from .parity.run import compare_models
 
 
@@ -76,15 +78,23 @@ def check_forward(
     import paddle_inline
     import torch_ref
 
-    paddle_model = paddle_inline.create_model(identity.name, **identity.overrides)
+    if identity.maps is None:
+        paddle_model = paddle_inline.create_model(identity.name, **identity.overrides)
+        torch_model = torch_ref.create_model(identity.name, **identity.overrides)
+    else:
+        which = identity.name, identity.overrides, identity.maps
+        paddle_model, torch_model = build_backbone(*which), build_backbone(*which, "torch_ref")
     paddle_inline.load_weights(paddle_model, _values(paddle_arrays))
-    torch_model = torch_ref.create_model(identity.name, **identity.overrides)
     state = {name: torch.from_numpy(value) for name, value in _values(torch_arrays).items()}
     counters = {name for name in torch_model.state_dict() if name.endswith(".num_batches_tracked")}
     state.update({name: torch.zeros((), dtype=torch.int64) for name in counters - set(state)})
     torch_model.load_state_dict(state, strict=True)
     paddle_model.eval()
-    report = compare_models(paddle_model, torch_model.eval(), backward=False, batch=1)
+    torch_model.eval()
+    if identity.maps is None:
+        report = compare_models(paddle_model, torch_model, backward=False, batch=1)
+    else:
+        report = compare_backbones(paddle_model, torch_model)
     if not report.passed:
         row = report.worst()
         where = f"first at {report.first_divergence}, " if report.first_divergence else ""
@@ -94,17 +104,21 @@ def check_forward(
             else "nothing was compared"
         )
         raise CheckFailedError(f"{identity} computes something else in the other framework: {found}")
-    logits = report.of_kind("output")[-1]
+    rows, what, size = [report.of_kind("output")[-1]], "logits", ""
+    if identity.maps is not None:
+        rows = [row for row in report.of_kind("output") if row.name.startswith(f"{MAPS}.")]
+        what, size = "maps", f" of {SIZE[0]} x {SIZE[1]} pixels"
+    furthest = max(row.max_rel for row in rows)
     text = (
-        f"forward pass in float64, {len(report.rows)} sublayers equal, logits to {logits.max_rel:.1e} "
-        f"(allowed {logits.tolerance:.0e})"
+        f"forward pass{size} in float64, {len(report.rows)} sublayers equal, {what} to {furthest:.1e} "
+        f"(allowed {rows[0].tolerance:.0e})"
     )
     return {
         "done": True,
         "passed": True,
         "text": text,
-        "logits": logits.max_rel,
-        "allowed": logits.tolerance,
+        what: [row.max_rel for row in rows] if what == "maps" else furthest,
+        "allowed": rows[0].tolerance,
         **report.versions,
     }
 

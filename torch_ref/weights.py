@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ class WeightsFileError(UserError):
     """A weight file that cannot be read."""
 
 
+# What a backbone lacks of a classifier, and what it may have in its place.
+_CLASSIFIER = re.compile(r"(norm|head)\.(weight|bias)")
+_OUTPUT_NORM = re.compile(r"(norm[0-3])\.(weight|bias)")
+
+
 def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """Read the tensors of a torch file (`weights_only`) or a `.safetensors` file, {name: tensor}.
 
@@ -55,18 +61,35 @@ def described_model(
     and {name: shape} of what it holds.
 
     Raises:
-        UserError: there is no file to ask.
+        UserError: there is no file to ask, or it is of a backbone.
     """
     if path is None:
         raise UserError("neither a model's name nor weights that name theirs are given; give a name")
+    found = _described(path)
+    if found is None:
+        return None, {}, _shapes(read_weights(path))
+    description, shapes = found
+    name = description["model"]
+    if description.get("backbone"):
+        raise UserError(
+            f"{path} is of a backbone of {name}, without norm and head: "
+            f"create_backbone({name!r}, weights=FILE) takes it"
+        )
+    return name, description["overrides"], shapes
+
+
+def _described(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]] | None:
+    """Return (the description of a file's model, {name: shape} of what it holds); None where it says nothing."""
     state, text = _read(path)
     if text is None:
-        return None, {}, _shapes(read_weights(path))
+        return None
     try:
         description = json.loads(text)
-        name, overrides = description["model"], description["overrides"].items()  # JSON has no tuples
+        overrides = description["overrides"].items()  # JSON has no tuples
         overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides}
-        return name, overrides, _shapes(state)
+        return {**description, "model": description["model"], "overrides": overrides}, _shapes(state)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise WeightsFileError(
             f"{path} describes its model in a way that this package does not write"
@@ -79,8 +102,8 @@ def stated_model(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]] | N
     Raises:
         MissingFileError, WeightsFileError: as `read_weights`.
     """
-    name, overrides, _ = described_model(path)
-    return None if name is None else (name, overrides)
+    found = _described(path)
+    return None if found is None else (found[0]["model"], found[0]["overrides"])
 
 
 def tensor_shapes(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
@@ -166,10 +189,33 @@ def load_weights(
     if lines:
         where = "the given weights" if isinstance(source, Mapping) else source
         raise UserError(
-            f"{getattr(model, 'name', type(model).__name__)} <- {where}: names or shapes differ\n"
-            "  (- in the model, + in the file)\n" + "\n".join(shortened(lines))
+            f"{getattr(model, 'name', type(model).__name__)} <- {where}: names or shapes differ"
+            f"{of_backbone(own, state)}\n  (- in the model, + in the file)\n" + "\n".join(shortened(lines))
         )
     model.load_state_dict(state, strict=True)
+
+
+def of_backbone(own: Iterable[str], found: Iterable[str]) -> str:
+    """Return what a file has less and more than a classifier where it is a backbone's of the same model; "" otherwise.
+
+    Args:
+        own: names of the classifier's tensors.
+        found: of the file's.
+    """
+    missing = [name for name in own if name not in set(found)]
+    more = [name for name in found if name not in set(own)]
+    masks = ("attn_mask", "relative_position_index")  # a backbone makes its own
+    missing = [name for name in missing if name.rsplit(".", 1)[-1] not in masks]
+    norms = sorted({match[1] for name in more if (match := _OUTPUT_NORM.fullmatch(name))})
+    if not missing or not all(_CLASSIFIER.fullmatch(name) for name in missing):
+        return ""
+    if not all(_OUTPUT_NORM.fullmatch(name) for name in more):
+        return ""
+    if not norms and {name.split(".")[0] for name in missing} == {"head"}:
+        return ""  # a classifier whose head is left out
+    lacking = " and ".join(dict.fromkeys(name.split(".")[0] for name in missing))
+    also = f", with the output norms {', '.join(norms)}" if norms else ""
+    return f"; it is of a backbone, without {lacking}{also}: create_backbone(NAME, weights=FILE) takes it"
 
 
 def load_fitted(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:

@@ -79,7 +79,7 @@ def _sizes(
     if "window_size" in known:
         default, windows = [known["window_size"]], []
     # first the buffers as they are; then, for a file that has not got all of them, the indices that tables show
-    for whole in (True, False):
+    for whole in (True, False) if found_in_file or not indices else (False,):
         for sizes, choices in ((squares, default), (squares, windows), (every, default)):
             found: dict[tuple[int, int], dict[str, Any]] = {}
             for size, window in itertools.product(sizes, choices):

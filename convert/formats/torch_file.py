@@ -29,6 +29,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 # All that zipfile and struct raise on a file whose bytes are not what they were.
 _DAMAGE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, struct.error, EOFError, ValueError, OSError)
 _CUT = "it is cut short or damaged: download or copy it again, and compare its size with the original's"
+_HEADER = 30  # bytes before the name in the header of a member
 _LARGEST_DIRECTORY = 1 << 24  # of a zip file, in bytes: some 200,000 members
 
 
@@ -109,7 +110,8 @@ class _Archive:
                 f"it declares {count} numbers of {kind or 'a byte'} where its archive has "
                 f"{member.file_size} bytes"
             )
-        return Storage(kind, member.file_size, self.byte_order, partial(self.read, member))
+        begin = partial(data_offset, self.path, member)
+        return Storage(kind, member.file_size, self.byte_order, partial(self.read, member), begin)
 
     def read(self, member: zipfile.ZipInfo, begin: int, end: int) -> np.ndarray:
         """Return some bytes of a storage, all of it checked against its checksum; kept for tensors that share it."""
@@ -159,7 +161,11 @@ class _Stream:
             if start + length > count:
                 raise WeightsFileError(f"it declares a view beyond its storage {short(key)}")
         read = partial(self.read, root, start * itemsize(kind))
-        return Storage(kind, length * itemsize(kind), "<", read)  # little-endian on any machine
+        begin = partial(self.begin, root, start * itemsize(kind))
+        return Storage(kind, length * itemsize(kind), "<", read, begin)  # little-endian on any machine
+
+    def begin(self, root: _Root, start: int) -> int:
+        return root.offset + start
 
     def read(self, root: _Root, start: int, begin: int, end: int) -> np.ndarray:
         return read_at(self.path, root.offset + start + begin, np.dtype("uint8"), end - begin)
@@ -172,6 +178,15 @@ class _Root:
     count: int
     size: int
     offset: int = 0
+
+
+def data_offset(path: Path, member: zipfile.ZipInfo) -> int:
+    """Return where the bytes of an archive's member begin: behind its own header, whose length that header has."""
+    with open(path, "rb") as file:
+        file.seek(member.header_offset)
+        head = file.read(_HEADER)
+    name, extra = struct.unpack_from("<HH", head, _HEADER - 4)
+    return member.header_offset + _HEADER + name + extra
 
 
 def _check_directory(file: BinaryIO) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from paddle_inline.utils.errors import short
 from paddle_inline.weights.inert_data import inert_data
-from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, check_shape, numpy_dtype
+from paddle_inline.weights.lazy_array import LazyArray, Place, WeightsFileError, check_shape, numpy_dtype
 from paddle_inline.weights.pickled_arrays import COMMON, AnyArray, Array
 from paddle_inline.weights.safe_pickle import Inert, Name, load
 
@@ -74,12 +74,14 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of bytes holding numbers of one dtype (None: untyped); `read(begin, end)` gives some of them."""
+    """A run of bytes holding numbers of one dtype (None: untyped); `read(begin, end)` gives some of them, `offset()`
+    says where in the file they begin."""
 
     dtype: str | None
     size: int
     byte_order: str
     read: Callable[[int, int], np.ndarray]
+    offset: Callable[[], int]
 
 
 def itemsize(dtype: str | None) -> int:
@@ -144,7 +146,8 @@ def _tensor(
         return Unreadable("expanded tensor", "it is an expanded view (a stride is 0); save its .contiguous()")
     if count and (count > available or offset + _span(shape, strides) > available):
         raise WeightsFileError(f"it declares a tensor {list(shape)} over a storage of {available} numbers")
-    return Tensor(LazyArray(shape, dtype, partial(_read, storage, dtype, offset, shape, strides)))
+    layout = storage, dtype, offset, shape, strides
+    return Tensor(LazyArray(shape, dtype, partial(_read, *layout), partial(_place, *layout)))
 
 
 def _tensor_of_dtype(
@@ -199,6 +202,14 @@ def _read(
     steps = [step * number.itemsize for step in strides]
     values = np.lib.stride_tricks.as_strided(values, shape, steps, writeable=False)
     return np.asarray(values, numpy_dtype(dtype), order="C")
+
+
+def _place(
+    storage: Storage, dtype: str, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> Place:
+    number = numpy_dtype(dtype).newbyteorder(storage.byte_order)
+    begin = storage.offset() + offset * number.itemsize
+    return Place(begin, number, tuple(step * number.itemsize for step in strides))
 
 
 # What calling these names makes.

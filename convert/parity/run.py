@@ -96,6 +96,10 @@ def open_weights(
 
     options = ConversionOptions(model=name, overrides=overrides)
     opened = open_checkpoint(Path(source), options)
+    if opened.identity.maps is not None:
+        raise UserError(
+            f"{source} has a backbone, which is verified when it is converted: python -m convert to-paddle or to-torch"
+        )
     for remark in opened.identity.remarks:
         print(f"note: {remark}", file=sys.stderr)
     arrays, identity, _ = paddle_side(opened, options)

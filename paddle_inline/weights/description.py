@@ -5,7 +5,9 @@
      "transform": {"img_size": 224, "mean": [...], "std": [...],
                    "interpolation": "bicubic", "crop": true,
                    "resize": "square", "crop_ratio": 0.875},    makes its images, arguments of `eval_transform`
-     "classes": ["cat", ...]}                                   names its outputs
+     "classes": ["cat", ...],                                   names its outputs
+     "backbone": {"out_indices": [0, 1, 2, 3],
+                  "out_norm": true}}                            of a backbone alone: arguments of `create_backbone`
 
 `img_size` is [height, width] where the two differ; `mean` and `std` have an entry for each channel: three of RGB, one
 of grey, four with alpha. Only `model` and `overrides` must be there: files of version 0.1 have no more, and no
@@ -129,6 +131,8 @@ def read_description(found: Any) -> dict[str, Any] | None:
     result = {**found, "overrides": tuples(found["overrides"])}
     if found.get("transform") is not None:
         result["transform"] = check_transform(found["transform"])
+    if found.get("backbone") is not None:
+        _check_backbone(found["backbone"])
     classes = found.get("classes")
     if classes is not None and not (
         isinstance(classes, list)
@@ -137,6 +141,22 @@ def read_description(found: Any) -> dict[str, Any] | None:
     ):
         raise WeightsFileError("its description's classes are not a list of names")
     return result
+
+
+def _check_backbone(backbone: Any) -> None:
+    """Refuse, with a WeightsFileError, what does not say which maps a backbone has."""
+    stages = backbone.get("out_indices") if isinstance(backbone, dict) else None
+    if not (
+        isinstance(stages, list)
+        and stages
+        and all(type(stage) is int and 0 <= stage < 4 for stage in stages)
+        and stages == sorted(set(stages))
+        and set(backbone) == {"out_indices", "out_norm"}
+        and isinstance(backbone["out_norm"], bool)
+    ):
+        raise WeightsFileError(
+            f"its description's backbone is {short(repr(backbone))}, not out_indices of the stages 0 .. 3 and out_norm"
+        )
 
 
 def check_transform(transform: Any) -> dict[str, Any]:

@@ -23,12 +23,26 @@ class WeightsFileError(UserError):
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where an array's numbers lie in its file, so that a copy of the file can be given others."""
+
+    offset: int  # of the first, in bytes
+    dtype: np.dtype  # with the file's byte order
+    strides: tuple[int, ...]  # in bytes
+
+
+@dataclass(frozen=True)
 class LazyArray:
-    """An array that a file holds; `read` brings it into memory, and no sooner."""
+    """An array that a file holds; `read` brings it into memory, and no sooner.
+
+    Attributes:
+        place: says where it lies in the file; None of one that is made, or whose bytes are not in the file as they are.
+    """
 
     shape: tuple[int, ...]
     dtype: str  # numpy's name, or "bfloat16"
     load: Callable[[], np.ndarray]
+    place: Callable[[], Place] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -42,6 +56,15 @@ class LazyArray:
             WeightsFileError: the file has changed and lacks it.
         """
         return self.load()
+
+
+def dense_strides(shape: tuple[int, ...], itemsize: int, order: str = "C") -> tuple[int, ...]:
+    """Return the strides, in bytes, of an array without gaps, in C's or Fortran's order."""
+    strides, step = [], itemsize
+    for size in shape if order == "F" else reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(strides if order == "F" else reversed(strides))
 
 
 def numpy_dtype(name: str) -> np.dtype:

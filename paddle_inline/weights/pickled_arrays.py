@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..utils.errors import short
-from .lazy_array import LazyArray, WeightsFileError, check_shape, read_at
+from .lazy_array import LazyArray, Place, WeightsFileError, check_shape, dense_strides, read_at
 from .safe_pickle import Blob, Makers, Name, put_entries
 
 
@@ -73,7 +73,10 @@ class Array:
         if count * dtype.itemsize != len(data):
             raise WeightsFileError(f"it declares an array {shape} of {dtype} but brings {len(data)} bytes")
         name = "bfloat16" if dtype.name == "uint16" else dtype.name  # as Paddle stores it
-        self.stored = LazyArray(shape, name, partial(_read, data, dtype, shape, order))
+        offset, place = getattr(data, "offset", None), None
+        if offset is not None:
+            place = partial(Place, offset, dtype, dense_strides(shape, dtype.itemsize, order))
+        self.stored = LazyArray(shape, name, partial(_read, data, dtype, shape, order), place)
 
 
 def _read(data: bytes | Blob, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:

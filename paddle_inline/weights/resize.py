@@ -23,7 +23,7 @@ from .channels import fit_convolution, other_channels, what_is_done
 from .description import fitted, for_channels
 from .lazy_array import LazyArray, numpy_dtype
 from .load import difference, load_weights, open_weights
-from .mismatch import stated_differences
+from .mismatch import of_backbone, stated_differences
 from .tables import check_token_projection, fit_line, fit_positions, is_line, table_grids
 
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ def adapt_weights(
     if lines:
         name = getattr(model, "name", type(model).__name__)
         raise UserError(
-            f"these weights differ from {name} in more than input size, class count and channels\n"
+            f"these weights differ from {name} in more than input size, class count and channels"
+            f"{of_backbone(shapes, arrays)}\n"
             "  (- in the model, + in the file)\n" + "\n".join(shortened(lines))
         )
     return result, [f"{what}: {_listed(names)}" for what, names in notes.items()]

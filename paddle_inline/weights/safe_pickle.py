@@ -82,6 +82,12 @@ class Blob:
         return self.size
 
 
+class Placed(bytes):
+    """A byte string in memory that lies in its file too, at `offset`."""
+
+    offset: int | None = None
+
+
 def load(
     stream: BinaryIO,
     known: Makers,
@@ -156,9 +162,13 @@ class _Machine:
         return str(data, "utf-8", "surrogatepass")
 
     def blob(self, size: int) -> bytes | Blob:
-        if size <= _LEFT_IN_FILE or self.path is None:
+        if self.path is None:
             return self.take(size)
         offset = self.stream.tell()
+        if size <= _LEFT_IN_FILE:
+            data = Placed(self.take(size))
+            data.offset = offset
+            return data
         if size > self.end - offset:
             raise WeightsFileError(_SHORT)
         self.stream.seek(offset + size)
@@ -280,7 +290,7 @@ _STEPS: dict[bytes, Callable[[_Machine], Any]] = {
     b"\x8c": lambda m: m.push(m.text(m.number("<B"))),
     b"\x8d": lambda m: m.push(m.text(m.number("<Q"))),
     b"B": lambda m: m.push(m.blob(m.number("<I"))),
-    b"C": lambda m: m.push(m.take(m.number("<B"))),
+    b"C": lambda m: m.push(m.blob(m.number("<B"))),
     b"\x8e": lambda m: m.push(m.blob(m.number("<Q"))),
     b"\x96": lambda m: m.push(m.blob(m.number("<Q"))),  # a bytearray, of protocol 5
     b"(": _Machine.mark,

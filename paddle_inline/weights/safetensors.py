@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.errors import short
-from .lazy_array import LazyArray, WeightsFileError, check_file, check_shape, numpy_dtype, read_at
+from .lazy_array import (
+    LazyArray,
+    Place,
+    WeightsFileError,
+    check_file,
+    check_shape,
+    dense_strides,
+    numpy_dtype,
+    read_at,
+)
 
 SAFETENSORS_DTYPES = {
     "F64": "float64",
@@ -78,7 +87,10 @@ def _entry(path: Path, start: int, entry: dict[str, Any]) -> tuple[LazyArray, tu
     if math.prod(shape) * dtype.itemsize != stop - begin:
         raise WeightsFileError(f"it declares {list(shape)} of {name} but brings {stop - begin} bytes")
     count = math.prod(shape)
-    array = LazyArray(shape, name, lambda: read_at(path, start + begin, dtype, count).reshape(shape))
+    place = Place(start + begin, dtype, dense_strides(shape, dtype.itemsize))
+    array = LazyArray(
+        shape, name, lambda: read_at(path, place.offset, dtype, count).reshape(shape), lambda: place
+    )
     return array, (begin, stop)
 
 

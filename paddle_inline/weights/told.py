@@ -27,7 +27,7 @@ def described_model(
         name is None.
 
     Raises:
-        UserError: there is no file to ask.
+        UserError: there is no file to ask, or it is of a backbone.
         MissingFileError, WeightsFileError: as `open_weights`.
     """
     if path is None:
@@ -36,6 +36,12 @@ def described_model(
     shapes = {name: array.shape for name, array in arrays.items()}
     if description is None:
         return None, {}, shapes
+    if description.get("backbone"):
+        name = description["model"]
+        raise UserError(
+            f"{path} is of a backbone of {name}, without norm and head: "
+            f"create_backbone({name!r}, weights=FILE) takes it"
+        )
     return description["model"], description["overrides"], shapes
 
 
