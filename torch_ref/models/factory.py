@@ -172,6 +172,12 @@ def has_tensors(family: type[Module], spec: Any, shapes: Mapping[str, tuple[int,
     return {key: tuple(tensor.shape) for key, tensor in state.items()} == dict(shapes)
 
 
+def own_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Return what the tensors {name: shape} of a file show of its model's sizes: without a head's, that it has none."""
+    headless = not any(name.startswith("head.") for name in shapes)
+    return {**shown_sizes(shapes), **({"num_classes": 0} if headless else {})}
+
+
 def model_of_tensors(path: Path | None, shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Return the one model of `list_models()` that has a file's tensors, for a file that does not name its model.
 
@@ -184,7 +190,7 @@ def model_of_tensors(path: Path | None, shapes: Mapping[str, tuple[int, ...]]) -
     Raises:
         UserError: none has exactly these tensors, or several have.
     """
-    sizes, found = shown_sizes(shapes), []
+    sizes, found = own_sizes(shapes), []
     blocks = len({match[0] for name in shapes if (match := BLOCK.match(name))})
     lengths = {length for shape in shapes.values() for length in shape}
     for name, (family, spec) in _MODELS.items():
@@ -232,8 +238,11 @@ def create_model(name: str | None = None, weights: Path | None = None, **overrid
     if name is None:
         name, own, shapes = described_model(weights)
         if name is None:
-            name, own = model_of_tensors(weights, shapes), shown_sizes(shapes)
-            warnings.warn(f"{weights} does not name its model: by its tensors it is of {name}", stacklevel=2)
+            name, own = model_of_tensors(weights, shapes), own_sizes(shapes)
+            what = (
+                f"by its tensors it is of {name}{', without a head' if own.get('num_classes') == 0 else ''}"
+            )
+            warnings.warn(f"{weights} does not name its model: {what}", stacklevel=2)
         else:
             check_described(weights, name, own, shapes)
         overrides = {**own, **overrides}
