@@ -58,6 +58,20 @@ def test_a_named_model_takes_what_no_tensor_shows_from_its_weights(tmp_path):
     load_weights(model, read_weights(path))  # asked for
 
 
+def test_forms_of_attention_and_their_options_are_taken_from_the_weights(tmp_path):
+    """Whose tensors do not tell relu from relu2, or how many landmarks there are."""
+    for attn_type, options in (("relu2", {}), ("nystrom", {"num_landmarks": 3})):
+        path = tmp_path / f"{attn_type}.pdparams"
+        form = {"attn_type": attn_type, "attn_options": options}
+        expected = written(path, "inline_deit_digits", **SMALL, **form)
+        sizes = {key: SMALL[key] for key in ("depth", "embed_dim", "num_heads")}
+        for model in (create_model("inline_deit_digits", path, **sizes), create_model(weights=path)):
+            assert (model.spec.attn_type, model.spec.attn_options) == (attn_type, options)
+            np.testing.assert_array_equal(logits(model), expected)
+    with pytest.raises(UserError, match=r"attn_options=\{'num_landmarks': 3\}, and the model has \{\}"):
+        create_model("inline_deit_digits", path, **SMALL, attn_type="nystrom", attn_options={})
+
+
 def test_weights_of_another_model_with_the_same_tensors_are_refused(tmp_path):
     path = tmp_path / "a.pdparams"
     written(path, "soft_norm_tiny", **SOFT_SMALL)

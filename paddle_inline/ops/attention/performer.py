@@ -17,7 +17,6 @@ from .verbs import (
     Tensor,
     at_least_float32,
     exp,
-    join_tokens,
     largest,
     length,
     matmul,
@@ -47,8 +46,8 @@ def random_directions(num_features: int, head_dim: int) -> Tensor:
             f"{num_features} random features of heads of width {head_dim} are more than {LARGEST_PROJECTION} numbers; "
             "use fewer features, or more heads"
         )
-    blocks = [orthogonal(random_normal(head_dim, head_dim)) for _ in range(-(-num_features // head_dim))]
-    return join_tokens(*blocks)[:num_features] * length(random_normal(num_features, head_dim))
+    blocks = orthogonal(random_normal(-(-num_features // head_dim), head_dim, head_dim))
+    return blocks.reshape([-1, head_dim])[:num_features] * length(random_normal(num_features, head_dim))
 
 
 def performer_features(x: Tensor, directions: Tensor, dims: list[int]) -> Tensor:

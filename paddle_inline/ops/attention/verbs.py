@@ -154,7 +154,7 @@ def random_normal(*shape: int) -> Tensor:
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Return the orthogonal factor Q of a square matrix [d, d]."""
+    """Return the orthogonal factor Q of each square matrix of [..., d, d]."""
     return paddle.linalg.qr(matrix)[0]
 
 

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...ops.tokens import Size, merge_heads, split_channels, split_heads
-from ...utils.errors import UserError
+from ...utils.errors import UserError, short
 from ..basic import Dropout, Linear, Module, Tensor
+
+MOST = 1 << 20  # of anything that is counted: what a file claims must not fill the memory
 
 
 class Attention(Module):
@@ -165,16 +167,15 @@ def check_width(name: str, dim: int, num_heads: int, multiple: int = 1) -> None:
         )
 
 
-def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """Return an option that counts something, refused unless it is an int from `least` to `most`."""
-    if type(value) is not int or value < least or (most is not None and value > most):
-        limit = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise UserError(f"{name} {value!r} must be an int {limit}")
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """Return an option that counts something, refused unless it is an int from `least` to MOST."""
+    if type(value) is not int or not least <= value <= MOST:
+        raise UserError(f"{name} {short(repr(value))} must be an int from {least} to {MOST}")
     return value
 
 
 def check_flag(name: str, value: Any) -> bool:
     """Return an option that is on or off, refused unless it is a bool."""
     if not isinstance(value, bool):
-        raise UserError(f"{name} {value!r} must be true or false")
+        raise UserError(f"{name} {short(repr(value))} must be true or false")
     return value
