@@ -17,6 +17,7 @@ import numpy as np
 
 from paddle_inline.utils.errors import UserError
 
+from .inputs import draw_read_out
 from .listener import KeyedArray, Listener, ListenerFactory
 from .recording import MODEL, Recording
 
@@ -87,7 +88,8 @@ def record_torch(
     )
     handles = [module.register_forward_hook(hooks.of(name)) for name, module in model.named_modules()]
     with _removed_after(handles), torch.set_grad_enabled(backward):
-        loss = torch.nn.functional.cross_entropy(model(x), torch.tensor(labels, device=x.device))
+        logits = hooks.logits(model(x), lambda values: torch.tensor(values, dtype=kind, device=x.device))
+        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels, device=x.device))
         if not backward:
             listener.finished(numpy(loss))
             return listener
@@ -96,6 +98,7 @@ def record_torch(
         gradients = {
             name: numpy(torch.zeros_like(p) if p.grad is None else p.grad)
             for name, p in model.named_parameters()
+            if p.requires_grad
         }
         listener.finished(numpy(loss), numpy(x.grad), gradients)
         model.zero_grad()
@@ -146,7 +149,8 @@ def record_paddle(
         for name, layer in model.named_sublayers(include_self=True)
     ]
     with _removed_after(handles), paddle.set_grad_enabled(backward):
-        loss = paddle.nn.functional.cross_entropy(model(x), paddle.to_tensor(labels))
+        logits = hooks.logits(model(x), lambda values: paddle.to_tensor(values, dtype=kind))
+        loss = paddle.nn.functional.cross_entropy(logits, paddle.to_tensor(labels))
         if not backward:
             listener.finished(numpy(loss))
             return listener
@@ -194,10 +198,31 @@ class _Hooks:
                 tensor.register_hook(lambda gradient: self.listener.gradient(key, self.numpy(gradient)))
         return self.seen[place]
 
+    def logits(self, output: Any, tensor: Callable[[np.ndarray], Any]) -> Any:
+        """Return the logits of a model, or those that are read out of a backbone's maps, reported as the model's."""
+        if isinstance(output, self.tensor_class):
+            return output
+        parts = []
+        for i, x in enumerate(output):
+            pixels, channels = draw_read_out(i, x.shape[1], x.shape[2] * x.shape[3])
+            parts.append((x.flatten(2) @ tensor(pixels)).squeeze(-1) @ tensor(channels))
+        logits = sum(parts[1:], parts[0])
+        logits = self.round_off(logits) if self.round_off else logits
+        self.listener.called(
+            MODEL, "read-out of the maps", [self.keyed(x) for x in output], self.keyed(logits)
+        )
+        return logits
+
     def of(self, name: str) -> Callable[..., Any]:
         name = name or MODEL
 
         def hook(layer: Any, inputs: Any, output: Any) -> Any:
+            if isinstance(output, list):  # a backbone's maps, of which its logits are read out
+                outputs = [self.round_off(x) if self.round_off else x for x in output]
+                for i, x in enumerate(outputs):
+                    given = [self.keyed(y) for y in _flat(inputs) if isinstance(y, self.tensor_class)]
+                    self.listener.called(f"map {i}", type(layer).__name__, given, self.keyed(x))
+                return outputs if self.round_off else None
             if not isinstance(output, self.tensor_class):
                 return None
             if self.round_off:

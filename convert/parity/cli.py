@@ -40,7 +40,11 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
         "sublayer. Exit code 0: all agree; 1: something differs; 2 to 6: python -m convert --help.",
     )
     _add_model(parser, "NAME", nargs="+")
-    parser.add_argument("--all", action="store_true", help="every model of list_models()")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="every model of list_models(), and those with four stages as backbones too",
+    )
     parser.add_argument("--dtype", nargs="+", default=["float64"], choices=DTYPES, help="default: float64")
     parser.add_argument(
         "--golden",
@@ -81,7 +85,9 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser, metavar: str, **options: Any) -> None:
-    parser.add_argument("--model", metavar=metavar, help="a name in list_models()", **options)
+    parser.add_argument(
+        "--model", metavar=metavar, help="a name in list_models(), or backbone:NAME", **options
+    )
     parser.add_argument("--weights", metavar="FILE", help="a checkpoint; test weights if not given")
     parser.add_argument("--backward", action="store_true", help="gradients as well as outputs")
     parser.add_argument(
@@ -132,10 +138,12 @@ def _jobs(arguments: argparse.Namespace) -> Iterator[Job]:
     """Yield the comparisons of the two frameworks."""
     from paddle_inline import list_models
 
+    from .models import backbones
     from .run import compare as compare_model
     from .steps import import_timm
 
-    names: Sequence[Any] = list_models() if arguments.all else arguments.model or [None]
+    every = [*list_models(), *backbones(list_models())]
+    names: Sequence[Any] = every if arguments.all else arguments.model or [None]
     if (arguments.all and arguments.model) or (names == [None] and not arguments.weights):
         raise UserError("say what to verify: --model NAME, --weights FILE, or --all")
     if arguments.weights and len(names) > 1:

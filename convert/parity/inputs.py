@@ -13,6 +13,12 @@ from typing import Any
 
 import numpy as np
 
+BACKBONE_SIZE = (
+    133,
+    77,
+)  # pixels of a backbone's images: padding, windows and stripes all have to be made up
+READ_OUT = 5  # classes of the logits that are read out of a backbone's maps
+
 
 def rule_tensor(name: str, shape: Sequence[int], seed: int = 0) -> np.ndarray:
     """Return the float64 values of the tensor with this PyTorch name and shape."""
@@ -51,13 +57,27 @@ def draw_labels(batch: int, num_classes: int) -> np.ndarray:
     return (7 * np.arange(batch) + 3) % max(num_classes, 1)
 
 
-def rule_batch(spec: Any, batch: int | None = None, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return images [batch, in_chans, H, W] and labels [batch] for a model's spec, of its own img_size.
+def draw_read_out(place: int, channels: int, pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what makes logits of a backbone's map: weights of its pixels [pixels, 1] and of its channels [channels,
+    READ_OUT]; `place`: of the map among the backbone's. All of the map's numbers then have gradients of their own."""
+    random = np.random.RandomState(2000 + place)
+    rows = random.standard_normal((pixels, 1)) / math.sqrt(pixels)
+    return rows, random.standard_normal((channels, READ_OUT)) / math.sqrt(channels)
+
+
+def rule_batch(
+    spec: Any, batch: int | None = None, seed: int = 0, backbone_size: tuple[int, int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return images [batch, in_chans, H, W] and labels [batch] for a model's spec, of its own img_size; for a backbone
+    of `backbone_size`, with labels of its read-out.
 
     By default two images of 224 pixels and more; of smaller ones as many as have as many pixels, but 32 at
     most: how far rounding carries a result is a matter of luck, which many pixels even out.
     """
-    size = (spec.img_size, spec.img_size) if isinstance(spec.img_size, int) else spec.img_size
+    size = backbone_size or (
+        (spec.img_size, spec.img_size) if isinstance(spec.img_size, int) else spec.img_size
+    )
     if batch is None:
         batch = min(max(2, 2 * 224 * 224 // math.prod(size)), 32)
-    return draw_images((batch, spec.in_chans, *size), seed), draw_labels(batch, spec.num_classes)
+    num_classes = READ_OUT if backbone_size else spec.num_classes
+    return draw_images((batch, spec.in_chans, *size), seed), draw_labels(batch, num_classes)

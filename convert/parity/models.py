@@ -3,20 +3,59 @@
 from __future__ import annotations
 
 import os
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
-from .inputs import rule_weights
+from paddle_inline.utils.errors import UserError
+
+from .inputs import BACKBONE_SIZE, rule_weights
 
 if TYPE_CHECKING:
     import paddle
     import torch
 
+BACKBONE = (
+    "backbone:"  # before a model's name: its backbone, create_backbone(name), instead of the classifier
+)
+ARGUMENTS = ("out_indices", "out_norm", "crop", "frozen_stages")  # create_backbone's beside the overrides
 # A file of either framework, {Paddle name: array}, or None: drawn for the test
 Source = Union[str, "os.PathLike[str]", Mapping[str, Any], None]
+
+
+def build(package: Any, name: str, weights: Any = None, **overrides: Any) -> Any:
+    """Build a model of either package, or with BACKBONE before its name its backbone.
+
+    Args:
+        package: paddle_inline or torch_ref.
+        name: a name in `list_models()`, with or without BACKBONE.
+        weights: a file, or None.
+        overrides: as for `create_model` or `create_backbone`; a backbone's img_size is that of the images it is run on.
+
+    Returns:
+        The model; a backbone has its images' size as `image_size`.
+    """
+    if not isinstance(name, str) or not name.startswith(BACKBONE):
+        return package.create_model(name, weights=weights, **overrides)
+    size = overrides.pop("img_size", BACKBONE_SIZE)
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise UserError(f"img_size {size!r} must be a positive int or a pair (height, width) of them")
+    model = package.create_backbone(name[len(BACKBONE) :], weights, **overrides)
+    model.name = name
+    model.image_size = size
+    return model
+
+
+def backbones(names: Iterable[str]) -> list[str]:
+    """Return the names of the backbones of those models that have one."""
+    from paddle_inline.models.backbone import BACKBONES
+    from paddle_inline.models.factory import model_class
+
+    return [f"{BACKBONE}{name}" for name in names if model_class(name) in BACKBONES]
 
 
 def create_pair(
@@ -36,7 +75,7 @@ def create_pair(
     import torch_ref
 
     paddle_model = create_paddle(name, weights, seed, **overrides)
-    torch_model = torch_ref.create_model(name, **overrides)
+    torch_model = build(torch_ref, name, **overrides)
     state = torch_state(paddle_model)
     torch_model.to(torch.from_numpy(next(iter(state.values()))).dtype)
     torch_model.load_state_dict({key: torch.as_tensor(value) for key, value in state.items()})
@@ -49,7 +88,12 @@ def create_paddle(name: str, weights: Source = None, seed: int = 0, **overrides:
 
     from ..mapping import torch_to_paddle
 
-    model = paddle_inline.create_model(name, **overrides)
+    model = build(paddle_inline, name, **overrides)
+    if isinstance(weights, Mapping) and hasattr(model, "image_size"):
+        drawn = torch_to_paddle(rule_weights(torch_state(model), seed), model)
+        norms = {key: value for key, value in drawn.items() if re.match(r"norm[0-3]\.", key)}
+        # of a classifier's weights those that a backbone has; the output norms are its own
+        weights = {key: value for key, value in {**norms, **weights}.items() if key in drawn}
     if weights is None:
         template = torch_state(model)
         model.to(dtype="float64")
@@ -68,7 +112,7 @@ def create_torch(
 
     import torch_ref
 
-    model = torch_ref.create_model(name, weights=weights, **overrides)
+    model = build(torch_ref, name, weights, **overrides)
     if weights is None:
         state = rule_weights({key: value.numpy() for key, value in model.state_dict().items()}, seed)
         model.double().load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})

@@ -22,7 +22,16 @@ from .capture import check_dtype, record_paddle, record_torch
 from .comparison import Comparison
 from .golden import Digest, Golden, compare_digest
 from .inputs import rule_batch
-from .models import Source, create_paddle, create_pair, create_torch, fingerprints, torch_state
+from .models import (
+    ARGUMENTS,
+    BACKBONE,
+    Source,
+    create_paddle,
+    create_pair,
+    create_torch,
+    fingerprints,
+    torch_state,
+)
 from .recording import Recording
 from .result import Report
 from .steps import train_paddle, train_torch
@@ -48,7 +57,8 @@ def compare(
     """Run one model in both frameworks on the same batch and compare every named sublayer.
 
     Args:
-        name: one of `list_models()`; None: that of the weights file.
+        name: one of `list_models()`; None: that of the weights file. "backbone:NAME" is `create_backbone(NAME)`, on
+            images of 133 x 77 pixels, which nothing divides.
         weights: a weights file or checkpoint of either framework, or {Paddle name: array}; None draws test weights in
             which every tensor matters (inputs.py). A file's own overrides need not be repeated.
         dtype: "float64", "float32" or "bfloat16": that of weights, input and computation.
@@ -57,7 +67,7 @@ def compare(
         batch: images in the batch; None: see `rule_batch`.
         arbiter: below float64, run PyTorch in float64 too and measure both sides' distance from it.
         steps: also train for so many steps, in float64 whatever `dtype` is (steps.py).
-        overrides: as for `create_model`.
+        overrides: as for `create_model` or `create_backbone`, whose img_size here is the size of the images.
 
     Returns:
         A Report.
@@ -66,6 +76,7 @@ def compare(
         UserError: as `create_model` and `load_weights` do; an unknown dtype; torch is not PyTorch.
     """
     check_dtype(dtype)
+    check_steps(name, steps)
     check_frameworks()
     source = weights
     name, weights, overrides = open_weights(name, weights, overrides)
@@ -94,6 +105,11 @@ def open_weights(
         return name, source, overrides  # type: ignore[return-value]  # create_model refuses a name of None
     from ..checkpoint import ConversionOptions, open_checkpoint, paddle_side
 
+    if name is not None and name.startswith(BACKBONE):
+        own = {key: value for key, value in overrides.items() if key not in (*ARGUMENTS, "img_size")}
+        _, arrays, found = open_weights(name[len(BACKBONE) :], source, own)
+        known = {key: value for key, value in found.items() if key not in ("img_size", "num_classes")}
+        return name, arrays, {**known, **overrides}
     options = ConversionOptions(model=name, overrides=overrides)
     opened = open_checkpoint(Path(source), options)
     if opened.identity.maps is not None:
@@ -122,7 +138,7 @@ def compare_models(
     """
     check_frameworks()
     started = time.perf_counter()
-    images, labels = rule_batch(paddle_model.spec, batch, seed)
+    images, labels = batch_of(paddle_model, batch, seed)
     reference = record_torch(torch_model, images, labels, dtype, backward)
     reference.model = getattr(paddle_model, "name", type(paddle_model).__name__)
     reference.subject = _subject(images, labels, seed)
@@ -140,6 +156,17 @@ def compare_models(
         reference.step_losses, reference.step_weights = _steps(torch_model, train_torch, steps, batch, seed)
         comparison.steps(*_steps(paddle_model, train_paddle, steps, batch, seed))
     return dataclasses.replace(comparison.report(), seconds=time.perf_counter() - started)
+
+
+def check_steps(name: str | None, steps: int) -> None:
+    """Refuse to train what has no head."""
+    if steps and name is not None and name.startswith(BACKBONE):
+        raise UserError(f"{name} has no head to train: leave the steps out, or give {name[len(BACKBONE) :]}")
+
+
+def batch_of(model: Any, batch: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images and labels that a model of either package is run on; see `rule_batch`."""
+    return rule_batch(model.spec, batch, seed, getattr(model, "image_size", None))
 
 
 def _steps(model: Any, train: Callable[..., Any], steps: int, batch: int | None, seed: int) -> StepResults:
@@ -191,11 +218,12 @@ def record(
     """
     if framework not in _SIDES:
         raise UserError(f"framework {framework!r} must be one of {', '.join(_SIDES)}")
+    check_steps(name, steps)
     create, run, train = _SIDES[framework]
     if framework == "paddle":
         name, weights, overrides = open_weights(name, weights, overrides)
     model = create(name, weights, seed, **overrides)
-    images, labels = rule_batch(model.spec, batch, seed)
+    images, labels = batch_of(model, batch, seed)
     recording, true = run(model, images, labels, dtype, backward), None
     if truth:
         true = run(model, rounded(images, dtype), labels, "float64", backward)

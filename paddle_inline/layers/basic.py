@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 ModuleList, Sequential, Identity = nn.LayerList, nn.Sequential, nn.Identity
@@ -172,6 +173,11 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == paddle.float64:
             x = x * exact_epsilon_scale(self._epsilon)
+        if self.weight.stop_gradient and paddle.in_dynamic_mode() and not x.stop_gradient:
+            # Paddle's CPU kernel forgets a frozen weight in the input's gradient: it is told that it is not frozen.
+            weight = self.weight.detach()
+            weight.stop_gradient = False
+            return F.layer_norm(x, self._normalized_shape, weight, self.bias, self._epsilon)
         return nn.LayerNorm.forward(self, x)  # Paddle 2.6 traces no super()
 
 

@@ -27,6 +27,7 @@ PINNED = {
         "GOLDEN": {"torch": (1e-10, 1e-10), "paddle": (1e-10, 1e-10)},
         "GOLDEN_FLOAT32_LOGITS": 5e-6,
     },
+    "convert/parity/inputs.py": {"BACKBONE_SIZE": (133, 77), "READ_OUT": 5},
     "convert/parity/recording.py": {"FORMAT": 1},
     "convert/families/soft.py": {"_SMALL": {"embed_dims": (8, 12, 16, 24), "num_heads": (1, 2, 2, 3)}},
     "convert/families/swin.py": {"LARGEST_IMAGE": 2048, "LARGEST_BUFFERS": 1 << 25},
