@@ -196,6 +196,14 @@ def _report_images(path: str, every: bool) -> int:
     print(f"{path}: {len(files)} images for `predict`; training wants train/CLASS/ and val/CLASS/ in it")
     for note in notes:
         print(f"WARN  {note}")
+    classes = Counter(
+        os.path.relpath(file, path).split(os.sep)[0] for file in files if file.parent != Path(path)
+    )
+    if len(classes) > 1:
+        counts = joined([f"{name} {number}" for name, number in classes.items()], 12)
+        print(
+            f"  as {len(classes)} class folders ({counts}) with --dataset folder --val-split 0.1: each gives a tenth"
+        )
     print(f"  {_suffixes(map(str, files))}")
     count = len(files) if every else min(SAMPLE, len(files))
     sizes, broken = [], []

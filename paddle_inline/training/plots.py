@@ -54,34 +54,31 @@ def learning_curves(folder: str | os.PathLike[str], path: str | os.PathLike[str]
     losses = [row["loss"] for row in train]
     if losses:
         left.plot(steps, losses, color=INK, lw=0.8, alpha=0.35)
-        left.plot(steps, _smoothed(losses), color=INK, lw=1.6, label="training")
+        left.plot(steps, _smoothed(losses), color=INK, lw=1.6, marker=_marker(steps), label="training")
     for key, label, style in (
         ("held_out_loss", "held-out", "-"),
         ("ema_held_out_loss", "averaged weights", "--"),
     ):
         found = [(row["epoch"], row[key]) for row in tests if isinstance(row.get(key), float)]
         if found:
-            left.plot(
-                *zip(*found), style, color=GOOD, lw=1.6, marker="." if len(found) < 40 else "", label=label
-            )
+            left.plot(*zip(*found), style, color=GOOD, lw=1.6, marker=_marker(found), label=label)
             losses = [*losses, *(value for _, value in found)]
     left.set(
-        title="loss", yscale="log" if losses and min(losses) > 0 else "linear"
+        title="loss", yscale="log" if losses and 0 < 2 * min(losses) < max(losses) else "linear"
     )  # of one class in all it is 0
     for key, label, style in (("top1", "weights", "-"), ("ema_top1", "averaged weights", "--")):
         found = [(row["epoch"], row[key]) for row in tests if row.get(key) is not None]
         if found:
             epoch, best = max(found, key=lambda pair: (pair[1], -pair[0]))
             label = f"{label}: best {best:.2f} % (epoch {epoch})"
-            middle.plot(
-                *zip(*found), style, color=GOOD, lw=1.6, marker="." if len(found) < 40 else "", label=label
-            )
+            middle.plot(*zip(*found), style, color=GOOD, lw=1.6, marker=_marker(found), label=label)
             middle.plot([epoch], [best], "*", color=BAD, ms=12, zorder=3)
     middle.set(title="held-out accuracy, %")
-    right.plot(steps, [row["lr"] for row in train], color=INK, lw=1.6)
+    right.plot(steps, [row["lr"] for row in train], color=INK, lw=1.6, marker=_marker(steps))
     right.set(title="learning rate")
     for axis in (left, middle, right):
         axis.set_xlabel(unit)
+        axis.set_xlim(0, 1.03 * max([*steps, *(row["epoch"] for row in tests if lengths), 1]))
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
@@ -89,6 +86,10 @@ def learning_curves(folder: str | os.PathLike[str], path: str | os.PathLike[str]
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), fontsize=9)
     _save(figure, path)
+
+
+def _marker(points):
+    return "." if len(points) < 40 else ""
 
 
 def _smoothed(values, share=0.04):
@@ -127,7 +128,7 @@ def image_grid(
         0.25 * bool(heading) * (1 + heading.count("\n")) + 0.3 * bool(legend) + 0.1 * bool(heading or legend)
     )
     height = (1.6 + 0.18 * lines) * rows + above
-    figure = _figure(max(1.35 * columns, 4.5 if heading else 0), height)
+    figure = _figure(max(1.35 * columns, 0.08 * max(map(len, heading.split("\n")))), height)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
@@ -240,7 +241,8 @@ def predictions(
     ]
     legend = [(GOOD, "right"), (BAD, "wrong (true class in brackets)")]
     pixels = denormalise(images, mean, std)
-    image_grid(pixels, titles, path, correct=best == labels, heading=heading, legend=legend)
+    columns = min(8, len(titles))
+    image_grid(pixels, titles, path, correct=best == labels, columns=columns, heading=heading, legend=legend)
 
 
 def spread(labels: Iterable[int], count: int) -> list[int]:

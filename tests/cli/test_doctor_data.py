@@ -135,3 +135,12 @@ def test_cifar_under_any_name_and_the_weights_of_a_run(tmp_path, capsys):
     save_weights(tmp_path / "run" / "best_model.pdparams", model.state_dict(), about)
     code, out = run(tmp_path / "run", capsys)
     assert code == 0 and "best_model.pdparams: " in out and "tensors of inline_deit_digits" in out
+
+
+def test_one_folder_of_classes_is_said_to_be_trainable(tmp_path, capsys):
+    for name, count in (("cat", 3), ("猫", 2)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            picture(i).save(tmp_path / name / f"{i}.png")
+    assert main(["doctor", str(tmp_path)]) == 0
+    assert "as 2 class folders (cat 3, 猫 2) with --dataset folder --val-split 0.1" in capsys.readouterr().out

@@ -108,6 +108,27 @@ def test_pictures_of_a_run_without_rows(tmp_path):
     assert (tmp_path / "curves.png").exists()
 
 
+def test_curves_of_one_epoch_and_of_many(tmp_path, monkeypatch):
+    """Whole epochs on every axis, the best marked and named, the held-out loss beside the training's."""
+    pytest.importorskip("matplotlib")
+    rows = [dict(step=3, epoch=1, loss=2.0, lr=1e-3), dict(step=3, epoch=1, top1=50.0, held_out_loss=1.5)]
+    rows += [dict(step=6, epoch=2, loss=0.5, lr=1e-3), dict(step=6, epoch=2, top1=40.0, held_out_loss=1.9)]
+    seen = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: seen.append(figure))
+    for count in (2, 4):
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:count]))
+        plots.learning_curves(tmp_path, tmp_path / "curves.png")
+    for figure, last in zip(seen, (1, 2)):
+        for axis in figure.axes:
+            assert axis.get_xlabel() == "epoch" and axis.get_xlim() == (0, 1.03 * last)
+            assert all(float(tick).is_integer() for tick in axis.get_xticks())
+        left, middle, right = figure.axes
+        assert [line.get_label() for line in left.lines[1:]] == ["training", "held-out"]
+        assert [tuple(line.get_xdata()) for line in left.lines] == [tuple(range(1, last + 1))] * 3
+        assert middle.get_legend().get_texts()[0].get_text() == "weights: best 50.00 % (epoch 1)"
+        assert list(middle.lines[-1].get_data()) == [[1], [50.0]] and len(right.lines) == 1
+
+
 def test_a_loss_of_nothing_is_drawn_without_a_warning(tmp_path, recwarn):
     """As of one class in all."""
     pytest.importorskip("matplotlib")
