@@ -112,9 +112,11 @@ def print_estimate(found: Mapping[str, Any], workers: int) -> None:
     """Print what a comparison costs, form by form, and how long its trainings would take."""
     width = max(len(cost["form"]) for cost in found["cost"])
     for cost in found["cost"]:
-        millions = (cost["params"] / 1e6, cost["macs"] / 1e6)
-        print(f"{cost['form']:{width}}  {millions[0]:9.3f} M parameters  {millions[1]:10.2f} M multiply-adds")
+        params, macs, seconds = cost["params"] / 1e6, cost["macs"] / 1e6, 1e3 * cost["seconds"]
+        print(
+            f"{cost['form']:{width}}{params:10.3f} M parameters{macs:11.2f} M multiply-adds{seconds:8.0f} ms a step"
+        )
     print(
-        f"{found['trainings']} trainings of {found['steps']} steps, {1e3 * found['seconds_per_step']:.0f} ms a step of "
-        f"the first form: about {found['minutes']:.0f} minutes on {workers} processes, then measuring"
+        f"{found['trainings']} trainings of {found['steps']} steps: about {found['minutes']:.0f} minutes on {workers} "
+        "processes, each on a core of its own; then measuring"
     )

@@ -15,9 +15,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from ..models.factory import create_model
+from ..training import build
 from ..training.lock import locked
 from ..training.log import duration, make_folder
 from ..utils.errors import UserError, short
+from ..utils.flops import profile
 from . import inside, summary, timing
 from .inside import INSIDE
 from .page import write_page
@@ -191,43 +194,32 @@ def measure_missing(plan: Plan, output: Path, rounds: int, report: Callable[[str
 
 
 def estimate(plan: Plan, output: Path, workers: int) -> dict[str, Any]:
-    """Take a few steps of the first form and return what the whole comparison would cost.
+    """Take two steps of every form on the data's first batch and return what the whole comparison would cost.
 
     Returns:
-        {"trainings": to do, "steps": of each, "seconds_per_step", "minutes": of training on `workers` processes,
-        "cost": [{"form", "params", "macs"}]}.
-    """
-    from ..models.factory import create_model
-    from ..training import build
-    from ..training.loop import train_step
-    from ..utils.flops import profile
+        {"trainings": that are missing, "steps": of each, "minutes": of training on `workers` processes,
+        "cost": [{"form", "params", "macs", "seconds": of a step}]}.
 
-    config = plan.config(plan.forms[0], 0, output / "trials")
-    run = build.build_run(config, 0, 1)
+    Raises:
+        UserError: the data cannot be read.
+    """
+    run = build.build_run(plan.config(plan.forms[0], 0, output / "trials"), 0, 1)
     batch = next(iter(run.components.load(0, 0)))
-    run.components.model.train()
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
-        train_step(run.components.net, run.components.optimizer, [batch], run.components.loss_fn, 1e-3)
-        seconds.append(time.perf_counter() - began)
-    step = min(seconds[1:])
     costs: list[dict[str, Any]] = []
     for form in plan.forms:
-        counted = profile(create_model(plan.backbone, **form.overrides()))
-        costs.append({"form": form.name, "params": counted.params, "macs": counted.total})
+        model = create_model(plan.backbone, num_classes=len(run.train_source.classes), **form.overrides())
+        counted = profile(model)
+        seconds = []
+        for _ in range(2):
+            began = time.perf_counter()
+            run.components.loss_fn(model(batch[0]), batch[1]).backward()
+            seconds.append(time.perf_counter() - began)
+        costs.append(
+            {"form": form.name, "params": counted.params, "macs": counted.total, "seconds": min(seconds)}
+        )
     steps = run.options.steps_per_epoch * plan.epochs
-    held_out = (
-        plan.epochs * len(run.eval_source) / config.data.batch_size / 3
-    )  # a forward pass is a third of a step
-    macs = {cost["form"]: cost["macs"] for cost in costs}
-    relative = sum(macs[form.name] for form, _ in missing(plan, output, RESULT)) / max(
-        1, macs[plan.forms[0].name]
-    )
-    return {
-        "trainings": len(missing(plan, output, RESULT)),
-        "steps": steps,
-        "seconds_per_step": step,
-        "minutes": relative * (steps + held_out) * step / max(1, workers) / 60,
-        "cost": costs,
-    }
+    held_out = plan.epochs * len(run.eval_source) / len(batch[1]) / 3  # a forward pass is a third of a step
+    step = {cost["form"]: cost["seconds"] for cost in costs}
+    jobs = missing(plan, output, RESULT)
+    minutes = sum(step[form.name] for form, _ in jobs) * (steps + held_out) / max(1, workers) / 60
+    return {"trainings": len(jobs), "steps": steps, "minutes": minutes, "cost": costs}

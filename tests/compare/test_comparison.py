@@ -237,10 +237,8 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(pictures, plan, tm
     output = tmp_path / "out"
     assert main(words(pictures, output, "--dry-run")) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert re.match(r"softmax +0\.208 M parameters +15\.14 M multiply-adds", lines[0])
-    assert re.match(
-        r"2 trainings of 1 steps, \d+ ms a step of the first form: about 0 minutes on 1 processes", lines[2]
-    )
+    assert re.match(r"softmax +0\.208 M parameters +15\.14 M multiply-adds +\d+ ms a step", lines[0])
+    assert re.match(r"2 trainings of 1 steps: about 0 minutes on 1 processes", lines[2])
     assert not output.exists()
     assert estimate(plan, output, 1)["trainings"] == 2
 
