@@ -49,6 +49,8 @@ class DeiTSpec:
     published: Published = field(default_factory=Published)
 
 
+BASE_WIDTH = 384  # channels from which on Agent Attention has 81 agents (its DeiT-B; 49 in -T and -S)
+
 VARIANTS = {
     "inline_deit_tiny": DeiTSpec(192, 6, 224, published=Published(6.5, 6.478, 1.1, 1.109, 74.5)),
     "inline_deit_small": DeiTSpec(320, 10, 288, published=Published(16.7, 16.735, 5.0, 4.966, 80.2)),
@@ -113,7 +115,8 @@ class InLineDeiT(Classifier):
         self.grid = (self.img_size[0] // spec.patch_size, self.img_size[1] // spec.patch_size)
         form = attention_form(spec.attn_type, ATTENTION)
         check_options(spec.attn_options, [[form]])
-        options = {"kernel_function": spec.kernel_function, **spec.attn_options}
+        agents = 81 if spec.embed_dim >= BASE_WIDTH else 49
+        options = {"kernel_function": spec.kernel_function, "num_agents": agents, **spec.attn_options}
         self.cls_token = token_parameter(1, 1, spec.embed_dim)
         self.pos_embed = token_parameter(1, 1 + self.grid[0] * self.grid[1], spec.embed_dim)
         self.patch_embed = PatchEmbed(spec.patch_size, spec.in_chans, spec.embed_dim)

@@ -210,6 +210,20 @@ def test_parameters_of_deit_tiny(form):
     assert sum(map(np.prod, ours.values())) == sum(map(np.prod, theirs.values()))
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "agents"), [("tiny", {}, 49), ("base", {}, 81), ("base", {"num_agents": 9}, 9)]
+)
+def test_agents_of_deit(name, options, agents):
+    torch = pytest.importorskip("torch")
+    import torch_ref
+
+    with torch.device("meta"):
+        model = torch_ref.create_model(
+            f"inline_deit_{name}", attn_type="agent", attn_options=options, depth=1
+        )
+    assert model.blocks[0].attn.an_bias.shape[1] == agents
+
+
 PYRAMID = {"num_classes": 3, "img_size": 32, "depths": (1, 1, 1, 1)}
 WIDE = {**PYRAMID, "num_heads": (2, 2, 2, 2)}
 BACKBONES = {
