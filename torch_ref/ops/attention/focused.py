@@ -5,16 +5,21 @@ B batch, h heads, N tokens, C channels, d head width.
 
 from __future__ import annotations
 
-from .normalised import EPS, normalised_attention, normalised_rows
+from .divided import mean_outer
+from .normalised import EPS, normalised_rows
 from .verbs import (
     Tensor,
     at_least,
     at_least_float32,
     exp,
     join_last,
+    join_tokens,
     largest,
     length,
     log,
+    matmul,
+    matmul_nt,
+    mean_tokens,
     plus,
     relu,
     sigmoid,
@@ -65,8 +70,9 @@ def polar_features(q: Tensor, k: Tensor, power: Tensor) -> tuple[Tensor, Tensor,
 
 
 def _powers(x, exponent):
-    # 0 is raised as TINY: 0 to any digit, with derivatives of 0, where log(0) would make NaN
-    return tuple(exp(exponent * log(at_least(relu(part), TINY))) for part in (x, -x))
+    # 0 is raised as TINY, and taken out: its power is 0 with derivatives of 0, where log(0) would make NaN
+    raised = exp(exponent * log(at_least(x.abs(), TINY)))
+    return raised * typed_like(x > 0, x), raised * typed_like(x < 0, x)
 
 
 def pola_attention(q: Tensor, k: Tensor, v: Tensor, power: Tensor) -> Tensor:
@@ -81,10 +87,19 @@ def pola_attention(q: Tensor, k: Tensor, v: Tensor, power: Tensor) -> Tensor:
         [B, h, N, d]
     """
     with without_autocast(v):
-        same, opposite, keys = polar_features(*(at_least_float32(x) for x in (q, k, power)))
-        half = v.shape[3] // 2
-        first, last = split_last(at_least_float32(v), [half, half])
-        out = join_last(normalised_attention(same, keys, first), normalised_attention(opposite, keys, last))
+        q, _, k = polar_features(*(at_least_float32(x) for x in (q, k, power)))
+        width, half = v.shape[3], v.shape[3] // 2
+        products = mean_outer(k, at_least_float32(v))  # [B, h, 2 d, d]: of k+, then of k-
+        of_positive, of_negative = products[:, :, :width], products[:, :, width:]
+        # q+ and q- meet k+ and k- for the first channels, k- and k+ for the last
+        products = join_tokens(
+            join_last(of_positive[:, :, :, :half], of_negative[:, :, :, half:]),
+            join_last(of_negative[:, :, :, :half], of_positive[:, :, :, half:]),
+        )
+        mean = mean_tokens(k, keepdim=True)  # [B, h, 1, 2 d]
+        opposite = join_last(mean[:, :, :, width:], mean[:, :, :, :width])
+        first, last = split_last(matmul(q, products), [half, half])
+        out = join_last(first / plus(matmul_nt(q, mean), EPS), last / plus(matmul_nt(q, opposite), EPS))
         return typed_like(out, v)
 
 
