@@ -1,6 +1,9 @@
 """Two small detectors through the four commands: RetinaNet on InLine-PVT, Mask R-CNN on SOFT-Norm."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -182,3 +185,28 @@ def test_an_exported_detector_gives_the_same_boxes(trained, tmp_path):
         np.testing.assert_allclose(boxes.numpy(), own["bbox"].numpy()[real], rtol=1e-4, atol=1e-3)
         if masks:
             assert (masks[0].numpy() != own["mask"].numpy()[real]).mean() < 1e-3
+
+
+def test_two_ranks_measure_what_one_does(trained, tmp_path):
+    if trained.name != "mask_rcnn":
+        pytest.skip("boxes and masks are shared alike by all detectors")
+    assert trained.run("eval", "--output", str(tmp_path / "one")) == 0
+    program = Path(__file__).parents[2] / "paddle_inline" / "detection" / "__main__.py"
+    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path / "log")]
+    command = ["eval", "--cfg", str(CONFIGS / f"{trained.config}.yml"), "--output", str(tmp_path / "two")]
+    done = subprocess.run(
+        [sys.executable, *launch, str(program), *command, "-o", *trained.settings],
+        # (An empty CUDA_VISIBLE_DEVICES, which hides GPUs, is more than the launcher can take.)
+        env={name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    logs = "".join(
+        path.read_text(errors="replace")[-3000:] for path in (tmp_path / "log").glob("workerlog.*")
+    )
+    assert done.returncode == 0, done.stderr[-2000:] + logs
+    for path in sorted((tmp_path / "one").glob("*.json")):
+        assert json.loads(path.read_text()) == json.loads((tmp_path / "two" / path.name).read_text()), (
+            path.name
+        )
