@@ -1,4 +1,4 @@
-"""What PaddleDetection's wheel, 2.6.0, needs on Paddle 3; its git tree of October 2024 needs none of it.
+"""What PaddleDetection's wheel, 2.6.0, needs on Paddle 3; its git tree of October 2024 needs one of them, for exports.
 
 Since Paddle 2.6 an element of a tensor has no dimension, and such tensors cannot be concatenated; the wheel is of the
 time when they had one. Each place where it shows is a row: the probe runs the toolkit's own function on a box or two.
