@@ -201,4 +201,14 @@ def _is(value: Any, kind: str) -> bool:
             and len(value) <= most
             and all(_is(item, inside[0]) for item in value)
         )
+    if kind.startswith("dict["):  # attn_options: a few numbers, switches and names, one each or one per stage
+        inner = ("int", "float", "bool", "str", "None", "tuple[int, ...]")
+        return (
+            isinstance(value, dict)
+            and len(value) <= 64
+            and all(
+                isinstance(key, str) and any(_is(item, plain) for plain in inner)
+                for key, item in value.items()
+            )
+        )
     return type(value) in _KINDS[kind] and not (isinstance(value, float) and not math.isfinite(value))

@@ -38,6 +38,7 @@ from .families.adapter import (
     square,
     widths_of,
 )
+from .families.forms import alike, forms_shown
 from .mapping import Shapes, shapes_of, skeleton, torch_only_names
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def identify(
                 return _of_some_stages(shapes, overrides, hints, maps, family)
             whole = {**_behind(name, family, maps), **shapes}
     known = {key: square(value) if key == "img_size" else value for key, value in (overrides or {}).items()}
+    known.update(forms_shown(family, whole, known))
     try:
         inferred = FAMILIES[family].infer_spec(TensorShapes(whole), known)
     except (NoSuchSpecError, ZeroDivisionError) as error:
@@ -130,7 +132,7 @@ def identify(
             message = f"these tensors look like {looks}, and {name} is {family}: leave it out"
         nearest = name or next(iter(variants))
         raise UnknownModelError(f"{message}\n{_differences(nearest, {}, shapes, maps)[1]}") from None
-    if not _told_by_tensors(known.get("attn_type")):
+    if not _told_by_tensors(known.get("attn_type"), known.get("attn_options")):
         inferred = replace(inferred, fields={**inferred.fields, "attn_type": UNKNOWN})
     _refuse_contradictions(inferred, known)
     first = name or next(iter(variants))
@@ -161,6 +163,8 @@ def identify(
     if name is None and "num_heads" in chosen.assumed and not named:
         _refuse_unseen_heads(chosen, inferred)
     how = "names and shapes" if name is None else "the model that was named"
+    if not {"attn_type", "attn_options"} & set(known) and "S" in str(getattr(chosen.spec, "attn_type", "")):
+        remarks += _same_tensors(family)
     if not _names_family(hints or {}, list(variants)):
         remarks += _other_families(hints or {}, family)
     if len(tied) > 1 or told or (named and "num_heads" in chosen.assumed):
@@ -248,13 +252,15 @@ def _refuse_contradictions(inferred: InferredSpec, known: Mapping[str, Any]) -> 
             raise UnknownModelError(f"{key} is {seen!r} by the tensors, not {short(repr(value))}")
 
 
-def _told_by_tensors(attn_type: object) -> bool:
-    """Whether tensors tell this attn_type from others, as they tell InLine's blocks from softmax's.
+def _told_by_tensors(attn_type: object, options: object) -> bool:
+    """Whether tensors tell this attn_type from others, as they tell InLine's blocks, with their filter, from softmax's.
 
     Of other forms the name must be known; that the model has exactly the file's tensors is checked all the same.
     """
     names = attn_type.replace(" ", "").split(",") if isinstance(attn_type, str) else []
-    return not any(name in ATTENTION and name not in LETTER_OF for name in names)
+    return "local" not in (options if isinstance(options, Mapping) else ()) and not any(
+        name in ATTENTION and name not in LETTER_OF for name in names
+    )
 
 
 def _candidate(
@@ -334,6 +340,19 @@ def _other_families(hints: Mapping[str, Any], family: str) -> list[str]:
     return (
         [f"the file's settings name {short(others[0])}, its tensors are {family}'s: they are followed"]
         if others
+        else []
+    )
+
+
+def _same_tensors(family: str) -> list[str]:
+    """Return a remark where softmax's blocks have the tensors of other forms too."""
+    others = alike(family, "softmax")
+    return (
+        [
+            f"its attention is taken as softmax; {', '.join(others)} have the same tensors: --opts attn_type NAME, if "
+            "it is one of them"
+        ]
+        if others and family == "InLineDeiT"  # in CSwin its stripes show, in its last stage alone they do not
         else []
     )
 

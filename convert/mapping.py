@@ -111,6 +111,17 @@ def _skeleton(name: str, overrides: tuple[tuple[str, Any], ...], maps: Maps | No
         return paddle_inline.create_model(name, **dict(overrides))
 
 
+class _Options(dict):
+    """A dictionary of options that is never changed, and can be a key."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(repr(sorted(self.items())))
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else _Options(value) if isinstance(value, dict) else value
+
+
 def skeleton(name: str, overrides: Mapping[str, Any], maps: Maps | None = None) -> nn.Layer:
     """Build a model with parameters that have no values: in no memory and no time.
 
@@ -121,7 +132,7 @@ def skeleton(name: str, overrides: Mapping[str, Any], maps: Maps | None = None) 
     Raises:
         UserError: as create_model does.
     """
-    items = ((key, tuple(v) if isinstance(v, list) else v) for key, v in sorted(overrides.items()))
+    items = ((key, _hashable(value)) for key, value in sorted(overrides.items()))
     return _skeleton(name, tuple(items), maps)
 
 

@@ -22,7 +22,9 @@ def infer_spec(shapes: TensorShapes, known: Mapping[str, Any]) -> InferredSpec:
             ratio(shapes.width(f"{first}.mlp.fc1.bias"), dim) for first, dim in zip(firsts, dims)
         ),
         "sr_ratios": tuple(
-            UNKNOWN if letter == "I" else shapes.kernel(f"{first}.attn.sr.weight")
+            UNKNOWN
+            if letter == "I" or f"{first}.attn.q.weight" not in shapes
+            else shapes.kernel(f"{first}.attn.sr.weight")
             for first, letter in zip(firsts, letters)
         ),
         "attn_type": letters,

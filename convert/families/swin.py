@@ -29,13 +29,14 @@ def infer_spec(shapes: TensorShapes, known: Mapping[str, Any]) -> InferredSpec:
     """Read the spec from shapes; the alternatives are image and window sizes."""
     depths = tuple(shapes.count(f"layers.{s}.blocks") for s in range(4))
     blocks = [[f"layers.{s}.blocks.{i}" for i in range(depth)] for s, depth in enumerate(depths)]
-    mark = "attn.residual.0.weight"
-    letters = [shapes.letters(stage, mark) for stage in blocks]
+    mark, table = "attn.residual.0.weight", "attn.relative_position_bias_table"
+    # other forms than softmax, whatever their tensors, have InLine's windows
+    letters = ["".join("S" if f"{block}.{table}" in shapes else "I" for block in stage) for stage in blocks]
     dim = shapes.width("patch_embed.norm.weight")
     heads = [
         shapes.heads(f"{stage[0]}.{mark}", dim << s)
         if kinds[0] == "I"
-        else shapes.of(f"{stage[0]}.attn.relative_position_bias_table", 2)[1]
+        else shapes.of(f"{stage[0]}.{table}", 2)[1]
         for s, (stage, kinds) in enumerate(zip(blocks, letters))
     ]
     fields = {
@@ -43,7 +44,11 @@ def infer_spec(shapes: TensorShapes, known: Mapping[str, Any]) -> InferredSpec:
         "depths": depths,
         "num_heads": tuple(heads),
         "mlp_ratio": ratio(shapes.width("layers.0.blocks.0.mlp.fc1.bias"), dim),
-        "qkv_bias": "layers.0.blocks.0.attn.qkv.bias" in shapes,
+        # gla has no such bias in any model; the forms with gates project to more than q, k and v
+        "qkv_bias": any(
+            f"layers.0.blocks.0.attn.{name}" in shapes
+            for name in ("qkv.bias", "qkvg.bias", "qkvo.bias", "qk.bias", "gk.0.weight")
+        ),
         "attn_type": attention_code(letters),
         **shapes.ends("patch_embed.proj.weight"),
     }
