@@ -199,6 +199,6 @@ def _usual(option: str, values: list[Any], forms: list[str], heads: list[Any], s
     """Whether an option's values are those that layers have without it."""
     if option == "num_features":
         widths = [shape[1] for name, shape in shapes.items() if name.endswith(".projection")]
-        return all(value == max(1, int(width * math.log(width))) for value, width in zip(values, widths))
+        return all(value == max(1, int(width * math.log(max(width, 1)))) for value, width in zip(values, widths))
     defaults = ATTENTION[forms[0]].STAGE_OPTIONS.get(option) if len(values) == 4 else None
     return list(defaults) == values if defaults else all(value == _USUAL[option] for value in values)
