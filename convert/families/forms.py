@@ -129,11 +129,11 @@ def signatures(family: str) -> dict[str, frozenset[str]]:
 
 def _names(shapes: Any, begin: str) -> frozenset[str]:
     """The names of the first block's attention, without what follows from sizes."""
-    inside: dict[tuple[str, str], set[str]] = defaultdict(set)
+    inside: dict[str, set[str]] = defaultdict(set)
     for name in shapes:
         match = re.match(begin, name)
         if match and name.rpartition(".")[2] not in REBUILT:
-            inside[match.groups()].add(name[match.end() :])
+            inside[match[0]].add(name[match.end() :])
     return frozenset(next(iter(inside.values()), ()))
 
 
@@ -199,6 +199,8 @@ def _usual(option: str, values: list[Any], forms: list[str], heads: list[Any], s
     """Whether an option's values are those that layers have without it."""
     if option == "num_features":
         widths = [shape[1] for name, shape in shapes.items() if name.endswith(".projection")]
-        return all(value == max(1, int(width * math.log(max(width, 1)))) for value, width in zip(values, widths))
+        return all(
+            value == max(1, int(width * math.log(max(width, 1)))) for value, width in zip(values, widths)
+        )
     defaults = ATTENTION[forms[0]].STAGE_OPTIONS.get(option) if len(values) == 4 else None
     return list(defaults) == values if defaults else all(value == _USUAL[option] for value in values)

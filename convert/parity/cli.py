@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.live import Live
 
@@ -241,7 +242,8 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
-    """Return {key: value} of KEY VALUE KEY VALUE ...; a value is a Python literal or else a string.
+    """Return {key: value} of KEY VALUE KEY VALUE ...; a value is a Python literal, a mapping as YAML has it, or else a
+    string.
 
     Raises:
         UserError: a key without a value.
@@ -253,8 +255,18 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
         try:
             overrides[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
-            overrides[key] = value
+            overrides[key] = _mapping(value)
     return overrides
+
+
+def _mapping(text: str) -> Any:
+    """Return `{name: value, ...}` as a dictionary, any other text as it is."""
+    if text.strip()[:1] != "{":
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def _positive(text: str) -> int:

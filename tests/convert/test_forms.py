@@ -114,3 +114,14 @@ def test_weights_go_there_and_back_bit_for_bit(form):
     assert all(
         np.array_equal(back[name], value) and back[name].dtype == value.dtype for name, value in state.items()
     )
+
+
+def test_options_are_given_on_the_command_line():
+    from convert.parity.cli import parse_overrides
+
+    assert parse_overrides(["attn_type", "agent", "attn_options", "{num_agents: 9}"]) == {
+        "attn_type": "agent",
+        "attn_options": {"num_agents": 9},
+    }
+    assert parse_overrides(["attn_options", "{'rope': False}"]) == {"attn_options": {"rope": False}}
+    assert parse_overrides(["attn_options", "{["]) == {"attn_options": "{["}

@@ -117,6 +117,10 @@ PINNED = {
     "paddle_inline/inference/checks.py": {"TOLERANCE": 1e-5},
     "paddle_inline/inference/gallery.py": {"THUMBNAIL": 224, "SMALL": 64},
     "paddle_inline/inference/onnx_export.py": {"OPSET": 17},
+    "convert/families/forms.py": {
+        "_FOUR": {"depths": (1, 1, 1, 1), "num_heads": (2, 2, 2, 2)},
+        "_USUAL": {"num_agents": 49, "num_projected": 64, "conv_kernel": 35},
+    },
     "paddle_inline/inference/serving.py": {"MAX_BATCH": 64},
     "paddle_inline/training/answers.py": {"MOST_MISTAKES": 1000, "MOST_PICTURES": 24},
     "paddle_inline/training/failure.py": {"POLL_SECONDS": 0.5},
