@@ -3,6 +3,7 @@
 OUTPUT/
   comparison.json     the settings, which a later call must have too
   trials/FORM/MODEL/seedN/   result.json, model.pdparams, inside.json, metrics.jsonl, train.log
+  costs.json          parameters, multiply-adds, ranks: what needs no clock
   speed.json          times and memory
   results.json, results.csv, results.png, index.html
 """
@@ -28,7 +29,7 @@ from .plan import Form, Plan
 from .trial import RESULT, check_same_inputs, read_json, train, trial_folder, write_json
 from .workers import run_jobs
 
-PLAN, SPEED, RESULTS = "comparison.json", "speed.json", "results.json"
+PLAN, COSTS, SPEED, RESULTS = "comparison.json", "costs.json", "speed.json", "results.json"
 STAGES = ("train", "inspect", "time", "page")
 FORMAT = 1
 
@@ -68,6 +69,7 @@ def compare(
             train_missing(plan, output, workers, report)
         if "inspect" in stages:
             inspect_missing(plan, output, workers, report)
+            count_missing(plan, output)
         if "time" in stages:
             measure_missing(plan, output, rounds, report)
         if "page" not in stages:
@@ -87,6 +89,7 @@ def conclude(plan: Plan, output: Path) -> dict[str, Any]:
             (f.name, seed): read_json(trial_folder(plan, f, seed, output) / INSIDE)
             for f, seed in all_trials(plan)
         },
+        read_json(output / COSTS) or {},
         read_json(output / SPEED),
     )
     write_json(output / RESULTS, results)
@@ -183,6 +186,14 @@ def inspect_missing(plan: Plan, output: Path, workers: int, report: Callable[[st
         report(f"looking into {len(jobs)} trained networks: injectivity, locality, masking")
     for _ in run_jobs(inside.inspect, [(plan, form, seed, output) for form, seed in jobs], workers):
         pass
+
+
+def count_missing(plan: Plan, output: Path) -> None:
+    """Count what the forms cost that nobody has counted."""
+    found = read_json(output / COSTS) or {}
+    new = {form.name: timing.costs(plan, form) for form in plan.forms if form.name not in found}
+    if new:
+        write_json(output / COSTS, {**found, **new})
 
 
 def measure_missing(plan: Plan, output: Path, rounds: int, report: Callable[[str], None]) -> None:

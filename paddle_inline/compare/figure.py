@@ -56,6 +56,9 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
         ylabel="held-out top-1, %",
         title="Accuracy against speed",
     )
+    if not left.has_data():
+        left.text(0.5, 0.5, "not timed yet", transform=left.transAxes, ha="center")
+        left.set_xlim(1, 10)
     for axis in (left.xaxis.set_major_formatter, left.xaxis.set_minor_formatter):
         axis("{x:.0f}")
     if left.has_data():

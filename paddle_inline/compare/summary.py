@@ -79,12 +79,15 @@ COLUMNS = (
 )
 
 
-def summarise(plan: Plan, results: Found, insides: Found, speed: dict[str, Any] | None) -> dict[str, Any]:
+def summarise(
+    plan: Plan, results: Found, insides: Found, costs: Mapping[str, Any], speed: dict[str, Any] | None
+) -> dict[str, Any]:
     """Put what was measured together.
 
     Args:
         plan: the comparison.
         results, insides: {(form, seed): what `train` and `inspect` wrote, or None}.
+        costs: {form: what `timing.costs` returned}.
         speed: what `timing.measure` returned, or None.
 
     Returns:
@@ -98,6 +101,7 @@ def summarise(plan: Plan, results: Found, insides: Found, speed: dict[str, Any] 
                 form.attention,
                 [found for seed in range(plan.seeds) if (found := results.get((form.name, seed)))],
                 [found for seed in range(plan.seeds) if (found := insides.get((form.name, seed)))],
+                costs.get(form.name),
                 speed,
             )
         )
@@ -128,6 +132,7 @@ def form_row(
     attention: str,
     results: Sequence[dict[str, Any]],
     insides: Sequence[dict[str, Any]],
+    costs: Mapping[str, Any] | None,
     speed: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return one form's row: its name, the keys of COLUMNS (None: not known), its curves, maps and notes."""
@@ -151,6 +156,8 @@ def form_row(
         row["loss_curve"] = _mean_curve([found["losses"] for found in results])
         row["training_seconds"] = statistics.fmean(found["seconds"] for found in results)
     _add_inside(row, insides)
+    if costs is not None:
+        _add_costs(row, costs)
     if speed is not None and name in speed["forms"]:
         _add_speed(row, name, speed)
     return row
@@ -205,13 +212,15 @@ def _add_inside(row: dict[str, Any], insides: Sequence[dict[str, Any]]) -> None:
         row["reasons"].update(without_local=reason, without_random=reason)
 
 
-def _add_speed(row: dict[str, Any], name: str, speed: dict[str, Any]) -> None:
-    costs = speed["costs"][name]
+def _add_costs(row: dict[str, Any], costs: Mapping[str, Any]) -> None:
     row.update(params=costs["params"], macs=costs["macs"] / 1e6, head_width=costs.get("head_width"))
     row["rank"] = costs.get("rank")
     row["kind"] = kind_of(list_attentions()[row["attention"]], row["rank"], row["head_width"])
     if row["rank"] is None:
         row["reasons"]["rank"] = row["reasons"].get("confused", "its layer shows no rows")
+
+
+def _add_speed(row: dict[str, Any], name: str, speed: dict[str, Any]) -> None:
     mine = [found for found in speed["networks"] if found["form"] == name]
     sizes = sorted({tuple(found["size"]) for found in mine})
     keys = dict(zip(sizes, ("speed", "speed2", "speed4")))

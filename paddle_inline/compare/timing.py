@@ -199,14 +199,13 @@ def slopes(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def measure(plan: Plan, rounds: int, report: Callable[[str], None]) -> dict[str, Any]:
-    """Measure all that a form costs, one after the other; see the functions above."""
+    """Time networks and layers of all forms; see the functions above."""
     return {
         "forms": [form.name for form in plan.forms],
         "rounds": rounds,
         "machine": machine(),
         "paddle": paddle.__version__,
         "threads": paddle.get_num_threads() if hasattr(paddle, "get_num_threads") else None,
-        "costs": {form.name: costs(plan, form) for form in plan.forms},
         "networks": network_speeds(plan, rounds, report),
         "layers": layer_growth(plan, rounds, report),
         "load_after": machine()["load"],
