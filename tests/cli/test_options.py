@@ -112,6 +112,11 @@ def test_options_of_a_conversion(monkeypatch, capsys, command, training, option)
     class Done:
         output = "o"
 
+        class identity:
+            @staticmethod
+            def call_with(output):
+                return f"create_model(weights={output!r})"
+
     monkeypatch.setattr(convert_cli, "Inspection", Looked)
     monkeypatch.setattr(convert_cli, "convert", lambda *given, log: seen.append(("plain", *given)) or Done)
     for side in ("paddle", "torch"):
@@ -213,7 +218,7 @@ def test_every_file_of_a_comparison_is_written_and_its_code_says_whether_all_agr
 
 # Options that the tests above, those of predict (tests/inference/test_answers.py) or of their own files set.
 KNOWN = {
-    "export": set(EXPORT),
+    "export": {*EXPORT, "--triton", "--ovms", "--name"},
     "predict": {
         *("--export", "--model", "--weights", "--classes", "--topk", "--batch-size", "--device", "--threads"),
         *("--precision", "--engine", "--json", "--html"),
@@ -221,8 +226,8 @@ KNOWN = {
 }
 KNOWN_CONVERT = {
     "inspect": {"--json", "--take", "--model", "--opts", "--skip-calls"},
-    "to-paddle": {*CONVERT, "--training"},
-    "to-torch": {*CONVERT, "--training"},
+    "to-paddle": {*CONVERT, "--training", "--into", "--into-take"},
+    "to-torch": {*CONVERT, "--training", "--into", "--into-take"},
     "verify": {*VERIFY, "--model", "--all", "--golden", "--html", "--json", "--junit", "--reprod-log"},
     "record": set(RECORD),
     "compare": {"--truth", "--html", "--json", "--junit", "--reprod-log"},

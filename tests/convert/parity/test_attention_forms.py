@@ -102,7 +102,7 @@ def test_a_changed_number_is_named(form):
         assert report.first_divergence in (owner, "blocks.0.attn", "blocks.0.attn.proj"), parameter
 
 
-@pytest.mark.parametrize(("form", "other"), zip(ALIKE, (*ALIKE[1:], ALIKE[0])))
+@pytest.mark.parametrize(("form", "other"), [*zip(ALIKE, (*ALIKE[1:], ALIKE[0]))])
 def test_another_form_with_the_same_tensors_is_found(form, other):
     name, overrides = small("deit", form)
     _, theirs = create_pair(name, **overrides)
@@ -110,10 +110,7 @@ def test_another_form_with_the_same_tensors_is_found(form, other):
     assert list(ours.state_dict()) == list(theirs.state_dict())
     report = compare_models(ours, theirs, backward=False, batch=1)
     assert not report.passed
-    assert (
-        report.first_divergence == "blocks.0.attn.proj_drop"
-        or report.first_divergence == "blocks.0.attn.proj"
-    )
+    assert report.first_divergence == "blocks.0.attn"
 
 
 @pytest.mark.parametrize("form", ["mala", "agent", "gla"])
