@@ -14,11 +14,13 @@ from paddle_inline.cli.main import main
 from paddle_inline.compare import comparison, trial
 from paddle_inline.compare.comparison import compare, estimate
 from paddle_inline.compare.plan import make_plan
+from paddle_inline.compare.timing import peak_of
 from paddle_inline.compare.workers import run_jobs
 from paddle_inline.layers.attention import list_attentions
 from paddle_inline.utils.errors import UserError
 
 pytest.importorskip("matplotlib")
+COUNTS_MEMORY = peak_of(lambda: None) is not None  # Paddle 2.6 does not
 
 
 def words(pictures, output, *more):
@@ -73,12 +75,14 @@ def test_the_results_say_what_was_measured(done):
     assert linear["rank"] < 16 and linear["kind"] == "confused"
     for row in (softmax, linear):
         assert 0 <= row["top1"] <= 100 and len(row["curve"]) == 1
-        assert row["speed"] > 0 and row["training_speed"] > 0 and row["memory"] > 0
+        assert row["speed"] > 0 and row["training_speed"] > 0
+        assert row["memory"] > 0 if COUNTS_MEMORY else row["memory"] is None
         assert len(row["local_by_block"]) == 4 and 0 < row["local"] < 100
         assert row["without_local"] is not None and row["without_random"] is not None
         assert [found["tokens"] for found in row["growth"]] == [9, 16, 36]
         assert np.array(row["maps"]["middle"]).shape == (8, 8)
-    assert softmax["memory_slope"] > linear["memory_slope"] > 0
+    if COUNTS_MEMORY:
+        assert softmax["memory_slope"] > linear["memory_slope"] > 0
 
 
 def test_the_page_holds_everything_itself(done):
@@ -87,7 +91,7 @@ def test_the_page_holds_everything_itself(done):
     assert "2 forms of attention in one network" in page and "width=device-width" in page
     for form in ("softmax", "linear_relu"):
         assert page.count(f'data-form="{form}"') >= 6  # a row, a point, four curves, a map
-    assert page.count("<svg") == 5 and page.count("data:image/png") == 5
+    assert page.count("<svg") == 4 + COUNTS_MEMORY and page.count("data:image/png") == 5
     assert "linear, rows not one to one" in page and "Held-out accuracy" in page
 
 
