@@ -31,7 +31,8 @@ INSTALL = -m pip install --no-compile
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test test-fast test-golden test-full test-paddle26 test-dense test-mutations lint format demo docs clean
+.PHONY: help test test-fast test-golden test-full test-paddle26 test-dense test-mutations lint format demo \
+	demo-dense docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' Makefile
@@ -67,6 +68,9 @@ format: $(VENV)/installed  ## let ruff mend what it can
 
 demo: $(VENV)/installed  ## learn digits, carry the weights to PyTorch, prove the two equal: output/demo
 	$(BIN)/python demo.py
+
+demo-dense: $(VENV_DENSE)/installed  ## detect and segment drawn shapes, truth beside answers: output/demo-dense
+	$(BIN_DENSE)/python demo_dense.py
 
 docs: $(VENV)/installed  ## the documentation as a site, without a warning: build/docs/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs

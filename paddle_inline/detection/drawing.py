@@ -20,8 +20,8 @@ def draw(picture: Image.Image, objects: Sequence[Mapping[str, Any]]) -> Image.Im
 
     Args:
         picture: RGB, W x H.
-        objects: each with `index` of its class, `class`, `score`, `bbox` (x, y, width, height) and, of a mask, `pixels`
-            [H, W].
+        objects: each with `index` of its class, `class`, `bbox` (x, y, width, height), perhaps `score` and, of a mask,
+            `pixels` [H, W].
     """
     pixels = np.asarray(picture, np.float32).copy()
     for each in objects:
@@ -33,7 +33,8 @@ def draw(picture: Image.Image, objects: Sequence[Mapping[str, Any]]) -> Image.Im
     for each in objects:
         x, y, width, height = each["bbox"]
         pen.rectangle([x, y, x + width, y + height], outline=colour(each["index"]), width=2)
-        text = f"{each['class']} {each['score']:.2f}".encode("latin-1", "replace").decode("latin-1")
+        score = f" {each['score']:.2f}" if "score" in each else ""
+        text = f"{each['class']}{score}".encode("latin-1", "replace").decode("latin-1")
         left, top, right, bottom = pen.textbbox((x + 2, max(y - 12, 0)), text)
         pen.rectangle([left - 1, top - 1, right + 1, bottom + 1], fill=colour(each["index"]))
         pen.text((x + 2, max(y - 12, 0)), text, fill=(0, 0, 0))
