@@ -83,12 +83,12 @@ def forms_shown(family: str, shapes: Shapes, known: Mapping[str, Any]) -> dict[s
     chosen: list[str] = []
     named = str(known.get("attn_type", "")).replace(" ", "").split(",")
     for number, names in enumerate(stages):
-        whole = family == "InLineCSwin" and number == 3  # its last stage has one branch, whatever the form
-        known_names = {
-            form: frozenset(name for name in own if name.startswith("0.")) if whole else own
+        one = family == "InLineCSwin" and number == 3  # its last stage has one branch, whatever the form
+        fits = [
+            form
             for form, own in signatures(family).items()
-        }
-        fits = [form for form, own in known_names.items() if own == names]
+            if names == (frozenset(name for name in own if name.startswith("0.")) if one else own)
+        ]
         told = named[number if len(named) == len(stages) else 0]
         plain = [form for form in _PLAIN if form in fits]
         if told in fits or plain or len(fits) == 1:
@@ -102,8 +102,8 @@ def forms_shown(family: str, shapes: Shapes, known: Mapping[str, Any]) -> dict[s
             )
     if not chosen or all(form in _PLAIN for form in chosen):
         return {}
-    whole = len(set(chosen)) == 1
-    found = {"attn_type": chosen[0] if whole else ",".join(chosen), **_sizes(family, shapes, chosen)}
+    attn_type = chosen[0] if len(set(chosen)) == 1 else ",".join(chosen)
+    found = {"attn_type": attn_type, **_sizes(family, shapes, chosen)}
     return {key: value for key, value in found.items() if key not in known}
 
 
@@ -173,7 +173,7 @@ def _sizes(family: str, shapes: Shapes, forms: list[str]) -> dict[str, Any]:
     given = {
         option: values[0] if len(set(values)) == 1 else tuple(values)
         for option, values in options.items()
-        if None not in values and not _usual(option, values, forms, heads, shapes)
+        if None not in values and not _usual(option, values, forms, shapes)
     }
     return {**found, **({"attn_options": given} if given else {})}
 
@@ -187,18 +187,17 @@ def _heads(block: str, form: str, shapes: Shapes, branches: int) -> int | None:
         return None
     if not width:
         return shape[dimension] * branches
-    dim = next(
-        (shapes[block + name][0] for name in ("proj.bias", "get_v.bias") if block + name in shapes), None
-    )
-    if dim is None:  # gla's output has no bias
-        dim = (shapes.get(block + "gate.bias") or (0,))[0]
+    biases = ("proj.bias", "get_v.bias", "gate.bias")  # gla's output has none, but its gate
+    dim = next((found[0] for name in biases if (found := shapes.get(block + name))), 0)
     return dim * branches // shape[dimension] or None
 
 
-def _usual(option: str, values: list[Any], forms: list[str], heads: list[Any], shapes: Shapes) -> bool:
+def _usual(option: str, values: list[Any], forms: list[str], shapes: Shapes) -> bool:
     """Whether an option's values are those that layers have without it."""
     if option == "num_features":
-        widths = [shape[1] for name, shape in shapes.items() if name.endswith(".projection")]
+        widths = [
+            shape[1] for name, shape in shapes.items() if name.endswith(".projection") and len(shape) == 2
+        ]
         return all(
             value == max(1, int(width * math.log(max(width, 1)))) for value, width in zip(values, widths)
         )

@@ -12,8 +12,8 @@ from .backbone import InLineBackbone
 from .imports import ppdet
 
 INSTALL = (
-    'pip install "git+https://github.com/PaddlePaddle/PaddleDetection@develop" "numpy<2" "setuptools<81" '
-    "(docs/dense.md has other ways)"
+    "pip install --no-deps paddledet==2.6.0, with 'numpy<2', 'setuptools<81' and what it imports (docs/dense.md lists "
+    "it)"
 )
 
 

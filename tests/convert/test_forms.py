@@ -94,6 +94,16 @@ def test_inline_without_its_filter_is_known_by_name(family):
     assert {key: found[key] for key in known} == known
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (0, 0), (2, 2, 2, 2, 2)])
+@pytest.mark.parametrize("form", FORMS)
+def test_tensors_of_other_shapes_are_refused_with_the_difference(form, shape):
+    """A file's names can be right and its shapes nonsense."""
+    found = shapes("inline_deit_tiny", attn_type=form)
+    found = {name: shape if ".attn." in name else own for name, own in found.items()}
+    with pytest.raises(UnknownModelError):
+        identify(found, "inline_deit_tiny", {"attn_type": form})
+
+
 def test_a_wrong_name_is_refused():
     with pytest.raises(UnknownModelError, match="nearest model"):
         identify(shapes("inline_deit_tiny", attn_type="slab"), "inline_deit_tiny", {"attn_type": "focused"})
