@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..toolkits.launcher import numbers, parse_overrides
+from ..toolkits.launcher import parse_overrides
+from ..toolkits.settings import read_settings
 from ..utils.errors import UserError, short, unknown
 from ..utils.paths import expand
 from .mends import toolkit
@@ -62,7 +61,7 @@ class Settings:
 
     def __init__(self, path: str, overrides: Sequence[str] = ()) -> None:
         given = parse_overrides(overrides)
-        tree = merged(read(Path(expand(path))), given)
+        tree = merged(read_settings(expand(path), "_base_", put=merged), given)
         tree["loss"] = tree.get("loss") or {}
         for key in tree:
             if key not in (*SECTIONS, *RUN, *UNUSED):
@@ -145,31 +144,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
-
-
-def read(path: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the settings of a YAML file and those of its `_base_` files below them.
-
-    Raises:
-        UserError: a file that cannot be read, or bases in a circle.
-    """
-    if str(path.resolve()) in seen:
-        raise UserError(f"{path}: _base_ files form a circle")
-    try:
-        tree = numbers(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"there is no settings file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{path} holds a {type(tree).__name__}, not settings as `key: value`")
-    bases = tree.pop("_base_", [])
-    below: dict[str, Any] = {}
-    for base in bases if isinstance(bases, list) else [bases]:
-        below = merged(below, read(path.parent / expand(str(base)), (*seen, str(path.resolve()))))
-    return merged(below, tree)
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

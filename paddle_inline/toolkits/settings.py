@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -12,9 +12,15 @@ from ..utils.errors import MissingFileError, UserError
 from ..utils.paths import expand
 from .launcher import numbers
 
+Merge = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+
 
 def read_settings(
-    path: str, base_key: str, loader: type = yaml.SafeLoader, seen: tuple[str, ...] = ()
+    path: str,
+    base_key: str,
+    loader: type = yaml.SafeLoader,
+    put: Merge | None = None,
+    seen: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Return the settings of a file, over those of its bases.
 
@@ -22,6 +28,7 @@ def read_settings(
         path: a YAML file.
         base_key: the key under which a file names its bases, one or a list, relative to itself.
         loader: the YAML loader, for a toolkit with tags of its own.
+        put: puts settings over others and returns those; None: `merge`.
         seen: the files that are being read, to find circles.
 
     Raises:
@@ -44,11 +51,11 @@ def read_settings(
     if not isinstance(tree, dict):
         raise UserError(f"{path}: holds a {type(tree).__name__}, not settings as `key: value`")
     bases = tree.pop(base_key, None) or []
-    merged: dict[str, Any] = {}
+    put, merged = put or merge, dict[str, Any]()
     for base in bases if isinstance(bases, list) else [bases]:
         file_name = os.path.join(os.path.dirname(path), expand(str(base)))
-        merge(merged, read_settings(file_name, base_key, loader, (*seen, real)))
-    return merge(merged, numbers(tree))
+        merged = put(merged, read_settings(file_name, base_key, loader, put, (*seen, real)))
+    return put(merged, numbers(tree))
 
 
 def merge(into: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
