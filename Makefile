@@ -82,7 +82,7 @@ clean:  ## remove the virtual environments and caches; output/ stays
 $(VENV)/installed: pyproject.toml
 	$(call make_venv,$(VENV))
 	$(BIN)/python -c 'import paddle' 2>/dev/null || $(BIN)/python $(INSTALL) $(PADDLE)
-	$(BIN)/python $(INSTALL) $(TORCH) -e '.[parity,demo,logs,notebooks,docs,onnx,dev]'
+	$(BIN)/python $(INSTALL) $(TORCH) -e '.[all,docs,dev]'
 	@touch $@
 
 # Paddle 2.6 asks for setuptools at import, which Python 3.12 no longer brings.
