@@ -14,6 +14,9 @@ from docutils import nodes
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import paddle_inline
+from paddle_inline.utils.environment import import_paddle
+
+import_paddle()  # without its messages
 
 project = "paddle-inline"
 author = "the paddle-inline authors"

@@ -44,6 +44,10 @@ _FOLDERS = ("layers", "models", "ops")
 
 def __getattr__(name: str) -> object:
     # Lazy, so that `paddle_inline.utils.environment` can prepare the environment before Paddle is loaded.
+    if name in _HOMES or name in _FOLDERS:
+        from .utils.environment import import_paddle
+
+        import_paddle()  # without its messages
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name], __name__), name)
     if name in _FOLDERS:

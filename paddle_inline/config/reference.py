@@ -83,7 +83,7 @@ MEANINGS = {
     "output": "the folder of all runs; a run is in OUTPUT/MODEL/TAG",
     "tag": "name of the run's own folder",
     "seed": "of all that is drawn",
-    "print_freq": "steps between two lines of the log",
+    "print_freq": "steps between two rows of `metrics.jsonl` and points of VisualDL's curves",
     "save_freq": "epochs between two checkpoints",
     "save_steps": "steps between two checkpoints within an epoch; 0: none",
     "keep_last": "checkpoints that are kept",

@@ -159,7 +159,7 @@ class Config:
     output: str = "output"
     tag: str = "default"
     seed: int = setting(0, minimum=0)
-    print_freq: int = setting(10, minimum=1)  # steps between two lines of the log
+    print_freq: int = setting(10, minimum=1)  # steps between two rows of metrics.jsonl
     save_freq: int = setting(1, minimum=1)  # epochs between two checkpoints
     save_steps: int = setting(0, minimum=0)  # steps between two checkpoints within an epoch; 0: none
     keep_last: int = setting(2, minimum=1)  # checkpoints kept

@@ -134,13 +134,18 @@ def loader_handler_put_back() -> Iterator[None]:
         theirs._SIGCHLD_handler_set = False  # so that the next loader sets it again
 
 
+EVERY = 60.0  # seconds between the lines of a long epoch
+
+
 class LogProgress(Callback):
     """Writes the progress bar, the log's lines, metrics.jsonl and VisualDL's curves.
+
+    An epoch gets one line; where there is no bar, a long one gets another every minute.
 
     Args:
         options: of the run.
         model: whose weights' histograms are shown.
-        print_freq: steps between two lines of the log and two rows of metrics.jsonl.
+        print_freq: steps between two rows of metrics.jsonl.
         histogram_freq: epochs between histograms of all weights in VisualDL; 0: none.
     """
 
@@ -157,9 +162,11 @@ class LogProgress(Callback):
         self.epochs, self.steps_per_epoch = options.epochs, options.steps_per_epoch
         self.print_freq, self.histogram_freq = print_freq, histogram_freq
         self.bar = ExitStack()
+        self.way = ""  # the loss, speed and time left of the epoch's last step
 
     def on_epoch_start(self, progress: Progress) -> None:
         self.first, self.started, self.images, self.waited = progress.step, time.perf_counter(), 0, 0.0
+        self.said = self.started
         self.title = f"epoch {progress.epoch + 1}/{self.epochs}"
         self.advance = self.bar.enter_context(self.log.bar(self.title, self.steps_per_epoch))
         self.advance(progress.step - progress.epoch * self.steps_per_epoch)
@@ -190,12 +197,11 @@ class LogProgress(Callback):
             reader_s=round(self.waited / done, 4),
             memory_mb=memory_mb(),
         )
-        if not self.log.console.is_terminal:
-            left = (self.epochs * self.steps_per_epoch - progress.step) / done * seconds
-            self.log.info(
-                f"{self.title}  {number}/{self.steps_per_epoch}  loss {step.loss:.4f}  lr {step.rate:.3e}"
-                f"  norm {step.grad_norm:.3f}  {speed:.1f} images/s  left {duration(left)}"
-            )
+        left = (self.epochs * self.steps_per_epoch - progress.step) / done * seconds
+        self.way = f"loss {step.loss:.4f}, {speed:.0f} images/s, left {duration(left)}"
+        if not self.log.live and number < self.steps_per_epoch and time.perf_counter() - self.said >= EVERY:
+            self.said = time.perf_counter()
+            self.log.info(f"{self.title}  {number}/{self.steps_per_epoch}  {self.way}, lr {step.rate:.3e}")
 
     def on_evaluation(
         self, progress: Progress, accuracy: Accuracy, averaged: Accuracy | None, improved: tuple[str, ...]
@@ -209,6 +215,8 @@ class LogProgress(Callback):
             row.update(ema_top1=averaged.top1, ema_top5=averaged.top5)
             row.update(ema_held_out_loss=averaged.loss, ema_class_top1=averaged.class_top1)
             text += f"; averaged weights {averaged.top1:.2f}%, best {progress.best_ema_top1:.2f}%"
+        if self.way:
+            text += f"; {self.way}"
         if progress.bad_images:
             text += f"; {progress.bad_images} training images could not be read and were replaced"
         self.log.scalars(progress.step, **row)

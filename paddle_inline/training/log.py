@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..utils.errors import FileAccessError
 from ..utils.paths import expand, home_for_libraries
-from ..utils.streams import ESCAPE
+from ..utils.streams import ESCAPE, in_notebook
 from ..weights.atomic import atomic_write
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class RunLog:
         console: Console | None = None,
     ) -> None:
         self.folder, self.active = Path(expand(folder)), rank == 0
-        self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self.console = console or _console()
         self.board: Any = None
         self.unwritable: set[str] = set()
         self.shown: set[str] = set()  # tags of VisualDL
@@ -55,6 +55,11 @@ class RunLog:
             self.folder.mkdir(parents=True, exist_ok=True)
             if visualdl:
                 self._open_board()
+
+    @property
+    def live(self) -> bool:
+        """Whether lines can be overwritten: on a terminal, which a notebook's cell says it is and is not."""
+        return self.console.is_terminal and not in_notebook()
 
     def _open_board(self):
         try:
@@ -136,8 +141,8 @@ class RunLog:
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Callable]:
-        """Show a progress bar; yields advance(n, **numbers to show). Plain terminals get no bar."""
-        if not (self.active and self.console.is_terminal):
+        """Show a progress bar; yields advance(n, **numbers to show). Files, pipes and notebooks get no bar."""
+        if not (self.active and self.live):
             yield lambda n=1, **numbers: None
             return
         columns = (
@@ -160,6 +165,12 @@ class RunLog:
         """Flush what is open."""
         self._show("close")
         self.board = None
+
+
+def _console() -> Console:
+    """Return standard output; FORCE_COLOR, which CI services and notebooks set, makes no terminal of a pipe."""
+    terminal = None if getattr(sys.stdout, "isatty", bool)() else False
+    return Console(file=sys.stdout, highlight=False, soft_wrap=True, force_terminal=terminal)
 
 
 def tag_of(name: str) -> str | None:

@@ -38,6 +38,14 @@ def escaped(text: object) -> str:
     )
 
 
+def in_notebook() -> bool:
+    """Whether this process is a notebook's kernel or was started by one, whose cells keep all that a bar overwrites."""
+    backend = os.environ.get("MPLBACKEND", "")
+    return "JPY_PARENT_PID" in os.environ or backend.startswith(
+        ("module://matplotlib_inline", "module://ipykernel")
+    )
+
+
 @contextlib.contextmanager
 def forgiving_streams() -> Iterator[None]:
     """Let the process's output streams escape what their encoding lacks, in place of raising, while this lasts.

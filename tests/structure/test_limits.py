@@ -123,6 +123,7 @@ PINNED = {
     },
     "paddle_inline/inference/serving.py": {"MAX_BATCH": 64},
     "paddle_inline/training/answers.py": {"MOST_MISTAKES": 1000, "MOST_PICTURES": 24},
+    "paddle_inline/training/callbacks.py": {"EVERY": 60.0},
     "paddle_inline/training/failure.py": {"POLL_SECONDS": 0.5},
     "paddle_inline/training/lettering.py": {"LONGEST_NAME": 22},
     "paddle_inline/training/loop.py": {"MIXING": 1},

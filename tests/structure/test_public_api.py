@@ -54,6 +54,11 @@ def test_importing_loads_nothing_but_the_package():
     assert run_python(code).split() == ["paddle_inline"]
 
 
+def test_a_name_is_given_without_paddle_s_messages():
+    code = "import os; os.environ['OMP_NUM_THREADS'] = '2'; import paddle_inline; paddle_inline.create_model"
+    assert run_python(f"import sys; sys.stderr = sys.stdout; {code}") == ""
+
+
 def test_the_heavy_names_are_loaded_when_asked_for():
     code = "import sys, paddle_inline; paddle_inline.list_models; print('paddle_inline.inference' in sys.modules)"
     assert run_python(code).split()[-1] == "False"

@@ -4,13 +4,14 @@ import dataclasses
 import io
 import json
 import math
+import re
 
 import numpy as np
 import paddle
 import pytest
 from rich.console import Console
 
-from paddle_inline.training import diagnose
+from paddle_inline.training import callbacks, diagnose
 from paddle_inline.training.callbacks import Callback, LogProgress
 from paddle_inline.training.diagnose import NotFinite
 from paddle_inline.training.ema import Ema
@@ -361,6 +362,33 @@ def test_a_terminal_gets_a_bar(tmp_path):
             advance(1, loss="0.1234", lr="1e-3")
     text = console.file.getvalue()
     assert "epoch 1/2" in text and "4/4" in text and "loss 0.1234" in text
+
+
+def test_no_bar_in_a_notebook_s_cell_nor_in_a_pipe_that_is_said_to_be_coloured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as kernels and CI services do
+    assert not RunLog(tmp_path, visualdl=False).live
+    console = Console(file=io.StringIO(), force_terminal=True)
+    log = RunLog(tmp_path, visualdl=False, console=console)
+    assert log.live
+    monkeypatch.setenv("JPY_PARENT_PID", "1")
+    assert not log.live
+    with log.bar("epoch 1/2", 4) as advance:
+        advance(4)
+    assert console.file.getvalue() == "" and capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("every", "more"), [(60.0, 0), (0.0, 5)])
+def test_an_epoch_is_one_line_and_a_long_one_more(tmp_path, monkeypatch, every, more):
+    monkeypatch.setattr(callbacks, "EVERY", every)
+    run(tmp_path, epochs=2, size=2)  # 12 steps an epoch, of which every second is written down
+    lines = [line for line in (tmp_path / "train.log").read_text().splitlines() if "epoch" in line]
+    assert len(lines) == 2 * (1 + more)
+    on_the_way, last = [r"epoch 2/2  \d+/12  loss .*, left 0:00:0\d, lr \d.*e-0\d"] * more, lines[-1]
+    for pattern, line in zip(on_the_way, lines[1 + more : -1]):
+        assert re.search(pattern, line)
+    assert re.search(
+        r" epoch 2: top-1 .* of 25 images; best .*; loss \d\.\d{4}, \d+ images/s, left 0:00:00$", last
+    )
 
 
 def test_visualdl_gets_the_scalars(tmp_path, monkeypatch, capsys):

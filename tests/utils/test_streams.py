@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from paddle_inline.utils.streams import escaped, forgiving_streams, readable
+from paddle_inline.utils.streams import escaped, forgiving_streams, in_notebook, readable
 
 NAME = "\udcb5\u7535\u00e9\U0001f600"
 
@@ -21,6 +21,24 @@ def test_no_name_raises_and_the_stream_is_as_before(monkeypatch, encoding):
     for stream in streams:
         assert stream.errors == "strict"
         assert b"\\udcb5" in stream.buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, False),
+        ({"MPLBACKEND": "Agg"}, False),
+        ({"JPY_PARENT_PID": "1"}, True),  # by Jupyter's launcher
+        ({"MPLBACKEND": "module://matplotlib_inline.backend_inline"}, True),  # by the kernel itself
+        ({"MPLBACKEND": "module://ipykernel.pylab.backend_inline"}, True),
+    ],
+)
+def test_a_notebook_is_known_by_what_its_kernel_sets(monkeypatch, variables, expected):
+    for name in ("MPLBACKEND", "JPY_PARENT_PID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert in_notebook() is expected
 
 
 @pytest.mark.parametrize("stream", [None, io.StringIO(), object()])
