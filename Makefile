@@ -32,7 +32,7 @@ INSTALL = -m pip install --no-compile
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help test test-fast test-golden test-full test-paddle26 test-dense test-mutations lint format demo \
-	demo-dense docs clean
+	demo-dense notebooks docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' Makefile
@@ -71,6 +71,9 @@ demo: $(VENV)/installed  ## learn digits, carry the weights to PyTorch, prove th
 
 demo-dense: $(VENV_DENSE)/installed  ## detect and segment drawn shapes, truth beside answers: output/demo-dense
 	$(BIN_DENSE)/python demo_dense.py
+
+notebooks: $(VENV)/installed  ## the notebooks, in JupyterLab
+	$(BIN)/python -m jupyterlab notebooks/01_quickstart.ipynb
 
 docs: $(VENV)/installed  ## the documentation as a site, without a warning: build/docs/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs

@@ -41,6 +41,43 @@ def test_every_page_is_built(site):
         assert (site / f"{page.stem}.html").stat().st_size > 2000
 
 
+def reachable(site, page="index.html"):
+    """The pages that links inside the text lead to, from the index on."""
+    found, todo = set(), [(site / page).resolve()]
+    while todo:
+        path = todo.pop()
+        if path in found or not path.is_file():
+            continue
+        found.add(path)
+        text = re.search("<article.*</article>", path.read_text(encoding="utf-8"), re.S)
+        links = re.findall(r'href="([^":#]+\.html)', text[0] if text else "")
+        todo += [(path.parent / link).resolve() for link in links]
+    return {path.relative_to(site.resolve()).as_posix() for path in found}
+
+
+def test_every_page_is_reached_from_the_index_by_links_in_the_text(site):
+    pages = {path.relative_to(ROOT / "docs").with_suffix(".html").as_posix() for path in ROOT.glob("docs/**/*.md")}
+    assert "models/deit.html" in pages and pages <= reachable(site)
+
+
+def test_a_page_that_no_link_leads_to_is_seen(tmp_path):
+    (tmp_path / "index.html").write_text('<a href="b.html"></a><article><a href="a.html#x"></a></article>')
+    for name in ("a.html", "b.html"):
+        (tmp_path / name).write_text("<article></article>")
+    assert reachable(tmp_path) == {"index.html", "a.html"}
+
+
+def test_the_index_begins_with_an_installation_and_a_model(site):
+    text = re.sub(r"<[^>]+>", "", (site / "index.html").read_text(encoding="utf-8"))
+    places = [text.index(words) for words in ("pip install -e", "create_model(", "You want to")]
+    assert places == sorted(places)
+
+
+def test_the_search_index_knows_functions_and_words(site):
+    index = (site / "searchindex.js").read_text(encoding="utf-8")
+    assert "create_backbone" in index and '"inject' in index
+
+
 def test_nothing_is_fetched_from_elsewhere(site):
     for page in site.glob("*.html"):
         loaded = re.findall(
