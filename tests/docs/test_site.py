@@ -56,7 +56,9 @@ def reachable(site, page="index.html"):
 
 
 def test_every_page_is_reached_from_the_index_by_links_in_the_text(site):
-    pages = {path.relative_to(ROOT / "docs").with_suffix(".html").as_posix() for path in ROOT.glob("docs/**/*.md")}
+    pages = {
+        path.relative_to(ROOT / "docs").with_suffix(".html").as_posix() for path in ROOT.glob("docs/**/*.md")
+    }
     assert "models/deit.html" in pages and pages <= reachable(site)
 
 
