@@ -1,9 +1,12 @@
-"""The pictures' script keeps what tagged cells draw and what notebooks say, and no path of the machine."""
+"""The script that runs the notebooks keeps what they draw and say, and no path of the machine."""
 
+import base64
 import importlib.util
+import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 for name in ("nbclient", "ipykernel", "matplotlib"):
     pytest.importorskip(name)
@@ -23,15 +26,35 @@ def notebook(*sources, tag):
 
 
 def test_picture_and_record(tmp_path, monkeypatch):
-    monkeypatch.delenv("MPLBACKEND", raising=False)
-    say = "import os\nprint(os.environ['NOTEBOOK_OUTPUT'] + '/01')\nprint('50 % ━━━\\n\\x1b[1mdone\\x1b[0m')"
+    monkeypatch.setattr(make, "ROOT", tmp_path)
+    say = "import os\nprint(os.environ['NOTEBOOK_OUTPUT'] + '/01')\n!pwd; echo two"
     draw = "import matplotlib.pyplot as plt\nplt.plot([0, 1])\nplt.show()"
     path = tmp_path / "one.ipynb"
     nbformat.write(notebook(say, draw, tag="figure:line"), path)
     done = make.run(path)
-    assert make.printed(done) == "OUTPUT/01\ndone\n"
+    assert make.printed(done) == "output/notebooks/01\n.\ntwo\n"
+    assert len(done.cells[0].outputs) == 1 and list(done.cells[0].metadata) == [] == list(done.metadata)
     found = make.pictures(done)
     assert list(found) == ["line"] and found["line"].startswith(b"\x89PNG")
+
+
+def test_what_a_cell_says_in_red_is_refused(tmp_path):
+    path = tmp_path / "one.ipynb"
+    nbformat.write(notebook("import warnings\nwarnings.warn('old')", tag="figure:none"), path)
+    with pytest.raises(ValueError, match=r"a cell warns: .*old"):
+        make.run(path)
+
+
+def test_pictures_are_made_small():
+    """All that a drawing has of colours is kept, if there are not many."""
+    image = Image.linear_gradient("L").convert("RGBA")
+    image.paste((192, 57, 43), (0, 0, 256, 1))  # a rare colour, in the place of black
+    with io.BytesIO() as file:
+        image.save(file, "PNG")
+        png = make.small(file.getvalue())
+    again = Image.open(io.BytesIO(png))
+    assert again.mode == "P" and again.convert("RGB").tobytes() == image.convert("RGB").tobytes()
+    assert base64.b64encode(png).decode().startswith("iVBOR")
 
 
 def test_a_tagged_cell_without_a_picture_is_refused():
