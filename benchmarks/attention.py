@@ -7,6 +7,11 @@ one of SOFT and SOFT-Norm with 49 landmarks, as they have at 224 pixels. Their f
 for 64 tokens at any size: a fixed number is linear, a fixed share is not, and is shown too. A slope is the
 exponent of time, or memory, in the number of tokens, fitted from SHORTEST tokens on. While time is taken the
 process keeps the memory that it frees: faulting in fresh pages costs more than linear attention on them.
+
+    python benchmarks/attention.py --forms all --heads 6
+
+Whole layers of all the forms of `list_attentions` instead (or of those that are named, with options as for
+`python -m paddle_inline compare`), in training: see forms.py.
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ from typing import Any
 import numpy as np
 from common import could_not_run, figure, print_table, report
 
+from paddle_inline.utils.errors import UserError
 from paddle_inline.utils.timing import benchmark_interleaved
 
 LANDMARKS, TOKENS_PER_LANDMARK = 49, 64
@@ -182,22 +188,30 @@ def main(argv: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--framework", nargs="+", default=list(FRAMEWORKS), choices=FRAMEWORKS)
-    parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
+    parser.add_argument("--tokens", type=int, nargs="+", metavar="N")
+    parser.add_argument("--forms", nargs="+", metavar="F", help="train layers of these forms; all: every one")
     parser.add_argument("--heads", type=int, default=2)
     parser.add_argument("--width", type=int, default=32, help="channels of one head")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
     parser.add_argument("--no-memory", action="store_true", help="measure time alone")
     arguments = parser.parse_args(argv)
-    rows, missing, slopes, memory_slopes, lines = [], [], {}, {}, {}
     keep_freed_memory()
+    if arguments.forms:
+        import forms as layers  # which needs Paddle, also for the other framework
+
+        try:
+            return layers.run(arguments, argv)
+        except UserError as error:
+            parser.error(str(error))
+    rows, missing, slopes, memory_slopes, lines = [], [], {}, {}, {}
     for framework in arguments.framework:
         try:
             forms, tensors = FRAMEWORKS[framework](arguments.device)
         except Exception as error:
             missing.append(could_not_run(framework, error))
             continue
-        for tokens in arguments.tokens:
+        for tokens in arguments.tokens or TOKENS:
             inputs = tensors(1, arguments.heads, tokens, arguments.width)
             runs = {}
             for form, run in forms.items():

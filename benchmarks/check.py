@@ -18,6 +18,7 @@ SUBJECTS = {  # benchmark: the column of what is compared, and the one that othe
     "inference": ("engine", "openvino"),
     "training": ("framework", "paddle"),
     "loader": ("pipeline", "paddle_inline"),
+    "attention_forms": ("form", "inline"),
 }
 BENCHMARKS = (*SUBJECTS, "attention", "resolution")
 TOLERANCE = 0.15  # a ratio may fall by this share: quartiles of one run lie about 10% apart

@@ -114,7 +114,7 @@ class InLineDeiT(Classifier):
         self.img_size = image_size(spec.img_size, spec.patch_size)
         self.grid = (self.img_size[0] // spec.patch_size, self.img_size[1] // spec.patch_size)
         form = attention_form(spec.attn_type, ATTENTION)
-        check_options(spec.attn_options, [[form]])
+        check_options(spec.attn_options, [[form]], spec.kernel_function)
         agents = 81 if spec.embed_dim >= BASE_WIDTH else 49
         options = {"kernel_function": spec.kernel_function, "num_agents": agents, **spec.attn_options}
         self.cls_token = token_parameter(1, 1, spec.embed_dim)

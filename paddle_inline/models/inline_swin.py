@@ -208,7 +208,7 @@ class SwinPyramid(Pyramid):
         self.img_size = image_size(spec.img_size, STRIDES[-1])
         self.grids = [(self.img_size[0] // stride, self.img_size[1] // stride) for stride in STRIDES]
         forms = attention_forms(spec.attn_type, spec.depths, WINDOW_ATTENTION)
-        check_options(spec.attn_options, forms)
+        check_options(spec.attn_options, forms, spec.kernel_function)
         if any_size:
             whole = {form: layer for form, layer in WINDOW_ATTENTION.items() if not layer.windowed}
             check_any_size([[form for form in stage if form in whole] for stage in forms], whole)

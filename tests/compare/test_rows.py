@@ -95,16 +95,25 @@ RANKS = {
     "agent:num_agents=4": 3,  # min(d, a - 1)
     "nystrom:num_landmarks=8": 7,
     "linformer:num_projected=4": 3,
+    **dict.fromkeys(["agent:num_agents=16", "linformer:num_projected=16"], WIDTH),
+    "nystrom:num_landmarks=16": WIDTH,
 }
+OTHERWISE = {"l2", "focused"}  # measured as said above, and not as by their formulas
 ROWS = sorted(RANKS)
 
 
-def layer_of(form, prefix_tokens=0):
+def layer_of(form, prefix_tokens=0, create=create_attention):
     form = read_form(form, list(list_attentions()))
     options = {"grid": GRID, "prefix_tokens": prefix_tokens, **dict(form.options)}
-    layer = create_attention(form.attention, DIM, HEADS, **options)
+    layer = create(form.attention, DIM, HEADS, **options)
     layer.eval()
     return layer
+
+
+def expected_rank(form, layer):
+    """The number for a layer of Paddle, of whose first query as many channels count as are positive."""
+    rank = RANKS[form]
+    return positive_channels(layer) - rank.count("- 1") if isinstance(rank, str) else rank
 
 
 def positive_channels(layer, seed=0):
@@ -124,10 +133,64 @@ def test_every_form_is_measured_or_has_no_rows():
 def test_ranks_are_those_of_the_literature(form, double):
     paddle.seed(0)
     layer = layer_of(form)
-    rank = RANKS[form]
-    if isinstance(rank, str):
-        rank = positive_channels(layer) - rank.count("- 1")
-    assert rows.derivative_rank(layer, GRID) == rank
+    assert rows.derivative_rank(layer, GRID) == expected_rank(form, layer)
+
+
+@pytest.mark.parametrize("form", ROWS)
+def test_ranks_of_the_layers_in_torch(form, double):
+    torch_ref = pytest.importorskip("torch_ref")
+    layer = layer_of(form, create=torch_ref.create_attention).double()
+    assert rank_in_torch(layer, GRID) == expected_rank(form, layer_of(form))
+
+
+def rank_in_torch(layer, size):
+    """`derivative_rank` of the first patch's query, for a layer of torch_ref, with the same numbers."""
+    import torch
+
+    draws = np.random.RandomState(0)
+    x = torch.tensor(draws.standard_normal((1, size[0] * size[1], DIM)))
+    name = next(name for name in ("scales", "parts", "project") if hasattr(layer, name))
+    gated = type(layer).__name__ == "GatedLinearAttention"
+    made = getattr(layer, name)(*([layer.local(x, size)] if gated else [x, size]))
+    first, *others = made if name == "scales" else [made]
+    parts = [draws.standard_normal(part.shape) for part in first[:3]]
+    parts[0][..., 1, :] = parts[0][..., 0, :]  # the next token asks the same, through sums over queries too
+    q, k, v = (torch.tensor(part) for part in parts)
+    made = (q.requires_grad_(True), k, v, *first[3:])
+    object.__setattr__(layer, name, lambda *given: [made, *others] if name == "scales" else made)
+    row = layer.rows(x, size)[0, 0, 0]
+    found = [torch.autograd.grad(number, q, retain_graph=True)[0] for number in row]
+    direct = [grad[0, 0] if grad.ndim == 4 else grad[0, :, :WIDTH] for grad in found]
+    values = np.linalg.svd(torch.stack([grad[0] - grad[1] for grad in direct]).numpy(), compute_uv=False)
+    return (values > 1e-7 * values.max()).sum().item()
+
+
+@pytest.mark.parametrize("form", ROWS)
+def test_what_the_table_says_is_what_is_measured(form):
+    """`row_dimension`, put into numbers, is the rank above; `injective`, whether that is all of a query."""
+    name, _, option = form.partition(":")
+    row = list_attentions()[name]
+    said = row.row_dimension.partition(" per scale")[0].partition(" (m > d)")[0]
+    if "d+" not in said:
+        count = int(option.partition("=")[2]) if "=" in option and "local" not in option else 0
+        said = eval(said, {"min": min}, {"d": WIDTH, "a": count, "m": count})
+    assert said == RANKS[form] or form in OTHERWISE
+    if row.injective is None:
+        assert "min(d" in row.row_dimension
+    else:
+        width = WIDTH // 2 if name == "gla" else WIDTH  # of a query
+        assert row.injective == (RANKS[form] == width)
+
+
+def test_another_claim_shows(monkeypatch):
+    from paddle_inline.layers.attention import ATTENTION
+
+    monkeypatch.setattr(ATTENTION["cosformer"], "INJECTIVE", True)
+    with pytest.raises(AssertionError):
+        test_what_the_table_says_is_what_is_measured("cosformer")
+    monkeypatch.setattr(ATTENTION["linear_elu"], "ROW_DIMENSION", "d")
+    with pytest.raises(AssertionError):
+        test_what_the_table_says_is_what_is_measured("linear_elu")
 
 
 def test_what_a_query_does_through_sums_over_queries_is_taken_away(double):

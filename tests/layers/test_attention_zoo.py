@@ -114,6 +114,11 @@ class TestRefusals:
             ),
             ("nystrom", {"num_landmarks": 2.5}, "num_landmarks 2.5 must be an int from 1 to 1048576"),
             ("nystrom", {"conv_kernel": 4}, "conv_kernel 4 must be odd, or 0: no convolution; try 5"),
+            (["flow"], {}, r"unknown form of attention \['flow'\]"),
+            ("", {}, "unknown form of attention ''. Known: inline"),
+            ("flow", {"drop_rate": 1}, r"drop_rate 1 must lie in \[0, 1\)"),
+            ("flow", {"drop_rate": "0.1"}, r"drop_rate '0.1' must lie in"),
+            ("flow", {"qkv_bias": "no"}, "qkv_bias 'no' must be true or false"),
         ],
     )
     def test_one_line_that_says_why(self, package, form, arguments, message):
@@ -134,6 +139,11 @@ class TestRefusals:
             ("deit_digits", {"attn_options": {"kernel_function": "relu"}}, "an override of its own"),
             ("pvt_tiny", {"attn_options": {"local": [False] * 3}}, "one value, or 4, one per stage"),
             (
+                "pvt_tiny",
+                {"attn_type": "flow,flow,softmax,gla", "kernel_function": "relu"},
+                "kernel_function is an option of inline, not of flow, softmax, gla, which takes none",
+            ),
+            (
                 "swin_tiny",
                 {"attn_options": {"lcal": False}},
                 "unknown option of inline, softmax attention 'lcal'",
@@ -143,6 +153,25 @@ class TestRefusals:
     def test_options_of_a_model(self, package, name, overrides, message):
         with pytest.raises(ValueError, match=message):
             package.create_model(f"inline_{name}", **overrides)
+
+    @pytest.mark.parametrize("form", ["flow", "slab"])
+    @pytest.mark.parametrize(
+        ("shape", "size", "message"),
+        [
+            ((2, 13, DIM), None, r"size None must be the grid \(H, W\) of the tokens, two ints"),
+            ((2, 13, DIM), 12, "size 12 must be the grid"),
+            ((2, 13, 8), GRID, r"tokens of shape \[2, 13, 8\] for a layer of \[B, N, 48\]"),
+            ((13, DIM), GRID, r"tokens of shape \[13, 48\] for a layer of \[B, N, 48\]"),
+            ((2, 12, DIM), GRID, "12 tokens on a grid of 3 x 4 behind 1 prefix tokens, which makes 13"),
+        ],
+    )
+    def test_tokens_that_do_not_fit(self, package, form, shape, size, message):
+        layer = package.create_attention(form, DIM, HEADS, grid=GRID, prefix_tokens=1)
+        x = tensor(package, np.zeros(shape, "float32"))
+        for call in (layer, layer.rows):
+            with pytest.raises(ValueError, match=message) as caught:
+                call(x, size)
+            assert type(caught.value).__name__ == "UserError"
 
 
 def test_options_reach_the_layers_of_a_model(package):

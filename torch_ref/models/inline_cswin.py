@@ -195,7 +195,7 @@ class CSwinPyramid(Pyramid):
         self.img_size = image_size(spec.img_size, STRIDES[-1])
         self.grids = [(self.img_size[0] // stride, self.img_size[1] // stride) for stride in STRIDES]
         forms = attention_forms(spec.attn_type, spec.depths, BRANCH_ATTENTION)
-        check_options(spec.attn_options, forms)
+        check_options(spec.attn_options, forms, spec.kernel_function)
         if any_size:
             check_any_size(forms, BRANCH_ATTENTION)
         windows_of = any_windows if any_size else stage_windows

@@ -131,7 +131,7 @@ class PVTPyramid(Pyramid):
         self.img_size = image_size(spec.img_size, STRIDES[-1])
         self.grids = [(self.img_size[0] // stride, self.img_size[1] // stride) for stride in STRIDES]
         forms = attention_forms(spec.attn_type, spec.depths, PVT_ATTENTION, mixed=False)
-        check_options(spec.attn_options, forms)
+        check_options(spec.attn_options, forms, spec.kernel_function)
         if any_size:
             check_any_size(forms, PVT_ATTENTION)
         rates = stage_parts(depth_rates(spec.drop_path_rate, sum(spec.depths)), spec.depths)

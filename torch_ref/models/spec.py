@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -144,8 +145,8 @@ def attention_types(attn_type: str, depths: Sequence[int], mixed: bool = True) -
     if match is None or ("M" in match[1]) != bool(match[2]):
         example = "e.g. 'IISS', or 'IIMS2': M needs a number after the letters and only M takes one"
         raise UserError(
-            f"attn_type {attn_type!r} must be {stages} letters, one per stage, of I (InLine) and S (softmax)"
-            + (f" or M (mixed), {example}" if mixed else "")
+            f"attn_type {attn_type!r} must be {stages} letters, one per stage, or {_a_name(attn_type)}; letters are those "
+            "of I (InLine) and S (softmax)" + (f" or M (mixed), {example}" if mixed else "")
         )
     inline = {"I": max(depths), "S": 0, "M": int(match[2] or 0)}
     return [
@@ -199,7 +200,8 @@ def attention_form(attn_type: str, known: Iterable[str]) -> str:
         raise UserError(f"attn_type {attn_type!r} must be one form of attention, or four times the same")
     if attn_type not in ("I", "S", "IIII", "SSSS"):
         raise UserError(
-            f"attn_type {attn_type!r} must be 'I' (InLine) or 'S' (softmax), or four times the same"
+            f"attn_type {attn_type!r} must be 'I' (InLine) or 'S' (softmax), or four times the same, or "
+            + _a_name(attn_type)
         )
     return LETTERS[attn_type[0]]
 
@@ -207,6 +209,13 @@ def attention_form(attn_type: str, known: Iterable[str]) -> str:
 def _has_names(attn_type: object) -> bool:
     """Whether an attn_type is made of names, which are in lower case, and not of letters."""
     return isinstance(attn_type, str) and ("," in attn_type or attn_type != attn_type.upper())
+
+
+def _a_name(attn_type: object) -> str:
+    """What else an attn_type may be that is not made of names: a name, with the nearest to it."""
+    text = attn_type.strip().lower() if isinstance(attn_type, str) else ""
+    near = difflib.get_close_matches(text, list(ATTENTION), n=1) or ["inline"]
+    return f"the name of a form of attention in lower case, e.g. {near[0]!r}"
 
 
 def _names(attn_type: str, known: Iterable[str]) -> list[str]:

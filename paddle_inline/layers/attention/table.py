@@ -9,7 +9,7 @@ from typing import Any
 from ...ops.tokens import Size
 from ...utils.errors import UserError, short, unknown
 from .agent import AgentAttention, LinformerAttention
-from .base import Attention, check_count, check_width
+from .base import Attention, check_count, check_flag, check_rate, check_width
 from .divided import (
     CosformerAttention,
     HedgehogAttention,
@@ -180,12 +180,14 @@ def create_attention(
     Raises:
         UserError: an unknown form, an option of another form, or sizes that the form cannot be built for.
     """
-    if form not in ATTENTION:
+    if not isinstance(form, str) or form not in ATTENTION:
         raise unknown("form of attention", form, ATTENTION)
     layer = ATTENTION[form]
     for name in options:
         if name not in (*layer.OPTIONS, *COMMON):
             raise foreign_option(name, [form], (*layer.OPTIONS, *COMMON))
+    check_flag("qkv_bias", options.get("qkv_bias", True))
+    check_rate("drop_rate", options.get("drop_rate", 0.0))
     check_width(form, dim, num_heads, layer.HEAD_MULTIPLE)
     check_count("prefix_tokens", prefix_tokens, 0)
     if grid is not None:
@@ -206,12 +208,15 @@ def foreign_option(name: str, forms: Iterable[str], known: Iterable[str]) -> Use
     )
 
 
-def check_options(options: Any, forms: Sequence[Sequence[str]]) -> None:
-    """Refuse `attn_options` of a model that none of its forms takes.
+def check_options(
+    options: Any, forms: Sequence[Sequence[str]], kernel_function: str = "identity"
+) -> None:
+    """Refuse `attn_options` of a model, and a `kernel_function`, that none of its forms takes.
 
     Args:
         options: {name: value}; in a network of stages a value may be a list of one for each.
         forms: names of the forms of each stage's blocks.
+        kernel_function: the model's; "identity" is what it is left at.
 
     Raises:
         UserError: which option, whose it is, and what the forms take.
@@ -221,6 +226,8 @@ def check_options(options: Any, forms: Sequence[Sequence[str]]) -> None:
             f"attn_options {short(repr(options))} must be names and values, e.g. {{'num_agents': 49}}"
         )
     stages, names = len(forms), list(dict.fromkeys(form for stage in forms for form in stage))
+    if kernel_function != "identity" and not any("kernel_function" in ATTENTION[form].OPTIONS for form in names):
+        raise foreign_option("kernel_function", names, [])
     known = sorted({name for form in names for name in ATTENTION[form].OPTIONS} - set(FIELDS))
     for name, value in options.items():
         if name in FIELDS:

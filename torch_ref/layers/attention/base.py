@@ -68,6 +68,7 @@ class Attention(Module):
             raise UserError(
                 f"{type(self).__name__} has a table over the grid and needs to know it: give grid=(H, W)"
             )
+        self.dim = dim
         self.num_heads = num_heads
         self.scale = (dim // num_heads) ** -0.5
         self.prefix_tokens = prefix_tokens
@@ -86,7 +87,13 @@ class Attention(Module):
         self.proj_drop = Dropout(drop_rate)
 
     def check_size(self, x: Tensor, size: Size) -> None:
-        """Refuse a grid (H, W) that is not that of the tokens [B, N, C], or of the form's table."""
+        """Refuse tokens that are not [B, N, C] on a grid (H, W), or another grid than that of the form's table."""
+        if not isinstance(size, (tuple, list)) or len(size) != 2:
+            raise UserError(f"size {short(repr(size))} must be the grid (H, W) of the tokens, two ints")
+        if len(x.shape) != 3 or x.shape[2] != self.dim:
+            raise UserError(
+                f"tokens of shape {list(x.shape)} for a layer of [B, N, {self.dim}]; build it for their width"
+            )
         expected = self.prefix_tokens + size[0] * size[1]
         if x.shape[1] != expected:
             raise UserError(
@@ -178,4 +185,11 @@ def check_flag(name: str, value: Any) -> bool:
     """Return an option that is on or off, refused unless it is a bool."""
     if not isinstance(value, bool):
         raise UserError(f"{name} {short(repr(value))} must be true or false")
+    return value
+
+
+def check_rate(name: str, value: Any) -> float:
+    """Return a share of what is dropped, refused unless it is a number from 0 to below 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise UserError(f"{name} {short(repr(value))} must lie in [0, 1)")
     return value

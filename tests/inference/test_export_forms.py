@@ -1,0 +1,97 @@
+"""Whole models of every form of attention, exported for any batch: no form has to be refused.
+
+`export_model` itself holds the files against the model in each engine that is installed, at batches of 1 and 3.
+"""
+
+import numpy as np
+import pytest
+
+paddle = pytest.importorskip("paddle")
+
+from paddle_inline import create_model, list_attentions  # noqa: E402
+from paddle_inline.inference import checks, onnx_export  # noqa: E402
+from paddle_inline.inference.export import ExportError, export_model  # noqa: E402
+
+from .test_export import NO_ONNX, run_here  # noqa: E402
+
+FORMS = list(list_attentions())
+OPTIONS = {
+    "inline without its filter": ("inline", {"local": False}),
+    "linear_relu with it": ("linear_relu", {"local": True}),
+    "mala without positions": ("mala", {"rope": False}),
+    "nystrom, uneven, no convolution": ("nystrom", {"num_landmarks": 7, "conv_kernel": 0}),
+}
+ALL = {**{form: (form, {}) for form in FORMS}, **OPTIONS}
+SWIN = {
+    "embed_dim": 16,
+    "depths": (1, 1, 1, 1),
+    "num_heads": (2, 2, 4, 4),
+    "img_size": 64,
+    "num_classes": 5,
+}
+# four forms a network, one for each stage; softmax where windows of 7 divide the grid, which takes 224 pixels
+REST = [form for form in FORMS if form not in ("inline", "softmax")]
+STAGES = [REST[i : i + 4] for i in range(0, len(REST), 4)]
+STAGES = [[*stage, *["inline"] * (4 - len(stage))] for stage in STAGES] + [["inline"] * 3 + ["softmax"]]
+ENGINES = ["Paddle Inference", "Paddle Inference with oneDNN"]
+ENGINES += [] if NO_ONNX else ["ONNX Runtime", "OpenVINO"]
+
+
+def with_large_weights(model):
+    """A model whose attention shows in its logits, as it does not with the weights that it begins with."""
+    random = np.random.RandomState(0)
+    for parameter in model.parameters():
+        noise = random.standard_normal(parameter.shape).astype("float32")
+        parameter.set_value(parameter.numpy() + 0.2 * noise)
+    return model
+
+
+def exported(model, folder, monkeypatch):
+    """The card of an export for any batch, of which nothing ran in another process."""
+    monkeypatch.setattr(checks, "run_python", run_here)
+    monkeypatch.setattr(onnx_export, "run_python", run_here)
+    return export_model(model, folder, onnx=not NO_ONNX, log=lambda line: None)
+
+
+def check(card):
+    assert [row["engine"] for row in card["checks"]] == ENGINES
+    assert all(row["batches"] == [1, 3] and row["error"] < checks.TOLERANCE for row in card["checks"])
+    assert card["input"]["shape"][0] is None and card["output"]["shape"][0] is None
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_deit_of_every_form(name, tmp_path, monkeypatch):
+    form, options = ALL[name]
+    sizes = {"embed_dim": 24, "num_heads": 3, "depth": 1, "img_size": 16}
+    model = create_model("inline_deit_digits", attn_type=form, attn_options=options, **sizes)
+    check(exported(with_large_weights(model), tmp_path / "out", monkeypatch))
+
+
+@pytest.mark.parametrize("stages", STAGES, ids=",".join)
+def test_a_swin_with_a_form_for_each_stage(stages, tmp_path, monkeypatch):
+    sizes = {"img_size": 224, "window_size": 56} if "softmax" in stages else {}
+    model = create_model("inline_swin_tiny", attn_type=",".join(stages), **{**SWIN, **sizes})
+    check(exported(with_large_weights(model), tmp_path / "out", monkeypatch))
+
+
+def test_every_form_is_in_a_swin():
+    assert {form for stages in STAGES for form in stages} == set(FORMS)
+
+
+def test_a_form_that_is_exported_as_another_is_found(tmp_path, monkeypatch):
+    """With weights of this size the logits tell linear_elu from linear_relu, whose tensors are the same."""
+    sizes = {"embed_dim": 24, "num_heads": 3, "depth": 1, "img_size": 16}
+    model, other = (
+        with_large_weights(create_model("inline_deit_digits", attn_type=form, **sizes))
+        for form in ("linear_elu", "linear_relu")
+    )
+    monkeypatch.setattr(checks, "EagerEngine", lambda _: lambda images: eager(other, images))
+    with pytest.raises(ExportError, match="Paddle Inference differs from the model"):
+        exported(model, tmp_path / "out", monkeypatch)
+    assert not (tmp_path / "out").exists()
+
+
+def eager(model, images):
+    model.eval()
+    with paddle.no_grad():
+        return model(paddle.to_tensor(images)).numpy()
