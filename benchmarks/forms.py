@@ -6,7 +6,6 @@ included, for one image [1, N, C] on a grid of N tokens; all forms are timed in 
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +19,9 @@ from paddle_inline.utils.timing import benchmark_interleaved
 
 TOKENS = [784, 1568, 3136, 6272, 12544]
 QUADRATIC_MOST = 3136  # tokens; beyond, the tensors of N^2 and their gradients take gigabytes
-SLOPE_FROM = 3136  # tokens from which slopes of linear forms are fitted: below, the fixed cost of a call shows
+SLOPE_FROM = (
+    3136  # tokens from which slopes of linear forms are fitted: below, the fixed cost of a call shows
+)
 RATIO_AT = 784  # tokens at which forms are compared with InLine
 NAME = "attention_forms"
 

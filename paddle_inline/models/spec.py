@@ -145,8 +145,8 @@ def attention_types(attn_type: str, depths: Sequence[int], mixed: bool = True) -
     if match is None or ("M" in match[1]) != bool(match[2]):
         example = "e.g. 'IISS', or 'IIMS2': M needs a number after the letters and only M takes one"
         raise UserError(
-            f"attn_type {attn_type!r} must be {stages} letters, one per stage, or {_a_name(attn_type)}; letters are those "
-            "of I (InLine) and S (softmax)" + (f" or M (mixed), {example}" if mixed else "")
+            f"attn_type {attn_type!r} must be {stages} letters, one per stage, or {_a_name(attn_type)}; letters are "
+            "those of I (InLine) and S (softmax)" + (f" or M (mixed), {example}" if mixed else "")
         )
     inline = {"I": max(depths), "S": 0, "M": int(match[2] or 0)}
     return [

@@ -50,7 +50,10 @@ class TestReading:
             ("inline,S,inline,S", "unknown form of attention in .*: 'S'"),
             ("IISX", "attn_type 'IISX' must be 4 letters"),
             (1111, "attn_type 1111 must be 4 letters"),
-            ("SOFTMX", "or the name of a form of attention in lower case, e.g. 'softmax'; letters are those of I"),
+            (
+                "SOFTMX",
+                "or the name of a form of attention in lower case, e.g. 'softmax'; letters are those of I",
+            ),
             (" ", "attn_type ' ' must be 4 letters, one per stage, or the name of a form .*, e.g. 'inline'"),
         ],
     )
@@ -66,7 +69,9 @@ class TestReading:
             attention_form("inline,inline,softmax,inline", ATTENTION)
         with pytest.raises(UserError, match="unknown form of attention in attn_type 'sofmax': 'sofmax'"):
             attention_form("sofmax", ATTENTION)
-        with pytest.raises(UserError, match="or four times the same, or the name of a form .* e.g. 'flow'"):
+        with pytest.raises(
+            UserError, match=r"or four times the same, or the name of a form .* e\.g\. 'flow'"
+        ):
             attention_form("FLOW", ATTENTION)
 
     def test_letters_stay_what_convert_reads_from_tensors(self):

@@ -208,9 +208,7 @@ def foreign_option(name: str, forms: Iterable[str], known: Iterable[str]) -> Use
     )
 
 
-def check_options(
-    options: Any, forms: Sequence[Sequence[str]], kernel_function: str = "identity"
-) -> None:
+def check_options(options: Any, forms: Sequence[Sequence[str]], kernel_function: str = "identity") -> None:
     """Refuse `attn_options` of a model, and a `kernel_function`, that none of its forms takes.
 
     Args:
@@ -226,7 +224,9 @@ def check_options(
             f"attn_options {short(repr(options))} must be names and values, e.g. {{'num_agents': 49}}"
         )
     stages, names = len(forms), list(dict.fromkeys(form for stage in forms for form in stage))
-    if kernel_function != "identity" and not any("kernel_function" in ATTENTION[form].OPTIONS for form in names):
+    if kernel_function != "identity" and not any(
+        "kernel_function" in ATTENTION[form].OPTIONS for form in names
+    ):
         raise foreign_option("kernel_function", names, [])
     known = sorted({name for form in names for name in ATTENTION[form].OPTIONS} - set(FIELDS))
     for name, value in options.items():
