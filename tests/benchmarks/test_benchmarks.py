@@ -119,4 +119,5 @@ def test_attention_runs_alone(tmp_path):
     done = subprocess.run([sys.executable, "-c", command], cwd=BENCHMARKS, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "attention.json").read_text())
-    assert {row["form"] for row in facts["rows"]} == {"InLine", "softmax", "fused softmax"}
+    found = {row["form"] for row in facts["rows"]}
+    assert {"InLine", "softmax", "fused softmax"} < found and len(found) == 6  # and three of SOFT's
