@@ -22,17 +22,6 @@ OPTIONS = {
     "nystrom, uneven, no convolution": ("nystrom", {"num_landmarks": 7, "conv_kernel": 0}),
 }
 ALL = {**{form: (form, {}) for form in FORMS}, **OPTIONS}
-SWIN = {
-    "embed_dim": 16,
-    "depths": (1, 1, 1, 1),
-    "num_heads": (2, 2, 4, 4),
-    "img_size": 64,
-    "num_classes": 5,
-}
-# four forms a network, one for each stage; softmax where windows of 7 divide the grid, which takes 224 pixels
-REST = [form for form in FORMS if form not in ("inline", "softmax")]
-STAGES = [REST[i : i + 4] for i in range(0, len(REST), 4)]
-STAGES = [[*stage, *["inline"] * (4 - len(stage))] for stage in STAGES] + [["inline"] * 3 + ["softmax"]]
 ENGINES = ["Paddle Inference", "Paddle Inference with oneDNN"]
 ENGINES += [] if NO_ONNX else ["ONNX Runtime", "OpenVINO"]
 
@@ -65,17 +54,6 @@ def test_a_deit_of_every_form(name, tmp_path, monkeypatch):
     sizes = {"embed_dim": 24, "num_heads": 3, "depth": 1, "img_size": 16}
     model = create_model("inline_deit_digits", attn_type=form, attn_options=options, **sizes)
     check(exported(with_large_weights(model), tmp_path / "out", monkeypatch))
-
-
-@pytest.mark.parametrize("stages", STAGES, ids=",".join)
-def test_a_swin_with_a_form_for_each_stage(stages, tmp_path, monkeypatch):
-    sizes = {"img_size": 224, "window_size": 56} if "softmax" in stages else {}
-    model = create_model("inline_swin_tiny", attn_type=",".join(stages), **{**SWIN, **sizes})
-    check(exported(with_large_weights(model), tmp_path / "out", monkeypatch))
-
-
-def test_every_form_is_in_a_swin():
-    assert {form for stages in STAGES for form in stages} == set(FORMS)
 
 
 def test_a_form_that_is_exported_as_another_is_found(tmp_path, monkeypatch):
