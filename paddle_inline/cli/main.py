@@ -14,7 +14,7 @@ from ..utils.environment import import_paddle, tune_cpu
 from ..utils.errors import UserError
 from ..utils.paths import expand_all
 from ..utils.streams import forgiving_streams, reader_may_leave, warnings_as_notes
-from . import bench, compare, doctor, export, info, predict, settings
+from . import bench, compare, configs, doctor, export, info, predict, settings, train
 from . import list as list_
 
 # A command is a module and its row here. Its docstring is the help, `add_arguments` fills its parser, and
@@ -22,6 +22,8 @@ from . import list as list_
 COMMANDS = {
     "list": list_,
     "info": info,
+    "train": train,
+    "configs": configs,
     "settings": settings,
     "predict": predict,
     "export": export,
@@ -29,8 +31,10 @@ COMMANDS = {
     "compare": compare,
     "doctor": doctor,
 }
+# What needs no Paddle: files alone, and the machine as the user has set it, from outside Paddle.
+WITHOUT_PADDLE = ("configs", "doctor")
 # Arguments that are paths, in which ~ is the home folder.
-PATHS = ("classes", "data", "export", "html", "images", "json", "output", "ovms", "triton", "weights")
+PATHS = ("classes", "copy", "data", "export", "html", "images", "json", "output", "ovms", "triton", "weights")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,13 +63,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     with exit code 1.
     """
     with forgiving_streams():
-        return _run(build_parser().parse_args(argv))
+        words = list(sys.argv[1:] if argv is None else argv)
+        arguments = build_parser().parse_args(words)
+        arguments.words = words[words.index(arguments.command) + 1 :]
+        return _run(arguments)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
+        if arguments.command == "train":  # a program of its own, which a reader that leaves does not end
+            return arguments.run(arguments)
         expand_all(arguments, PATHS)
-        if arguments.command != "doctor":  # which looks at what the user has set, from outside Paddle
+        if arguments.command not in WITHOUT_PADDLE:
             tune_cpu()
             import_paddle()
         with warnings_as_notes(), reader_may_leave():

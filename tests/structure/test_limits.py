@@ -139,6 +139,7 @@ PINNED = {
         "_LARGEST_SIDE": 1 << 14,
         "_MOST_CLASSES": 1 << 20,
     },
+    "paddle_inline/training/program.py": {"INTERRUPTED": 130},
     "paddle_inline/weights/load.py": {"_LONGEST_DESCRIPTION": 1 << 24},
     "paddle_inline/weights/safe_pickle.py": {
         "MOST_STEPS": 2_000_000,
@@ -147,7 +148,6 @@ PINNED = {
     },
     "paddle_inline/weights/safetensors.py": {"_LONGEST_HEADER": 100_000_000},
     "paddle_inline/weights/tables.py": {"LINES": {"ah_bias": 3, "aw_bias": 4, "ha_bias": 2, "wa_bias": 3}},
-    "train_paddle.py": {"INTERRUPTED": 130},
 }
 
 
