@@ -126,9 +126,13 @@ def verify(arguments: argparse.Namespace) -> int:
     reports: list[Report] = []
     try:
         with Live(overview(reports, jobs, console), console=console, refresh_per_second=4) as live:
-            for _, _, run in jobs:
-                reports.append(run())
-                live.update(overview(reports, jobs, console))
+            try:
+                for _, _, run in jobs:
+                    reports.append(run())
+                    live.update(overview(reports, jobs, console))
+            except BaseException:
+                live.update(overview(reports, jobs, console, failed=True))
+                raise
     finally:
         if not console.is_terminal:
             console.print()  # there, Live ends in the middle of a line
@@ -138,6 +142,7 @@ def verify(arguments: argparse.Namespace) -> int:
 def _jobs(arguments: argparse.Namespace) -> Iterator[Job]:
     """Yield the comparisons of the two frameworks."""
     from paddle_inline import list_models
+    from paddle_inline.models.factory import model_spec
 
     from .models import backbones
     from .run import compare as compare_model
@@ -160,6 +165,8 @@ def _jobs(arguments: argparse.Namespace) -> Iterator[Job]:
         "steps": arguments.steps,
         **parse_overrides(arguments.opts),
     }
+    for name in filter(None, names):
+        model_spec(name.removeprefix("backbone:"))  # a name that is unknown is refused before anything runs
     for name in names:
         for dtype in arguments.dtype:
             yield name, dtype, functools.partial(compare_model, name, dtype=dtype, **options)

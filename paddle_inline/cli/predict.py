@@ -10,7 +10,7 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--classes", metavar="FILE", help="class names, one a line, or a JSON list")
     add("--topk", type=int, default=5, metavar="K", help="classes shown for each image; default: 5")
     add("--batch-size", type=int, default=8, metavar="N", help="images at once; default: 8")
-    add("--device", default="cpu", help="cpu, gpu or gpu:N; default: cpu")
+    add("--device", help="cpu, gpu or gpu:N; default: a GPU where Paddle has one, else cpu")
     add("--threads", type=int, metavar="N", help="CPU threads; default: all that this process may use")
     add("--precision", default="fp32", choices=PRECISIONS, help="default: fp32")
     add("--engine", default="auto", choices=ENGINES, help="default: the fastest that is installed")
@@ -86,15 +86,23 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.html:
             page_file = stack.enter_context(TextFile(arguments.html))
         printer = Printer(goes_on=json_file is not None or page_file is not None)
+        if arguments.device is None:
+            arguments.device = default_device(arguments.engine, arguments.precision)
         predictor = open_predictor(arguments)
+        facts = {
+            "model": predictor.card["model"],
+            "engine": engine_name(predictor),
+            "device": arguments.device,
+        }
+        print(f"{facts['model']} by {facts['engine']} on {arguments.device}", file=sys.stderr)
         # one image after the other goes through all of this, so that memory does not grow with their number
         sizes = arguments.topk, arguments.batch_size
         answers = classify(predictor, paths, *sizes, unreadable, thumbnails=page_file is not None)
         if json_file is not None:
-            answers = with_json(answers, predictor.card["model"], json_file.write)
+            answers = with_json(answers, facts, unreadable, json_file.write)
         if arguments.json == "-":
             ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
-            answers = with_json(answers, predictor.card["model"], printer.write, ascii_only)
+            answers = with_json(answers, facts, unreadable, printer.write, ascii_only)
         else:
             answers = with_table(answers, paths, printer.write)
         if page_file is not None:
@@ -147,18 +155,49 @@ def classify(
             yield path, small, predictions
 
 
+def default_device(engine: str, precision: str) -> str:
+    """Return the device where none is named: a GPU where Paddle has one, unless something else asks for the CPU."""
+    if engine in ("openvino", "onnx") or precision != "fp32":  # which are the CPU's
+        return "cpu"
+    import paddle
+
+    return "gpu" if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() else "cpu"
+
+
+def engine_name(predictor: Predictor) -> str:
+    """Return what runs a Predictor's model, in words."""
+    if not hasattr(predictor, "directory"):
+        return "Paddle, layer by layer"
+    return {"paddle": "Paddle Inference", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}[predictor.engine]
+
+
 def with_json(
-    answers: Iterable[Answer], model: str, write: Callable[[str], None], ascii_only: bool = False
+    answers: Iterable[Answer],
+    facts: Mapping[str, str],
+    unreadable: Sequence[Path],
+    write: Callable[[str], None],
+    ascii_only: bool = False,
 ) -> Iterator[Answer]:
-    """Pass answers on, and write them as one JSON object meanwhile."""
-    write(f'{{\n  "model": {as_json(model, ascii_only)},\n  "images": [')
+    """Pass answers on, and write them as one JSON object meanwhile.
+
+    Args:
+        answers: as `classify` yields them.
+        facts: what stands before them.
+        unreadable: the paths of the others, looked at after the last answer.
+        write: takes each piece.
+        ascii_only: escape everything else.
+    """
+    write("{\n" + "".join(f'  "{name}": {as_json(value, ascii_only)},\n' for name, value in facts.items()))
+    write('  "images": [')
     between = "\n"
     for path, small, predictions in answers:
         row = as_json({"image": readable(path), "classes": [asdict(one) for one in predictions]}, ascii_only)
         write(f"{between}{textwrap.indent(row, '    ')}")
         between = ",\n"
         yield path, small, predictions
-    write("]\n}\n" if between == "\n" else "\n  ]\n}\n")
+    others = as_json([readable(path) for path in unreadable], ascii_only)
+    write("" if between == "\n" else "\n  ")
+    write(f'],\n  "unreadable": {textwrap.indent(others, "  ").lstrip()}\n}}\n')
 
 
 def as_json(value: Any, ascii_only: bool = False) -> str:

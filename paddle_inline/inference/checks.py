@@ -71,7 +71,8 @@ def check_engines(
             log(f"{engine} crashes on this program, so it is left off: {results}")
         else:
             row["error"] = compare(results, expected, engine)
-            log(f"{engine} agrees to {row['error']:.1e} at batches {sizes[0]} and {sizes[1]}")
+            at = f"batches {sizes[0]} and {sizes[1]}" if batch is None else f"batch {batch}, twice"
+            log(f"{engine} agrees to {row['error']:.1e} at {at}")
         rows.append(row)
     return rows
 

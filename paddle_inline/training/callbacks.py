@@ -14,7 +14,7 @@ import paddle
 
 from ..utils.timing import peak_memory
 from .log import RunLog, duration
-from .state import Progress
+from .state import Progress, when
 
 if TYPE_CHECKING:
     from .evaluate import Accuracy
@@ -210,7 +210,7 @@ class LogProgress(Callback):
         row: dict[str, Any] = dict(epoch=progress.epoch, top1=accuracy.top1, top5=accuracy.top5)
         row.update(held_out_loss=accuracy.loss, class_top1=accuracy.class_top1)
         row.update(bad_images=progress.bad_images, bad_held_out_images=accuracy.bad)
-        text = f"epoch {progress.epoch}: {accuracy}; best {progress.best_top1:.2f}% (epoch {progress.best_epoch})"
+        text = f"epoch {progress.epoch}: {accuracy}; best {progress.best_top1:.2f}% ({when(progress.best_epoch)})"
         if averaged is not None:
             row.update(ema_top1=averaged.top1, ema_top5=averaged.top5)
             row.update(ema_held_out_loss=averaged.loss, ema_class_top1=averaged.class_top1)

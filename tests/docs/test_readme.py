@@ -112,6 +112,7 @@ def test_extras_exist():
 
 
 def test_model_table_says_what_the_models_are():
+    from paddle_inline.cli.list import COUNTED_GMACS
     from paddle_inline.models.factory import list_models, model_spec
 
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", MODELS, re.M))
@@ -128,6 +129,7 @@ def test_model_table_says_what_the_models_are():
         ):
             assert cell == ("-" if value is None else f"{value:g}"), (name, cell)
         assert size == str(spec.img_size) and float(counted) == spec.published.built_params
+        assert float(counted_gmacs) == COUNTED_GMACS[name]
         if spec.published.built_gmacs:
             share = float(counted_gmacs) / spec.published.built_gmacs
             assert 0.93 < share < 1.01, name  # below 1: a cheaper form of the same

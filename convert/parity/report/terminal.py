@@ -17,8 +17,8 @@ NOTHING = "nothing was compared"
 Job = tuple[Optional[str], str, Callable[[], Report]]  # model, dtype, what makes its report
 
 
-def overview(reports: Sequence[Report], jobs: Sequence[Job], console: Console) -> Table:
-    """Return one line per model: done, running, waiting; with fewer columns where there is little room."""
+def overview(reports: Sequence[Report], jobs: Sequence[Job], console: Console, failed: bool = False) -> Table:
+    """Return one line per model: done, running (or failed), waiting; fewer columns where there is little room."""
     names = ["model", "dtype", "tensors", "error", "allowed", "where it is worst", "seconds", ""]
     if console.width < 100:
         names = [name for name in names if name not in ("tensors", "seconds")]
@@ -42,7 +42,7 @@ def overview(reports: Sequence[Report], jobs: Sequence[Job], console: Console) -
                 "": Text("equal", "green") if report.passed else Text("DIFFERS", "bold red"),
             }
         elif i == len(reports):
-            cells[""] = Text("running", "yellow")
+            cells[""] = Text("failed", "red") if failed else Text("running", "yellow")
         table.add_row(*(cells.get(name, "") for name in names))
     return table
 
