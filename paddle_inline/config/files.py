@@ -35,13 +35,16 @@ def packaged(name: str, section: str = "") -> Path | None:
     """Return the file of a name that comes with the package; None where there is none.
 
     Args:
-        name: as `names` has it, with or without its suffix, and with or without `configs/` before it.
+        name: as `names` has it, with or without its suffix, and with or without `configs/` and `../` before it, as
+            in a file that was copied out of its folder.
         section: a subfolder that is looked into first.
     """
-    parts = PurePosixPath(name.replace(os.sep, "/")).parts
+    parts = list(PurePosixPath(name.replace(os.sep, "/")).parts)
+    while parts[:1] == [".."] or (parts[:1] == ["configs"] and len(parts) > 1):
+        parts = parts[1:]
     if not parts or ".." in parts or os.path.isabs(name):
         return None
-    relative = Path(*(parts[1:] if parts[0] == "configs" and len(parts) > 1 else parts))
+    relative = Path(*parts)
     for place in dict.fromkeys((folder() / section, folder())):
         for suffix in ("", *SUFFIXES):
             path = place / relative.parent / (relative.name + suffix)

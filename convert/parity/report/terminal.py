@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 from rich import box
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
