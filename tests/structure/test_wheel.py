@@ -128,5 +128,4 @@ def test_a_user_of_the_wheel_trains_converts_exports_and_predicts(environment, t
     assert "semantic_fpn_inline_pvt_tiny_40k" in said and "inline_deit_tiny" in said
     assert f"settings: {environment.parent}" in said and "inline_deit_digits with output/" in said
     assert len(json.loads((tmp_path / "digit.json").read_text())["images"]) == 1
-    absent = [text for text in ("-e .", "make ", "train_paddle.py", "configs/") if text in said]
-    assert not [text for text in absent if text != "configs/" or "paddle_inline/configs/" not in said]
+    assert "-e ." not in said and "train_paddle.py" not in said  # which a wheel has not got

@@ -18,6 +18,24 @@ NOTHING = "nothing was compared"
 Job = tuple[Optional[str], str, Callable[[], Report]]  # model, dtype, what makes its report
 
 
+def run_jobs(jobs: Sequence[Job], console: Console) -> list[Report]:
+    """Return the reports of all jobs, and show meanwhile how far they are."""
+    reports: list[Report] = []
+    try:
+        with Live(overview(reports, jobs, console), console=console, refresh_per_second=4) as live:
+            try:
+                for _, _, run in jobs:
+                    reports.append(run())
+                    live.update(overview(reports, jobs, console))
+            except BaseException:
+                live.update(overview(reports, jobs, console, failed=True))
+                raise
+    finally:
+        if not console.is_terminal:
+            console.print()  # there, Live ends in the middle of a line
+    return reports
+
+
 def overview(reports: Sequence[Report], jobs: Sequence[Job], console: Console, failed: bool = False) -> Table:
     """Return one line per model: done, running (or failed), waiting; fewer columns where there is little room."""
     names = ["model", "dtype", "tensors", "error", "allowed", "where it is worst", "seconds", ""]
