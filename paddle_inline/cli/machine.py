@@ -19,7 +19,9 @@ from ..utils.child import run_python
 from ..utils.cores import affinity_cores, cpu_quota
 from ..utils.environment import cpu_vendor
 
-NEEDED = ("jinja2", "numpy", "omegaconf", "PIL", "rich", "safetensors", "yaml")
+# Modules that the package needs -> the distributions that have them.
+NEEDED = {name: name for name in ("jinja2", "numpy", "omegaconf", "rich", "safetensors")}
+NEEDED.update(PIL="pillow", yaml="pyyaml")
 PADDLE_PROBE = """
 import json, paddle
 x = paddle.ones([2, 2])

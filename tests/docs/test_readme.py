@@ -107,8 +107,11 @@ def test_extras_exist():
     known = set(
         re.findall(r"^(\w+) = \[", text.split("[project.optional-dependencies]")[1].split("\n[")[0], re.M)
     )
-    used = {name for group in re.findall(r"\.\[([\w,]+)\]", ENGLISH) for name in group.split(",")}
+    used = {name for group in re.findall(r"(?:\.|whl)\[([\w,]+)\]", ENGLISH) for name in group.split(",")}
     assert used and used <= known
+    for page in (ENGLISH, CHINESE):  # and each has its line
+        lines = re.findall(r"^- (`\w+`.*?)(?::|\uff1a)", page, re.M)
+        assert known == {name for line in lines for name in re.findall(r"`(\w+)`", line)}
 
 
 def test_model_table_says_what_the_models_are():
