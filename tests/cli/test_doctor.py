@@ -58,7 +58,7 @@ BAD = {
         changed(missing=("numpy", "PIL")),
         FAIL,
         "nothing but `doctor` runs",
-        "pip install numpy pillow",
+        "pip install numpy",
     ),
     "no Paddle": (changed(paddle=None), FAIL, "not installed", "pip install paddlepaddle==3.3.1"),
     "two Paddles": (

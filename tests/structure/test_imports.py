@@ -50,6 +50,7 @@ IMPORT_LAYERS = {
         "training_layout",
         "optimizer_state",
         "training_run",
+        "torch_onnx",
         "cli",
         "__main__",
     ),
