@@ -55,8 +55,10 @@ def test_the_command_writes_table_json_and_page(exported, photos, tmp_path, caps
     code = call(photos, bad, "--export", exported, "--topk", 2, "--json", out, "--html", html)
     output = capsys.readouterr()
     assert code == 1 and "bad.png cannot be read" in output.err
+    assert output.err.startswith("inline_deit_digits by Paddle Inference on cpu\n")
     assert "a.png" in output.out and "ReduceMean" not in output.out
     answers = json.loads(out.read_text())
+    assert answers["unreadable"] == [str(bad)]
     assert [len(row["classes"]) for row in answers["images"]] == [2, 2, 2]
     assert html.read_text().count("<figure>") == 3
     assert call(photos / "a.png", "--export", exported, "--json", "-") == 0
@@ -186,7 +188,8 @@ def test_json_of_no_readable_image_is_whole(exported, tmp_path, capsys):
     (tmp_path / "a.png").write_text("no image")
     out, html = tmp_path / "o.json", tmp_path / "o.html"
     assert call(tmp_path / "a.png", "--export", exported, "--json", out, "--html", html) == 1
-    assert json.loads(out.read_text()) == {"model": "inline_deit_digits", "images": []}
+    facts = {"model": "inline_deit_digits", "engine": "Paddle Inference", "device": "cpu"}
+    assert json.loads(out.read_text()) == {**facts, "images": [], "unreadable": [str(tmp_path / "a.png")]}
     assert "could not be read: a.png" in html.read_text()
     capsys.readouterr()
 
@@ -259,3 +262,23 @@ def test_the_process_s_output_is_silenced_for_a_while(capfd):
 def test_a_mistake_is_a_users_error(exported, photos, words, message):
     with pytest.raises(UserError, match=message):
         call(photos, "--export", exported, *words)
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "gpus", "device"),
+    [
+        ("auto", "fp32", 1, "gpu"),
+        ("paddle", "fp32", 2, "gpu"),
+        ("auto", "fp32", 0, "cpu"),
+        ("openvino", "fp32", 1, "cpu"),
+        ("auto", "bf16", 1, "cpu"),
+    ],
+)
+def test_a_gpu_is_taken_where_paddle_has_one_and_nothing_asks_for_the_cpu(
+    monkeypatch, engine, precision, gpus, device
+):
+    monkeypatch.setattr("paddle.device.is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr("paddle.device.cuda.device_count", lambda: gpus)
+    assert predict.default_device(engine, precision) == device
+    monkeypatch.setattr("paddle.device.is_compiled_with_cuda", lambda: False)
+    assert predict.default_device(engine, precision) == "cpu"
