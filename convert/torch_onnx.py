@@ -52,7 +52,7 @@ def local_filter_by_products() -> Iterator[None]:
     from torch_ref.ops import inline_attention
 
     functional = inline_attention.F
-    inline_attention.F = SimpleNamespace(**{**vars(functional), "conv2d": _products})  # type: ignore[assignment]
+    inline_attention.F = SimpleNamespace(**{**vars(functional), "conv2d": _products})
     try:
         yield
     finally:

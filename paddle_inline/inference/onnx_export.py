@@ -53,14 +53,14 @@ def onnx_writer() -> str:
     )
 
 
-def write_onnx_by_torch(model: paddle.nn.Layer, path: Path, batch: int | None) -> None:
+def write_onnx_by_torch(model: paddle.nn.Layer, file: Path, batch: int | None) -> None:
     """Write a model's twin in PyTorch as ONNX and check its padding.
 
     It runs in a process of its own: this package loads no PyTorch.
 
     Args:
         model: of `create_model`.
-        path: the file to write.
+        file: to write.
         batch: its one batch size; None: any.
 
     Raises:
@@ -77,11 +77,11 @@ def write_onnx_by_torch(model: paddle.nn.Layer, path: Path, batch: int | None) -
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder, "weights.pdparams")
         paddle.save(model.state_dict(), str(weights))
-        done = run_python(code, weights, path, model.name, json.dumps([batch, overrides_of(model)]))
-    if done.returncode or not path.is_file():
-        path.unlink(missing_ok=True)
+        done = run_python(code, weights, file, model.name, json.dumps([batch, overrides_of(model)]))
+    if done.returncode or not file.is_file():
+        file.unlink(missing_ok=True)
         raise ExportError(f"torch.onnx failed on {model.name}:\n{done.stderr[-2000:]}")
-    check_pads(path)
+    check_pads(file)
 
 
 def check_pads(path: Path) -> None:
