@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..utils.environment import parse_version
-from .machine import NEEDED, Machine, examine
+from .machine import NEEDED, OPTIONAL, Machine, examine
 from .output import show
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
@@ -233,19 +233,6 @@ def check_visualdl(machine: Machine) -> Finding:
     return Finding(OK, "VisualDL", version)
 
 
-# What some commands need -> its distribution, and what for.
-OPTIONAL = {
-    "scikit-learn": ("scikit-learn", "only the handwritten digits (quickstart) need it"),
-    "matplotlib": ("matplotlib", "only figures need it: curves.png, confusion.png ..."),
-    "OpenVINO": ("openvino", "the fastest engine on a CPU, of `export --onnx`"),
-    "ONNX Runtime": ("onnxruntime", "an engine of `export --onnx`"),
-    "paddle2onnx": ("paddle2onnx", "only `export --onnx` needs it, and takes PyTorch where it is missing"),
-    "hub": ("huggingface_hub", "only models of the Hugging Face hub need it"),
-    "Ray": ("ray", "only predicting on several machines needs it"),
-    "NNCF": ("nncf", "only exports in 8 bits need it"),
-}
-
-
 def check_optional(machine: Machine) -> list[Finding]:
     """Say of each package that some commands need whether it is there."""
     found = []
@@ -253,7 +240,7 @@ def check_optional(machine: Machine) -> list[Finding]:
         version = machine.versions.get(distribution)
         text, fix = version or f"not installed; {purpose}", "" if version else f"pip install {distribution}"
         if distribution == "paddle2onnx" and machine.python >= (3, 13) and not version:
-            fix = "" if machine.torch else "pip install torch timm (there is no paddle2onnx for Python 3.13)"
+            fix = "there is none for Python 3.13; Python 3.12 has it"
         found.append(Finding(OK, subject, text, fix))
     return found
 

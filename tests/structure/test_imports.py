@@ -50,7 +50,6 @@ IMPORT_LAYERS = {
         "training_layout",
         "optimizer_state",
         "training_run",
-        "torch_onnx",
         "cli",
         "__main__",
     ),
