@@ -12,6 +12,7 @@ import numpy as np
 from paddle_inline.utils.errors import UserError
 from paddle_inline.weights.bfloat16 import from_bfloat16
 from paddle_inline.weights.lazy_array import LazyArray
+from paddle_inline.weights.torch_layout import translated
 
 from .backbones import build_backbone
 from .checkpoint import Opened
@@ -19,7 +20,6 @@ from .errors import CheckFailedError
 from .formats.select import select_weights
 from .formats.source import open_source
 from .identify import Identity
-from .mapping import translated
 from .maps import MAPS, SIZE, compare_backbones
 from .parity.run import compare_models
 

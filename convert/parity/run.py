@@ -183,7 +183,7 @@ def compare_golden(golden: Golden, framework: str = "paddle", dtype: str = "floa
     model = create(golden.model, seed=golden.seed, **golden.overrides)
     digest = run(model, *golden.batch(), dtype, backward=dtype == "float64", into=Digest)
     if framework == "paddle":
-        from ..mapping import torch_shapes
+        from paddle_inline.weights.torch_layout import torch_shapes
 
         shapes = torch_shapes(model)
     else:
