@@ -145,6 +145,7 @@ PINNED = {
         "_LONGEST_TEXT": 1 << 20,
         "_LEFT_IN_FILE": 1 << 12,
     },
+    "paddle_inline/utils/hub_config.py": {"FORMAT": 1, "_LARGEST_CONFIG": 1 << 26, "_SMALL": 32},
     "paddle_inline/weights/safetensors.py": {"_LONGEST_HEADER": 100_000_000},
     "paddle_inline/weights/tables.py": {"LINES": {"ah_bias": 3, "aw_bias": 4, "ha_bias": 2, "wa_bias": 3}},
     "train_paddle.py": {"INTERRUPTED": 130},

@@ -1,5 +1,7 @@
 """timm finds and builds the reference models."""
 
+import warnings
+
 import pytest
 import timm
 import torch
@@ -15,6 +17,12 @@ def registered():
 
 def test_every_model_is_listed():
     assert set(torch_ref.list_models()) <= set(timm.list_models())
+
+
+def test_a_second_call_adds_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        register_with_timm()
 
 
 def test_overrides_pass_through():
