@@ -42,7 +42,6 @@ IMPORT_LAYERS = {
         "checkpoint",
         "summary",
         "parity",
-        "maps",
         "verify",
         "conversion",
         "put_back",

@@ -34,7 +34,6 @@ PINNED = {
     "convert/formats/select.py": {"_MOST": 200_000},
     "convert/formats/source.py": {"_LARGEST_INDEX": 1 << 26},
     "convert/formats/patch.py": {"_CHUNK": 1 << 24},
-    "convert/maps.py": {"SIZE": (133, 77)},
     "convert/formats/torch_file.py": {
         "LEGACY_MAGIC": 0x1950A86A20F9469CFC6C,
         "_LARGEST_DIRECTORY": 1 << 24,
