@@ -120,3 +120,48 @@ def test_attention_runs_alone(tmp_path):
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "attention.json").read_text())
     assert {row["form"] for row in facts["rows"]} == {"InLine", "softmax", "fused softmax"}
+
+
+def test_backbones_are_measured_once_and_kept_when_a_run_is_killed(monkeypatch, tmp_path, capsys):
+    dense, measured = load("dense", monkeypatch), []
+
+    class Pool:
+        """Measures at once; the third measurement is the end of the process."""
+
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def submit(self, measure, *what):
+            measured.append(what)
+            if len(measured) == 3:
+                raise SystemExit
+            return type("Done", (), {"result": lambda self: (len(measured), 10.0, {"paddle": "3"})})()
+
+    monkeypatch.setattr(dense, "ProcessPoolExecutor", Pool)
+    for module in (dense, sys.modules["common"]):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    call = ["--models", "inline_pvt_tiny", "--sizes", "64x96"]
+    with pytest.raises(SystemExit):
+        dense.main(call)
+
+    def seconds():
+        return [row["seconds"] for row in json.loads((tmp_path / "dense.json").read_text())["rows"]]
+
+    assert seconds() == [1, 2]
+    assert dense.main(call) == 0 and seconds() == [1, 2, 4, 5]
+    assert dense.main(call) == 0 and len(measured) == 5
+    assert dense.main([*call, "--again"]) == 0 and seconds() == [6, 7, 8, 9]
+    assert measured[:2] == [
+        ("inline_pvt_tiny", {}, (64, 96), False),
+        ("inline_pvt_tiny", {"attn_type": "SSSS"}, (64, 96), False),
+    ]
+    facts = json.loads((tmp_path / "dense.json").read_text())
+    facts["machine"]["cores"] += 1
+    (tmp_path / "dense.json").write_text(json.dumps(facts))
+    assert dense.main(call) == 2 and "is of another machine" in capsys.readouterr().err
