@@ -157,6 +157,19 @@ def test_the_wheel_is_mended_and_only_once():
     assert len(applied) == len(mends.MENDS) and not any(mend.faulty() for mend in mends.MENDS)
 
 
+def test_a_checkpoint_is_whole_or_not_there(tmp_path):
+    register()
+    from ppdet.utils.checkpoint import paddle as theirs
+
+    path = tmp_path / "best_model.pdparams"
+    theirs.save({"a": paddle.ones([2])}, str(path))
+    (tmp_path / "best_model.pdopt").touch()
+    with pytest.raises(NotImplementedError):  # as if the run were killed here
+        theirs.save({"a": paddle.zeros([2]), "b": (_ for _ in ())}, str(path))
+    assert paddle.load(str(path))["a"].numpy().tolist() == [1.0, 1.0]
+    assert [file.name for file in tmp_path.iterdir()] == ["best_model.pdparams"]
+
+
 @pytest.mark.parametrize(("number", "size", "world"), [(7, 2, 1), (7, 2, 2), (3, 1, 2), (1, 1, 2), (8, 3, 3)])
 def test_ranks_share_the_images_without_rest(number, size, world):
     shares = [list(Share(number, size, rank, world)) for rank in range(world)]
