@@ -48,7 +48,7 @@ def build_backbone(
 ) -> Any:
     """Build a backbone of either package with fresh weights, for those trained at the img_size of `overrides`."""
     make = importlib.import_module(f"{package}.models.backbone").backbone_of_sizes
-    return make(name, overrides, maps.out_indices, maps.out_norm)
+    return make(name, overrides, out_indices=maps.out_indices, out_norm=maps.out_norm)
 
 
 def maps_in(names: Collection[str], family: str, prefix: str = "", beside: Iterable[str] = ()) -> Maps | None:

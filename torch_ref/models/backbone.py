@@ -241,36 +241,28 @@ def create_backbone(
     fields: dict[str, Any] = {}
     if weights is not None:
         fields = {**stated_fields(weights, name, overrides), **shown_sizes(tensor_shapes(weights))}
-    backbone = backbone_of_sizes(
-        name, {**fields, **overrides}, out_indices, out_norm, crop=crop, frozen_stages=frozen_stages
-    )
+    arguments = {
+        "out_indices": out_indices,
+        "out_norm": out_norm,
+        "crop": crop,
+        "frozen_stages": frozen_stages,
+    }
+    backbone = backbone_of_sizes(name, {**fields, **overrides}, **arguments)
     if weights is not None:
         _load(backbone, weights)
     return backbone
 
 
-def backbone_of_sizes(
-    name: str,
-    sizes: Mapping[str, Any],
-    out_indices: Sequence[int] = (0, 1, 2, 3),
-    out_norm: bool | None = None,
-    **chosen: Any,
-) -> Backbone:
-    """Build a backbone with fresh weights.
+def backbone_of_sizes(name: str, sizes: Mapping[str, Any], **arguments: Any) -> Backbone:
+    """Build a backbone with fresh weights; arguments as for `Backbone`, errors as for `create_backbone`.
 
-    Args:
-        name: of a model that has one.
-        sizes: overrides as for `create_model`, with the img_size that weights were trained at.
-        out_indices, out_norm, chosen: as for `Backbone`.
-
-    Raises:
-        UserError: as `create_backbone` does.
+    `sizes` are overrides as for `create_model`, with the img_size that weights were trained at.
     """
     spec = model_spec(name, **{**sizes, "num_classes": 0})
     if isinstance(spec, SoftSpec):
         own: dict[str, Any] = {"recompute": True, "per_matrix_alpha": spec.normed}
         spec = dataclasses.replace(spec, **{key: value for key, value in own.items() if key not in sizes})
-    backbone = BACKBONES[model_class(name)](spec, out_indices=out_indices, out_norm=out_norm, **chosen)
+    backbone = BACKBONES[model_class(name)](spec, **arguments)
     backbone.name = name
     return backbone
 
