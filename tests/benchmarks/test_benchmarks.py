@@ -120,3 +120,54 @@ def test_attention_runs_alone(tmp_path):
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "attention.json").read_text())
     assert {row["form"] for row in facts["rows"]} == {"InLine", "softmax", "fused softmax"}
+
+
+@pytest.mark.parametrize("framework", ["paddle", "torch"])
+def test_the_benchmark_of_gpus_runs_whole_in_small_on_a_cpu(monkeypatch, tmp_path, framework, capsys):
+    pytest.importorskip(framework)
+    gpu = load("gpu", monkeypatch)
+    monkeypatch.setattr(gpu.sys.modules["common"], "RESULTS", tmp_path)
+    assert gpu.main(["--framework", framework, "--device", "cpu", "--small"]) == 0
+    facts = json.loads((tmp_path / "gpu.json").read_text())
+    parts = {part: [row for row in facts["rows"] if row["part"] == part] for part in
+             ("parity", "attention", "training", "inference", "resolution")}  # fmt: skip
+    assert [len(rows) for rows in parts.values()] == [1, 2, 1, 1, 4] and facts["framework"] == framework
+    assert parts["parity"][0]["passed"] and parts["parity"][0]["logits"] < 1e-6
+    assert all(row["images_per_second"] > 0 for row in (*parts["training"], *parts["resolution"]))
+    assert [row["form"] for row in parts["resolution"]] == ["InLine", "softmax"] * 2
+    assert all(row["share_of_bandwidth"] > 0 for row in parts["attention"])
+
+
+def test_the_benchmark_of_gpus_says_where_there_is_none_and_what_it_left_out(monkeypatch, tmp_path, capsys):
+    gpu = load("gpu", monkeypatch)
+    monkeypatch.setattr(gpu.Paddle, "sees_a_gpu", staticmethod(lambda: False))
+    monkeypatch.setattr(gpu.Torch, "sees_a_gpu", staticmethod(lambda: False))
+    assert gpu.main([]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("COULD NOT RUN: no GPU is seen") and said.count("\n") == 1
+    monkeypatch.setattr(gpu.sys.modules["common"], "RESULTS", tmp_path)
+    assert gpu.main(["--framework", "paddle", "--device", "cpu", "--small", "--seconds", "0"]) == 0
+    assert json.loads((tmp_path / "gpu.json").read_text())["could_not_run"][-1].endswith("no time was left")
+
+
+def test_the_benchmark_of_gpus_notices_a_wrong_result(monkeypatch):
+    gpu = load("gpu", monkeypatch)
+    ones = np.ones(3)
+    assert gpu.error(ones * 1.5, ones) == 0.5 and gpu.error(ones * np.nan, ones) == float("inf")
+
+    class Wrong:
+        def model(self, name, **more):
+            return type("Model", (), {"eval": lambda self: None})()
+
+        def moved(self, model):
+            self.there = True
+            return model
+
+        def tensor(self, array, host=False):
+            return array
+
+        def gradients(self, model, images, labels, dtype):
+            return ones * (1.001 if hasattr(self, "there") else 1.0), ones
+
+    passed = {row["dtype"]: row["passed"] for row in gpu.parity(Wrong(), "m", ["float32", "bfloat16"], 8)}
+    assert passed == {"float32": False, "bfloat16": True}

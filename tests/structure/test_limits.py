@@ -68,6 +68,7 @@ PINNED = {
     "paddle_inline/data/imagenet.py": {"SETTLED": 2 * 10**9},
     "paddle_inline/data/lists.py": {"MOST_BYTES": 512 << 20},
     "paddle_inline/data/loaders.py": {"BAD": -1, "LAST_BATCH_SECONDS": 5},
+    "paddle_inline/data/prefetch.py": {"UNFINISHED": 16},
     "paddle_inline/data/pictures.py": {
         "BACKGROUND": (255, 255, 255),
         "_ORIENTATION": 0x0112,
@@ -126,7 +127,9 @@ PINNED = {
     "paddle_inline/training/callbacks.py": {"EVERY": 60.0},
     "paddle_inline/training/failure.py": {"POLL_SECONDS": 0.5},
     "paddle_inline/training/lettering.py": {"LONGEST_NAME": 22},
-    "paddle_inline/training/loop.py": {"MIXING": 1},
+    "paddle_inline/training/flat.py": {"ALIGNED": 256, "CHUNK": 1 << 16},
+    "paddle_inline/training/guarded.py": {"LEAST_ROWS": 1000},
+    "paddle_inline/training/loop.py": {"MIXING": 1, "STOP_SECONDS": 2.0},
     "paddle_inline/training/plots.py": {"MOST_CLASSES": 30},
     "paddle_inline/training/state.py": {"FORMAT": 2},
     "paddle_inline/training/sync_bn.py": {"DIMS": (0, 2, 3)},

@@ -22,7 +22,7 @@ from paddle_inline.data import sources
 from paddle_inline.data.sampler import epoch_order
 from paddle_inline.data.split import Split
 from paddle_inline.layers.drop_path import DropPath
-from paddle_inline.training import build, build_data
+from paddle_inline.training import build, build_data, build_gpu
 from paddle_inline.training.callbacks import LogProgress, StopOnRequest
 from paddle_inline.training.checkpoint import save_weights
 from paddle_inline.training.evaluate import Accuracy
@@ -59,6 +59,8 @@ class Seen:
     resumed: dict[str, Any]
     opened: dict[bool, tuple]
     synchronised: bool
+    fused_attention: bool = False
+    autotuned: bool = False
 
     def callback(self, kind):
         return next(each for each in self.callbacks if isinstance(each, kind))
@@ -127,6 +129,8 @@ def build_it(tmp_path_factory):
             ):
                 patch.setattr(train_paddle, name, stand_in)
             if gpu:
+                patch.setattr(build_gpu, "use_fused_attention", lambda on: seen.update(fused_attention=on))
+                patch.setattr(build_gpu, "autotune", lambda: seen.update(autotuned=True) or "tuned")
                 patch.setattr(paddle.device, "get_device", lambda: "gpu:0")
                 patch.setattr(paddle.amp, "decorate", lambda models, **given: models)
             assert train_paddle.main(["--opts", *flat(values), *arguments]) == 0
@@ -341,6 +345,12 @@ ROWS = [
     Row("amp.level", "O1", lambda s: s.run.scaler is not None, True, gpu=True),
     Row("amp.dtype", "bfloat16", lambda s: s.options.amp["dtype"], "bfloat16", {"amp.level": "O1"}, gpu=True),
     Row("amp.dtype", "bfloat16", lambda s: s.run.scaler is not None, False, {"amp.level": "O1"}, gpu=True),
+    Row("gpu.prefetch", 3, lambda s: s.images().ahead, 3, gpu=True),
+    Row("gpu.prefetch", 0, lambda s: type(s.evaluation).__name__, "Loader", gpu=True),
+    Row("gpu.fused_update", "false", lambda s: s.run.optimizer.fused, False, gpu=True),
+    Row("gpu.fused_update", "false", lambda s: len(s.run.ema.flats), 0, AVERAGED, gpu=True),
+    Row("gpu.fused_attention", "false", of("fused_attention"), False, gpu=True),
+    Row("gpu.autotune", "false", of("autotuned"), False, gpu=True),
     Row("test.crop", "false", of_step("CenterCrop", "size", train=False), None),
     Row("test.resize", "short", of_step("Resize", "short", train=False), [True]),
     Row("test.crop_ratio", 0.5, of_step("Resize", "size", train=False), [80]),
@@ -350,7 +360,7 @@ ROWS = [
     Row("seed", 5, lambda s: s.images().samples.seed, 5),
     Row("seed", 5, lambda s: [i for _, i in s.images().batches[0]], epoch_order(1433, 5, 0)[:128].tolist()),
     Row("seed", 5, begins_with_seed_5, True),
-    Row("print_freq", 7, lambda s: s.callback(LogProgress).print_freq, 7),
+    Row("print_freq", 7, lambda s: (s.callback(LogProgress).print_freq, s.options.print_freq), (7, 7)),
     Row("save_freq", 2, of("options", "save_freq"), 2),
     Row("save_steps", 4, of("options", "save_steps"), 4),
     Row("keep_last", 5, lambda s: s.callback(CheckpointManager).keep_last, 5),
