@@ -136,7 +136,8 @@ def release(optimizer: paddle.optimizer.Optimizer) -> None:
 
 def select(go: paddle.Tensor, new: paddle.Tensor, old: paddle.Tensor, *, output: paddle.Tensor) -> None:
     """Write `new` into `output` where `go` [1] is true, else `old`: of one shape; NaN in the other does no harm."""
-    chosen = paddle.where(go.reshape([1] * new.ndim).expand(new.shape), new.detach(), old)
+    where = go.reshape([1] * new.ndim)
+    chosen = paddle.where(where.expand(new.shape) if new.ndim else where, new.detach(), old)
     paddle.assign(chosen, output=output)
 
 

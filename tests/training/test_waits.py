@@ -1,4 +1,7 @@
-"""Steps that do not wait for the device: what is read when, and what a bad step leaves until then."""
+"""Steps that do not wait for the device: what is read when, and what a bad step leaves until then.
+
+(Above 300 lines: each of these is tried with every optimizer, alone and together.)
+"""
 
 import contextlib
 
@@ -6,13 +9,15 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_inline.training import loop
+from paddle_inline.config.schema import Config, GpuConfig
+from paddle_inline.training import build_gpu, loop, reading
+from paddle_inline.training.build import amp_arguments
 from paddle_inline.training.callbacks import Callback
 from paddle_inline.training.diagnose import NotFinite
 from paddle_inline.training.ema import Ema
 from paddle_inline.training.evaluate import Accuracy, evaluate
 from paddle_inline.training.flat import Flat, FlatAdamW
-from paddle_inline.training.loop import Components, FitOptions, Stopping, fit, train_step
+from paddle_inline.training.loop import Components, FitOptions, fit, train_step
 from paddle_inline.training.losses import make_loss
 from paddle_inline.training.optim import (
     clip_gradients,
@@ -21,8 +26,10 @@ from paddle_inline.training.optim import (
     make_optimizer,
     optimizer_state,
 )
+from paddle_inline.training.reading import Stopping
 from paddle_inline.training.scaling import LossScaler
 from paddle_inline.training.state import Progress
+from paddle_inline.utils.errors import UserError
 
 RNG = np.random.RandomState(0)
 IMAGES = RNG.standard_normal((8, 6)).astype("float32")
@@ -211,7 +218,7 @@ def test_where_the_tensors_cannot_go_together_each_goes_alone():
         model = net()
         optimizer = optimizer_of(model, name)
         for k, skips in enumerate([False, True, False, False]):
-            images, labels = batch(k)
+            images = batch(k)[0]
             logits = model(images)
             loss = logits.sum() if not skips else model[0](images).sum()
             loss.backward()
@@ -372,11 +379,11 @@ class Asked(Callback):
 )
 def test_ranks_ask_each_other_seldom_and_stop_together(monkeypatch, seconds, asks):
     clock, ranks, at = [0.0], [], []
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(reading.time, "perf_counter", lambda: clock[0])
     callbacks = [Asked(), Asked()]
     ranks = [Stopping([each], FitOptions(1, 99, world=2, print_freq=10)) for each in callbacks]
     values = []
-    monkeypatch.setattr(loop, "all_reduce_largest", lambda value, world: values.append(value) or value)
+    monkeypatch.setattr(reading, "all_reduce_largest", lambda value, world: values.append(value) or value)
     for step in range(1, 31):
         clock[0] += seconds
         assert [rank.requested(step) for rank in ranks] == [False, False]
@@ -389,7 +396,7 @@ def test_ranks_ask_each_other_seldom_and_stop_together(monkeypatch, seconds, ask
     for step in range(31, 99):
         clock[0] += seconds
         flags = [(1 << 40) * each.stop + int(seconds * 1e6) for each in callbacks]
-        monkeypatch.setattr(loop, "all_reduce_largest", lambda value, world, flags=flags: max(flags))
+        monkeypatch.setattr(reading, "all_reduce_largest", lambda value, world, flags=flags: max(flags))
         found = [rank.requested(step) for rank in ranks]
         assert found[0] == found[1]
         if found[0]:
@@ -404,3 +411,31 @@ def test_an_evaluation_reads_once():
     with counted_reads() as reads:
         assert evaluate(model, batches * 3).images == 72
     assert len(reads) < 10 and expected.images == 24
+
+
+def test_bfloat16_is_refused_on_a_cpu():
+    config = Config()
+    config.amp.level = "O1"
+    assert amp_arguments(config) is None  # float16: full precision, which the log says
+    config.amp.dtype = "bfloat16"
+    with pytest.raises(UserError, match=r"no bfloat16 matrix product(.|\n)*amp\.level=O0"):
+        amp_arguments(config)
+    config.amp.level = "O0"
+    assert amp_arguments(config) is None
+
+
+def test_what_is_set_for_a_gpu_is_named(monkeypatch):
+    flags, config, fused = {}, {}, []
+    monkeypatch.setattr(paddle.device, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle, "get_flags", lambda names: dict.fromkeys(names, False))
+    monkeypatch.setattr(paddle, "set_flags", flags.update)
+    monkeypatch.setattr(paddle.incubate.autotune, "set_config", config.update)
+    monkeypatch.setattr(build_gpu, "use_fused_attention", fused.append)
+    lines = build_gpu.prepare_gpu(GpuConfig(fused_attention=False))
+    assert lines == [
+        "on the GPU: prefetch 2, fused_update True, fused_attention False",
+        "set for this GPU: FLAGS_cudnn_exhaustive_search=True FLAGS_conv_workspace_size_limit=4096 "
+        "incubate.autotune kernel, steps 1 to 10",
+    ]
+    assert flags["FLAGS_cudnn_exhaustive_search"] is True and config["kernel"]["enable"] and fused == [False]
+    assert len(build_gpu.prepare_gpu(GpuConfig(autotune=False))) == 1 and build_gpu.prepare_gpu(None) == []
