@@ -20,7 +20,7 @@ from .flat import FlatAdamW
 LEAST_ROWS = 1000  # for several threads in one tensor's step; Paddle's default
 
 
-class GuardedAdam(paddle.optimizer.Adam):
+class Adam(paddle.optimizer.Adam):
     """`Adam` whose kernels leave everything as it is where `skip` says so: a tensor [1] of bool; None: never."""
 
     skip: paddle.Tensor | None = None
@@ -41,7 +41,7 @@ class GuardedAdam(paddle.optimizer.Adam):
         return None
 
 
-class GuardedAdamW(paddle.optimizer.AdamW):
+class AdamW(paddle.optimizer.AdamW):
     """`AdamW` whose kernels leave everything as it is where `skip` says so: a tensor [1] of bool; None: never.
 
     Attributes:
@@ -113,7 +113,7 @@ def guarded_step(optimizer: paddle.optimizer.Optimizer, go: paddle.Tensor) -> No
         optimizer.flat = optimizer.flat or FlatAdamW(optimizer)
         if optimizer.flat.step(go):
             return
-    if isinstance(optimizer, (GuardedAdam, GuardedAdamW)) and go.place.is_cpu_place():
+    if isinstance(optimizer, (Adam, AdamW)) and go.place.is_cpu_place():
         optimizer.skip = go.logical_not()
         try:
             optimizer.step()

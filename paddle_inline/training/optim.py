@@ -14,7 +14,7 @@ import numpy as np
 import paddle
 
 from ..utils.errors import UserError
-from .guarded import GuardedAdam, GuardedAdamW, release
+from .guarded import Adam, AdamW, release
 
 
 class Group(NamedTuple):
@@ -88,8 +88,8 @@ def make_optimizer(
         return paddle.optimizer.Momentum(momentum=momentum, use_nesterov=True, weight_decay=0.0, **shared)
     shared.update(beta1=betas[0], beta2=betas[1], epsilon=eps, weight_decay=0.0)
     if name == "adam":
-        return GuardedAdam(**shared)
-    optimizer = {"adamw": GuardedAdamW}[name](**shared)
+        return Adam(**shared)
+    optimizer = {"adamw": AdamW}[name](**shared)
     optimizer.fused = fused
     return optimizer
 
