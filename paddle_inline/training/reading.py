@@ -74,7 +74,7 @@ def on_device(value: Any) -> paddle.Tensor:
     """Return a number or a tensor of one as a tensor [1] of float64."""
     if isinstance(value, paddle.Tensor):
         return value.astype("float64").reshape([1])
-    return paddle.full([1], float(value), "float64")
+    return paddle.full([1], value, "float64")
 
 
 class Stopping:
