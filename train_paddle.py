@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_inline.utils.environment import import_paddle, tune_cpu
+from paddle_inline.utils.environment import import_paddle, keep_freed_memory, tune_cpu
 
 TUNED = tune_cpu(workers=int(os.environ.get("PADDLE_LOCAL_SIZE", "1")))  # before Paddle is imported
 paddle = import_paddle()
@@ -362,4 +362,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

@@ -157,7 +157,7 @@ class Conv2d(nn.Conv2D):
         if eager.suits(x) and eager.is_depthwise(
             self.weight, self._groups, self._stride, self._updated_padding
         ):
-            return eager.depthwise_conv2d(x, self.weight, self.bias)
+            return eager.depthwise_conv2d(lambda x: nn.Conv2D.forward(self, x), x, self.weight)
         return nn.Conv2D.forward(self, x)
 
 

@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-from paddle import Tensor
+from paddle import Tensor, matmul  # imported by name: what counts multiply-adds replaces paddle.matmul
 from paddle.autograd import PyLayer
+from paddle.nn.functional import conv2d
 
+WHOLE = 64  # numbers; a multiple of what one instruction takes
 ENOUGH = 1 << 17  # numbers for each core from which on a thread of its own pays
 
 
@@ -48,7 +50,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _affine(x, weight, bias):
     rows = _rows(x)
-    out = paddle.matmul(rows, weight) if bias is None else paddle.addmm(bias, rows, weight)
+    out = matmul(rows, weight) if bias is None else paddle.addmm(bias, rows, weight)
     return out.reshape([*x.shape[:-1], weight.shape[1]])
 
 
@@ -64,8 +66,8 @@ class _Affine(PyLayer):
         x, weight = ctx.saved_tensor()
         rows = _rows(grad)
         gradients = (
-            lambda: paddle.matmul(rows, weight, transpose_y=True).reshape(x.shape),
-            lambda: paddle.matmul(_rows(x), rows, transpose_x=True),
+            lambda: matmul(rows, weight, transpose_y=True).reshape(x.shape),
+            lambda: matmul(_rows(x), rows, transpose_x=True),
             lambda: sum_rows(rows),
         )
         return tuple(gradient() if wanted else None for gradient, wanted in zip(gradients, ctx.wanted))
@@ -102,9 +104,9 @@ class _LayerNorm(PyLayer):
         along = None
         if ctx.wanted[0]:
             # scale * (grad w - mean(grad w) - normed * mean(grad w normed))
-            mean = scale * paddle.matmul(grad, column) / channels
-            slope = scale * paddle.matmul(product, column) / channels
-            along = grad * paddle.matmul(scale, column, transpose_y=True) - normed * slope
+            mean = scale * matmul(grad, column) / channels
+            slope = scale * matmul(product, column) / channels
+            along = grad * matmul(scale, column, transpose_y=True) - normed * slope
             along = paddle.addmm(along, mean, paddle.ones([1, channels], x.dtype), alpha=-1.0).reshape(
                 x.shape
             )
@@ -140,17 +142,17 @@ def _gelu_gradient(x, grad):
 
 def mean_rows(x: Tensor) -> Tensor:
     """[..., M, C] -> [..., 1, C]."""
-    return paddle.matmul(paddle.ones([1, x.shape[-2]], x.dtype), x) / x.shape[-2]
+    return matmul(paddle.ones([1, x.shape[-2]], x.dtype), x) / x.shape[-2]
 
 
 def sum_rows(x: Tensor) -> Tensor:
     """[M, C] -> [C]."""
-    return paddle.matmul(paddle.ones([1, x.shape[0]], x.dtype), x).flatten()
+    return matmul(paddle.ones([1, x.shape[0]], x.dtype), x).flatten()
 
 
 def repeat_row(row: Tensor, rows: int) -> Tensor:
     """[..., 1, C] -> [..., M, C]."""
-    return paddle.matmul(paddle.ones([rows, 1], row.dtype), row)
+    return matmul(paddle.ones([rows, 1], row.dtype), row)
 
 
 def is_depthwise(kernel: Tensor, groups: int, stride: Sequence[int], padding: Any) -> bool:
@@ -165,19 +167,13 @@ def is_depthwise(kernel: Tensor, groups: int, stride: Sequence[int], padding: An
     )
 
 
-def depthwise_conv2d(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Filter each channel: [B, C, H, W], odd kernels [C, 1, k, k], bias [C] or None -> [B, C, H, W], zero padding.
+def depthwise_conv2d(convolve: Callable[[Tensor], Tensor], x: Tensor, kernel: Tensor) -> Tensor:
+    """Return convolve(x), zero-padded filters of each channel: [B, C, H, W], odd kernels [C, 1, k, k] -> [B, C, H, W].
 
     The gradient of x is the gradient's filtering by the kernel that is turned around, which Paddle's forward
     operator does three times as fast as its backward operator.
     """
-    if not learns(x):
-        return _depthwise_conv2d(x, kernel, bias)
-    return _Through.apply(_depthwise_conv2d(x.detach(), kernel, bias), x, kernel)
-
-
-def _depthwise_conv2d(x, kernel, bias=None):
-    return F.conv2d(x, kernel, bias, padding=kernel.shape[-1] // 2, groups=kernel.shape[0])
+    return _Through.apply(convolve(x.detach()), x, kernel) if learns(x) else convolve(x)
 
 
 class _Through(PyLayer):
@@ -191,7 +187,8 @@ class _Through(PyLayer):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (kernel,) = ctx.saved_tensor()
-        return grad, _depthwise_conv2d(grad, kernel.flip([2, 3])), None
+        turned = kernel.flip([2, 3])
+        return grad, conv2d(grad, turned, padding=kernel.shape[-1] // 2, groups=kernel.shape[0]), None
 
 
 def _rows(x):
@@ -208,7 +205,8 @@ def on_cores(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     if parts < 2:
         return function(*tensors)
     flat = [tensor.detach().reshape([-1]) for tensor in tensors]  # what is detached records nothing
-    cuts = [x.size * i // parts for i in range(parts + 1)]
+    # Whole vectors of the processor, as without a cut: what is left over at an end is rounded in another way.
+    cuts = [x.size * i // parts // WHOLE * WHOLE for i in range(parts)] + [x.size]
 
     def run(i):
         return function(*(tensor[cuts[i] : cuts[i + 1]] for tensor in flat))

@@ -99,10 +99,11 @@ def _filter_grouped(v: Tensor, kernel: Tensor, size: Size) -> Tensor:
     batch, _, channels = v.shape
     images = tokens_to_map(v, size).reshape([1, batch * channels, *size])
     kernel = kernel.reshape([batch * channels, 1, 3, 3])
-    if eager.suits(v):
-        out = eager.depthwise_conv2d(images, kernel)
-    else:
-        out = F.conv2d(images, kernel, padding=1, groups=batch * channels)
+
+    def convolve(images):
+        return F.conv2d(images, kernel, padding=1, groups=batch * channels)
+
+    out = eager.depthwise_conv2d(convolve, images, kernel) if eager.suits(v) else convolve(images)
     return map_to_tokens(out.reshape([batch, channels, *size]))
 
 

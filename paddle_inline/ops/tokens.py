@@ -71,8 +71,9 @@ def prepend_token(token: Tensor, x: Tensor) -> Tensor:
 def mean_tokens(x: Tensor, keepdim: bool = False) -> Tensor:
     """[B, ..., N, C] -> [B, ..., C], with `keepdim` [B, ..., 1, C].
 
-    Programs, and what else cannot be a product, in two steps, as over the rows and the columns of a grid: Paddle adds term after term, and in one go over
-    thousands of tokens it loses a digit of float32 that PyTorch, which adds in blocks, keeps.
+    Eagerly on a CPU a product with ones. Programs in two steps, as over the rows and the columns of a grid:
+    Paddle adds term after term, and in one go over thousands of tokens it loses a digit of float32 that PyTorch,
+    which adds in blocks, keeps.
     """
     if eager.suits(x):
         mean = eager.mean_rows(x)
