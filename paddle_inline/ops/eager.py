@@ -182,13 +182,16 @@ class _Through(PyLayer):
     @staticmethod
     def forward(ctx: Any, out: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
         ctx.save_for_backward(kernel)
-        return out.reshape(out.shape)  # another name of the same numbers
+        ctx.out_learns = not out.stop_gradient
+        # Another name of the same numbers, which a PyLayer does not give a tensor that learned nothing.
+        return out.clone() if out.stop_gradient else out.reshape(out.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (kernel,) = ctx.saved_tensor()
         turned = kernel.flip([2, 3])
-        return grad, conv2d(grad, turned, padding=kernel.shape[-1] // 2, groups=kernel.shape[0]), None
+        along = conv2d(grad, turned, padding=kernel.shape[-1] // 2, groups=kernel.shape[0])
+        return grad if ctx.out_learns else None, along, None
 
 
 def _rows(x):
