@@ -132,6 +132,7 @@ PINNED = {
     "paddle_inline/training/sync_bn.py": {"DIMS": (0, 2, 3)},
     "paddle_inline/segmentation/predict.py": {"STRENGTH": 0.4},
     "paddle_inline/segmentation/scores.py": {"IGNORED": 255},
+    "paddle_inline/utils/environment.py": {"M_TRIM_THRESHOLD": -1, "M_MMAP_MAX": -4},  # glibc's
     "paddle_inline/utils/timing.py": {"REST": 0.3},
     "paddle_inline/weights/atomic.py": {"LONGEST_NAME": 255},
     "paddle_inline/weights/description.py": {
