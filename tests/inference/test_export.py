@@ -26,6 +26,7 @@ from paddle_inline.inference.card import files_of, read_card  # noqa: E402
 from paddle_inline.inference.checks import compare  # noqa: E402
 from paddle_inline.inference.export import ExportError, export_model, trace  # noqa: E402
 from paddle_inline.inference.onnx_export import check_pads, write_onnx  # noqa: E402
+from paddle_inline.inference.openvino_graph import simplify  # noqa: E402
 from paddle_inline.layers.basic import TanhGELU  # noqa: E402
 from paddle_inline.utils.child import run_python  # noqa: E402
 from paddle_inline.utils.errors import UserError  # noqa: E402
@@ -232,6 +233,29 @@ def test_onnx_agrees_at_any_batch(name, exported):
         expected = model(paddle.to_tensor(images)).numpy()
     for engine in engines:
         compare([engine(images)], [expected], name)
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", SMALL)
+def test_openvino_filters_by_convolutions_where_the_batch_is_known(name, exported):
+    """As many as there are filters; none of the nine shifted products of the file is left."""
+    import openvino
+
+    program = openvino.Core().read_model(str(exported(name)[1] / "model.onnx"))
+    kinds = [node.get_type_name() for node in program.get_ordered_ops()]
+    filters = [
+        node
+        for node in program.get_ordered_ops()
+        if node.get_type_name() == "VariadicSplit" and node.get_output_size() == 9
+    ]
+    assert filters or "soft" in name
+    shape = program.input(0).partial_shape
+    shape[0] = 2
+    program.reshape(shape)
+    simplify(program)
+    after = [node.get_type_name() for node in program.get_ordered_ops()]
+    assert after.count("GroupConvolution") == kinds.count("GroupConvolution") + len(filters)
+    assert after.count("Slice") <= kinds.count("Slice") - 9 * len(filters) and "Identity" not in after
 
 
 @needs_onnx

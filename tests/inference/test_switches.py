@@ -141,6 +141,9 @@ class Program:
     def reshape(self, shape):
         self.shape = list(shape)
 
+    def get_ordered_ops(self):
+        return []
+
 
 @pytest.fixture
 def openvino(monkeypatch):
@@ -153,7 +156,7 @@ def openvino(monkeypatch):
 
         def compile_model(self, program, device, options):
             compiled.append((program.shape, device, options))
-            infer = lambda inputs: [np.zeros((len(inputs[0]), 10), "float32")]  # noqa: E731
+            infer = lambda inputs, share_inputs: [np.zeros((len(inputs[0]), 10), "float32")]  # noqa: E731
             return SimpleNamespace(create_infer_request=lambda: SimpleNamespace(infer=infer))
 
     fake = ModuleType("openvino")
