@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Engine = Callable[[np.ndarray], np.ndarray]
 PRECISIONS = ("fp32", "bf16")
+AUTO = "auto"  # bfloat16 where the processor multiplies it and an export was found to keep its classes in it
 # Passes of Paddle 3.3 for oneDNN that break programs which are right without them.
 BROKEN_PASSES = (
     # moves a reshape into the transpose before it and loses its shape: CSwin does not load, nor does anything
@@ -196,6 +197,15 @@ class OpenVinoEngine:
             compiled = self.core.compile_model(program, "CPU", self.options)
             self.requests[batch] = compiled.create_infer_request()
         return self.requests[batch]
+
+
+def multiplies_bfloat16() -> bool:
+    """Return whether OpenVINO is installed and finds instructions for bfloat16 in this processor."""
+    try:
+        import openvino
+    except ImportError:
+        return False
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class EagerEngine:

@@ -33,7 +33,7 @@ from .card import (
     files_of,
     read_card,
 )
-from .checks import TOLERANCE, ExportError, check_engines
+from .checks import TOLERANCE, ExportError, check_engines, try_bfloat16
 from .onnx_export import write_onnx
 
 if TYPE_CHECKING:
@@ -102,6 +102,8 @@ def export_model(
     try:
         files = write_files(model, work, batch, onnx)
         checks = check_engines(model, work, files, batch, log)
+        image = (model.spec.in_chans, *model.img_size)
+        half = try_bfloat16(work / files["onnx"], image, batch, log) if files["onnx"] else None
         import paddle
 
         from ..data.pictures import picture_mode
@@ -128,6 +130,7 @@ def export_model(
             "paddle": paddle.__version__,
             "tolerance": TOLERANCE,
             "checks": checks,
+            "bf16": half,
         }
         (work / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         if (directory / CARD).is_file():  # remove what an earlier export wrote, and nothing else

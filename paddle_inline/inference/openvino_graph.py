@@ -41,7 +41,11 @@ def join_means(last: Any) -> None:
     """Turn a mean over rows of means over columns, [.., R, N / R, C], into one mean over N."""
     first = _producer(last.input_value(0), "ReduceMean")
     split = first and _producer(first.input_value(0), "Reshape")
-    if not split or any(_constant(node.input_value(1)) != [-2] for node in (first, last)) or first.get_keep_dims():
+    if (
+        not split
+        or any(_constant(node.input_value(1)) != [-2] for node in (first, last))
+        or first.get_keep_dims()
+    ):
         return
     source, shape = split.input_value(0), _constant(split.input_value(1))
     rank = len(source.get_partial_shape())
@@ -83,7 +87,11 @@ def _kernel(split: Any) -> Any | None:
     """Return the output that holds the filters [B, C, 3, 3]; None: `split` is of something else."""
     transposed = _producer(split.input_value(0), "Transpose")
     flat = transposed and _producer(transposed.input_value(0), "Reshape")
-    if not flat or _constant(split.input_value(1)) != [1] or _constant(transposed.input_value(1)) != [0, 2, 1]:
+    if (
+        not flat
+        or _constant(split.input_value(1)) != [1]
+        or _constant(transposed.input_value(1)) != [0, 2, 1]
+    ):
         return None
     return flat.input_value(0)
 
@@ -98,7 +106,7 @@ def _taps(split: Any) -> tuple[Any, tuple[int, int, int], Any] | None:
         if not part:
             return None
         padded.append(part.input_value(0))
-        start, stop, step, axes = (_constant(part.input_value(i)) for i in range(1, 5))
+        start, step, axes = (_constant(part.input_value(i)) for i in (1, 3, 4))
         if start is None or axes != [1, 2] or step != [1, 1]:
             return None
         shifts.append(tuple(start))
@@ -115,7 +123,11 @@ def _taps(split: Any) -> tuple[Any, tuple[int, int, int], Any] | None:
         return None
     tokens = rows.input_value(0)
     shape, row_shape = tokens.get_partial_shape(), rows.get_output_partial_shape(0)
-    if len(shape) != 3 or len(row_shape) != 3 or any(shape[i].is_dynamic or row_shape[i].is_dynamic for i in (1, 2)):
+    if (
+        len(shape) != 3
+        or len(row_shape) != 3
+        or any(shape[i].is_dynamic or row_shape[i].is_dynamic for i in (1, 2))
+    ):
         return None
     channels, height = shape[2].get_length(), row_shape[1].get_length()
     width = shape[1].get_length() // height

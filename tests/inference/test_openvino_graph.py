@@ -20,7 +20,9 @@ def shifted(batch=2, order=None, fill=0.0, axis=1, double=False, keep_tap=False,
 
     def zeros(x, axes, stop):
         edge = ops.slice(x, [0], [stop], [1], [axes])
-        return ops.broadcast(ops.constant(np.full([1], fill, np.float32)), ops.shape_of(edge), "BIDIRECTIONAL")
+        return ops.broadcast(
+            ops.constant(np.full([1], fill, np.float32)), ops.shape_of(edge), "BIDIRECTIONAL"
+        )
 
     x = ops.reshape(v, [-1, HEIGHT, WIDTH * CHANNELS], True)
     edge = zeros(x, 1, 1)

@@ -114,7 +114,7 @@ PINNED = {
     "paddle_inline/data/transforms.py": {"SMALL": 32},
     "paddle_inline/inference/backends.py": {"ONEDNN_SHAPES": 16},
     "paddle_inline/inference/card.py": {"FORMAT": 1},
-    "paddle_inline/inference/checks.py": {"TOLERANCE": 1e-5},
+    "paddle_inline/inference/checks.py": {"TOLERANCE": 1e-5, "BF16_IMAGES": 16},
     "paddle_inline/inference/gallery.py": {"THUMBNAIL": 224, "SMALL": 64},
     "paddle_inline/inference/onnx_export.py": {"OPSET": 17},
     "convert/families/forms.py": {
