@@ -12,7 +12,7 @@ import sys
 import textwrap
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -151,24 +151,26 @@ def classify(
         return (thumbnail(image) if thumbnails else None), predictor.transform(image)
 
     threads = predictor.options["threads"] or available_cores()
-    prepared = in_order(prepare, paths, threads, ahead=2 * batch_size)
-    for start in range(0, len(paths), batch_size):
-        read: list[tuple[Path, Image.Image | None]] = []
-        images: list[np.ndarray] = []
-        for path, one in zip(paths[start : start + batch_size], prepared):
-            if isinstance(one, UserError):
-                print(f"warning: {escaped(one)}", file=sys.stderr)
-                unreadable.append(path)
-                continue
-            read.append((path, one[0]))
-            images.append(one[1])
-        with stdout_to_null():  # Paddle's kernels print at their first run
-            found = predictor.likeliest(np.stack(images), topk) if images else []
-        for (path, small), predictions in zip(read, found):
-            yield path, small, predictions
+    with contextlib.closing(in_order(prepare, paths, threads, ahead=2 * batch_size)) as prepared:
+        for start in range(0, len(paths), batch_size):
+            read: list[tuple[Path, Image.Image | None]] = []
+            images: list[np.ndarray] = []
+            for path, one in zip(paths[start : start + batch_size], prepared):
+                if isinstance(one, UserError):
+                    print(f"warning: {escaped(one)}", file=sys.stderr)
+                    unreadable.append(path)
+                    continue
+                read.append((path, one[0]))
+                images.append(one[1])
+            with stdout_to_null():  # Paddle's kernels print at their first run
+                found = predictor.likeliest(np.stack(images), topk) if images else []
+            for (path, small), predictions in zip(read, found):
+                yield path, small, predictions
 
 
-def in_order(work: Callable[[T], R], items: Iterable[T], threads: int, ahead: int) -> Iterator[R]:
+def in_order(
+    work: Callable[[T], R], items: Iterable[T], threads: int, ahead: int
+) -> Generator[R, None, None]:
     """Yield work(item) of each item, in order, done by threads that are at most `ahead` items further."""
     rest = iter(items)
     pool = ThreadPoolExecutor(threads)

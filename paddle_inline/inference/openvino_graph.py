@@ -131,6 +131,10 @@ def _taps(split: Any) -> tuple[Any, tuple[int, int, int], Any] | None:
         return None
     channels, height = shape[2].get_length(), row_shape[1].get_length()
     width = shape[1].get_length() // height
+    edges = wide.input_value(0).get_partial_shape()[2], tall.input_value(0).get_partial_shape()[1]
+    whole = padded[0].get_partial_shape()
+    if edges != (channels, 1) or (whole[1], whole[2]) != (height + 2, (width + 2) * channels):
+        return None
     if shifts != [(y, x * channels) for y in range(3) for x in range(3)]:
         return None
     total = _sum_of(products)

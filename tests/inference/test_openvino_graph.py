@@ -13,7 +13,7 @@ from paddle_inline.inference.openvino_graph import simplify  # noqa: E402
 HEIGHT, WIDTH, CHANNELS = 3, 4, 5
 
 
-def shifted(batch=2, order=None, fill=0.0, axis=1, double=False, keep_tap=False, swap=(0, 2, 1)):
+def shifted(batch=2, order=None, fill=0.0, axis=1, double=False, keep_tap=False, swap=(0, 2, 1), edges=1):
     """Nine shifted products as paddle2onnx writes them: tokens [B, 12, 5], filters [B, 5, 3, 3] -> [B, 12, 5]."""
     v = ops.parameter([batch, HEIGHT * WIDTH, CHANNELS], np.float32)
     kernel = ops.parameter([batch, CHANNELS, 3, 3], np.float32)
@@ -25,7 +25,7 @@ def shifted(batch=2, order=None, fill=0.0, axis=1, double=False, keep_tap=False,
         )
 
     x = ops.reshape(v, [-1, HEIGHT, WIDTH * CHANNELS], True)
-    edge = zeros(x, 1, 1)
+    edge = zeros(x, 1, edges)
     x = ops.concat([edge, x, edge], 1)
     edge = zeros(x, 2, CHANNELS)
     x = ops.concat([edge, x, edge], 2)
@@ -81,6 +81,7 @@ def test_nine_shifted_products_are_one_convolution():
     [
         dict(order=[(y, x) for x in range(3) for y in range(3)]),  # the filter transposed
         dict(fill=1.0),  # padded with ones
+        dict(edges=2),  # padded by more
         dict(double=True),  # one product counts twice
         dict(keep_tap=True),  # a product is used elsewhere, too
         dict(batch=-1),  # for any batch
