@@ -121,6 +121,7 @@ PINNED = {
         "_FOUR": {"depths": (1, 1, 1, 1), "num_heads": (2, 2, 2, 2)},
         "_USUAL": {"num_agents": 49, "num_projected": 64, "conv_kernel": 35},
     },
+    "paddle_inline/inference/openvino_graph.py": {"TAPS": 9},
     "paddle_inline/inference/serving.py": {"MAX_BATCH": 64},
     "paddle_inline/training/answers.py": {"MOST_MISTAKES": 1000, "MOST_PICTURES": 24},
     "paddle_inline/training/callbacks.py": {"EVERY": 60.0},
