@@ -120,3 +120,27 @@ def test_attention_runs_alone(tmp_path):
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "attention.json").read_text())
     assert {row["form"] for row in facts["rows"]} == {"InLine", "softmax", "fused softmax"}
+
+
+def test_what_many_gpus_need(monkeypatch):
+    scaling = load("scaling", monkeypatch)
+    needs = scaling.needs(25_000_000, 8, gpu_speed=1000.0, gpu_batch=128, core_speed=100.0, disk_speed=4e8)
+    assert needs["images_s"] == 8000 and needs["cores"] == 10
+    assert needs["sent"] == 2 * 7 / 8 * 4 * 25_000_000
+    assert needs["gigabits"] == pytest.approx(8 * 0.175 / (0.128 * 2 / 3))  # 175 MB behind 85 ms
+    assert needs["checkpoint_s"] == 1 and needs["hours"] == pytest.approx(13.345, abs=1e-3)
+
+
+def test_how_much_of_an_exchange_is_hidden(monkeypatch):
+    scaling = load("scaling", monkeypatch)
+    seconds = {
+        "alone": [1.0, 1.0],
+        "overlapped": [1.1, 1.1],
+        "afterwards": [1.4, 1.4],
+        "exchange": [0.4, 0.4],
+    }
+    row = scaling.row_of("m", 2, {"parameters": 10, "seconds": seconds, "bytes": [80, 82]})
+    assert row["hidden"] == pytest.approx(0.75)
+    assert row["expected_bytes"] == 80 and row["bytes"] == 81
+    alone = scaling.row_of("m", 1, {"parameters": 10, "seconds": seconds, "bytes": []})
+    assert "hidden" not in alone
