@@ -18,6 +18,7 @@ os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's notes on its own pass
 tune_cpu()
 
 from paddle_inline.utils.timing import machine  # noqa: E402
+from paddle_inline.weights.atomic import atomic_write  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -36,9 +37,12 @@ def versions() -> dict[str, str]:
 
 
 def report(
-    name: str, arguments: list[str], rows: list[dict], missing: list[str], **more: Any
+    name: str, arguments: list[str], rows: list[dict], missing: list[str], say: bool = True, **more: Any
 ) -> dict[str, Any]:
-    """Write results/NAME.json and return it: machine, versions, command, rows, what could not run."""
+    """Write results/NAME.json and return it: machine, versions, command, rows, what could not run.
+
+    With `say`, its path is printed. `more` is added to it.
+    """
     facts = {
         "benchmark": name,
         "command": " ".join(["python", f"benchmarks/{name}.py", *arguments]),
@@ -50,8 +54,10 @@ def report(
     }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{path}")
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    if say:
+        print(f"\n{path}")
     return facts
 
 

@@ -3,8 +3,10 @@
     python benchmarks/inference.py --models inline_deit_tiny --batch-size 1 8 --device cpu
 
 Paddle's engines run one exported any-batch program; OpenVINO and ONNX Runtime run the same program's ONNX
-file; torch-eager and torch-compile run the reference, and torch-onnx the ONNX file that torch.onnx writes of
-it, for each batch size its own, in ONNX Runtime. What cannot run here is named and left out.
+file, OpenVINO for each batch size its own, or one for any (openvino-any). torch-eager and torch-compile run the
+reference, torch-onnx the ONNX file that torch.onnx writes of it, for each batch size its own, in ONNX Runtime, and
+torch-openvino what OpenVINO converts straight from it, for each batch size its own or for any (torch-openvino-any).
+What cannot run here is named and left out.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from paddle_inline.utils.timing import REST, benchmark_interleaved
 
 MODELS = ["inline_deit_tiny", "inline_pvt_small", "inline_swin_tiny", "inline_cswin_tiny"]
 DEFAULT = ("openvino", "openvino-bf16", "onnx", "paddle", "paddle-bf16")
-DEFAULT += ("torch-eager", "torch-compile", "torch-onnx")
+DEFAULT += ("torch-eager", "torch-compile", "torch-onnx", "torch-openvino", "torch-openvino-bf16")
+ANY_BATCH = ("openvino-any", "openvino-any-bf16")
 TORCH = ("torch-eager", "torch-compile", "torch-bf16", "torch-onnx")
+PEERS = ("torch-openvino", "torch-openvino-bf16", "torch-openvino-any", "torch-openvino-any-bf16")
 
 
 def torch_engine(name: str, kind: str, device: str, threads: int | None) -> Callable:
@@ -62,6 +66,37 @@ def torch_engine(name: str, kind: str, device: str, threads: int | None) -> Call
     return run
 
 
+def openvino_of_torch(name: str, kinds: list[str], threads: int | None) -> dict[str, Callable]:
+    """{kind: images -> logits} of the reference model as OpenVINO converts it, each told what our engine is told."""
+    import openvino
+    import torch
+
+    import torch_ref
+    from paddle_inline.utils.cores import available_cores
+
+    model, core = torch_ref.create_model(name).eval(), openvino.Core()
+    programs, requests = {}, {}
+
+    def run(images, kind):
+        batch = -1 if "-any" in kind else len(images)
+        if (kind, batch) not in requests:
+            if batch not in programs:  # shared by both types
+                example = torch.from_numpy(images)
+                shape = [batch, *images.shape[1:]]
+                programs[batch] = openvino.convert_model(model, input=shape, example_input=example)
+            options = {
+                "INFERENCE_NUM_THREADS": threads or available_cores(),
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": "bf16" if kind.endswith("bf16") else "f32",
+                "ENABLE_CPU_PINNING": False,
+            }
+            compiled = core.compile_model(programs[batch], "CPU", options)
+            requests[kind, batch] = compiled.create_infer_request()
+        return requests[kind, batch].infer({0: images}, share_inputs=True)[0].copy()
+
+    return {kind: functools.partial(run, kind=kind) for kind in kinds}
+
+
 def paddle_engines(
     name: str, kinds: list[str], folder: Path, device: str, threads: int | None, missing: list[str]
 ) -> dict[str, Callable]:
@@ -70,6 +105,7 @@ def paddle_engines(
 
     import paddle_inline
     from paddle_inline.cli.bench import ON_ONNX, open_engine
+    from paddle_inline.inference.backends import OpenVinoEngine
     from paddle_inline.inference.export import write_files
 
     paddle.set_device(device)
@@ -78,8 +114,12 @@ def paddle_engines(
     engines = {}
     for kind in kinds:
         try:
-            if kind in ON_ONNX and not files["onnx"]:
+            if (kind in ON_ONNX or kind in ANY_BATCH) and not files["onnx"]:
                 files = write_files(model, folder, onnx=True)
+            if kind in ANY_BATCH:
+                precision = "bf16" if kind.endswith("bf16") else "fp32"
+                engines[kind] = OpenVinoEngine(folder / files["onnx"], threads, precision, batches=0)
+                continue
             engines[kind] = open_engine(kind, folder, files, model, device, threads)
         except Exception as error:  # whatever is missing here, the rest can still be measured
             missing.append(could_not_run(f"{name} {kind}", error))
@@ -90,7 +130,7 @@ def measure(name: str, arguments: argparse.Namespace, missing: list[str]) -> lis
     """Return the rows of one model."""
     engines, rows = {}, []
     with tempfile.TemporaryDirectory() as folder:
-        kinds = [kind for kind in arguments.engines if kind not in TORCH]
+        kinds = [kind for kind in arguments.engines if kind not in TORCH + PEERS]
         if kinds:
             try:
                 engines = paddle_engines(
@@ -104,6 +144,12 @@ def measure(name: str, arguments: argparse.Namespace, missing: list[str]) -> lis
                     engines[kind] = torch_engine(name, kind, arguments.device, arguments.threads)
                 except Exception as error:
                     missing.append(could_not_run(f"{name} {kind}", error))
+        peers = [kind for kind in arguments.engines if kind in PEERS]
+        if peers:
+            try:
+                engines.update(openvino_of_torch(name, peers, arguments.threads))
+            except Exception as error:
+                missing.append(could_not_run(f"{name} in OpenVINO, of PyTorch", error))
         for batch in arguments.batch_size:
             images = np.random.RandomState(0).standard_normal((batch, 3, 224, 224)).astype(np.float32)
             runs = {}
@@ -176,7 +222,7 @@ def main(argv: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--engines", nargs="+", default=DEFAULT, choices=ENGINES + TORCH)
+    parser.add_argument("--engines", nargs="+", default=DEFAULT, choices=ENGINES + ANY_BATCH + TORCH + PEERS)
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from common import could_not_run, figure, print_table, report
 
+from paddle_inline.utils.environment import keep_freed_memory
 from paddle_inline.utils.timing import REST, benchmark_interleaved
 
 MODELS = ["inline_deit_tiny", "inline_swin_tiny"]
@@ -96,6 +97,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     # Both frameworks' threads live in this process: those that wait must not spin while the other computes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()  # as train_paddle.py does; for both
     rows, missing, lines = [], [], {}
     for name in arguments.models:
         for batch in arguments.batch_size:

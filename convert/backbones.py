@@ -47,14 +47,8 @@ def build_backbone(
     name: str, overrides: Mapping[str, Any], maps: Maps, package: str = "paddle_inline"
 ) -> Any:
     """Build a backbone of either package with fresh weights, for those trained at the img_size of `overrides`."""
-    factory, models = (
-        importlib.import_module(f"{package}.models.{part}") for part in ("factory", "backbone")
-    )
-    spec = factory.model_spec(name, **{**overrides, "num_classes": 0})
-    make = models.BACKBONES[factory.model_class(name)]
-    backbone = make(spec, out_indices=maps.out_indices, out_norm=maps.out_norm)
-    backbone.name = name
-    return backbone
+    make = importlib.import_module(f"{package}.models.backbone").backbone_of_sizes
+    return make(name, overrides, out_indices=maps.out_indices, out_norm=maps.out_norm)
 
 
 def maps_in(names: Collection[str], family: str, prefix: str = "", beside: Iterable[str] = ()) -> Maps | None:

@@ -210,7 +210,7 @@ def paddle_side(
         UnfitWeightsError: a tensor of another kind of number; on reading, values that no model has.
         UserError: weights that cannot be fitted.
     """
-    from .mapping import translated
+    from paddle_inline.weights.torch_layout import translated
 
     identity = opened.identity
     arrays = translated(opened.weights.arrays, identity.model, identity.side, "paddle")

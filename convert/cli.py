@@ -1,4 +1,4 @@
-"""The commands on checkpoint files: inspect, to-paddle and to-torch."""
+"""The commands on checkpoint files: inspect, to-paddle, to-torch and to-hub."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CHECKPOINTS = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors", ".pdpara
 
 
 def add_commands(subparsers: argparse._SubParsersAction) -> None:
-    """Add inspect, to-paddle and to-torch to the parser of `python -m convert`."""
+    """Add inspect, to-paddle, to-torch and to-hub to the parser of `python -m convert`."""
     parser = _add(
         subparsers,
         "inspect",
@@ -57,12 +57,7 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
         parser.add_argument("file", metavar="FILE", help="a checkpoint of either framework, or a folder")
         parser.add_argument("out", metavar="OUT", help=f"the file to write ({suffixes}), or a folder")
         _add_source(parser)
-        parser.add_argument(
-            "--img-size", type=int, nargs="+", metavar="N", help="resize the result to another input size"
-        )
-        parser.add_argument(
-            "--num-classes", type=int, metavar="N", help="give the result another number of classes"
-        )
+        _add_sizes(parser)
         parser.add_argument(
             "--into",
             metavar="DETECTOR",
@@ -75,7 +70,6 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
             default="model",
             help="which weights of DETECTOR are meant, as --take says it of FILE; default: model",
         )
-        parser.add_argument("--no-verify", action="store_true", help="do not run the two frameworks")
         training = {
             "paddle": "convert the whole run: FILE is a PyTorch checkpoint with AdamW's state, OUT the folder "
             "in which a checkpoint for train_paddle.py is written",
@@ -83,6 +77,23 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
         }
         parser.add_argument("--training", action="store_true", help=training[side])
         parser.set_defaults(run=to_other, side=side)
+    parser = _add(
+        subparsers,
+        "to-hub",
+        "make a folder or repository of the Hugging Face hub of a checkpoint",
+        "Convert a checkpoint as to-torch does, and write model.safetensors, config.json and a model card, which "
+        "paddle_inline.from_pretrained, torch_ref.from_pretrained and timm.create_model('local-dir:FOLDER') read.",
+    )
+    parser.add_argument("file", metavar="FILE", help="a checkpoint of either framework")
+    parser.add_argument(
+        "out", metavar="OUT", help="the folder to write, or hf-hub:OWNER/NAME, a repository to upload to"
+    )
+    _add_source(parser)
+    _add_sizes(parser)
+    parser.add_argument(
+        "--license", metavar="ID", help="of the weights, an identifier of the hub, for the card"
+    )
+    parser.set_defaults(run=to_hub)
 
 
 def _add(
@@ -120,6 +131,16 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read a file that names functions to call; they are never called",
     )
+
+
+def _add_sizes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--img-size", type=int, nargs="+", metavar="N", help="resize the result to another input size"
+    )
+    parser.add_argument(
+        "--num-classes", type=int, metavar="N", help="give the result another number of classes"
+    )
+    parser.add_argument("--no-verify", action="store_true", help="do not run the two frameworks")
 
 
 def _options(arguments: argparse.Namespace) -> ConversionOptions:
@@ -178,6 +199,20 @@ def to_other(arguments: argparse.Namespace) -> int:
     print(f"wrote {outcome.output} and {outcome.output}.json")
     package = {"paddle": "paddle_inline", "torch": "torch_ref"}[arguments.side]
     print(f"{package}.{outcome.identity.call_with(outcome.output)} builds it")
+    return 0
+
+
+def to_hub(arguments: argparse.Namespace) -> int:
+    """Convert a file to a folder of the hub's layout."""
+    from paddle_inline.utils.environment import import_paddle, tune_cpu
+
+    tune_cpu()  # before Paddle is loaded
+    import_paddle()
+    from .hub import convert_to_hub
+
+    place = convert_to_hub(arguments.file, arguments.out, _options(arguments), arguments.license, print)
+    print(f"wrote {place}")
+    print(f"paddle_inline.from_pretrained({place!r}) builds it, torch_ref.from_pretrained too")
     return 0
 
 

@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from paddle_inline import __version__
 from paddle_inline.data.published import published_transform
 from paddle_inline.utils.errors import UserError
 from paddle_inline.weights.description import MODES, describe, fitted
-from paddle_inline.weights.lazy_array import LazyArray
 
 from .checkpoint import (
     ConversionOptions,
@@ -35,8 +32,6 @@ from .formats.write import (
 from .summary import summary_lines
 
 if TYPE_CHECKING:
-    from paddle import nn
-
     from .identify import Identity
 
 
@@ -93,6 +88,8 @@ def convert(
     if opened.counters:
         description["num_batches_tracked"] = opened.counters
     if side == "torch":
+        from paddle_inline.weights.torch_layout import torch_side
+
         arrays = torch_side(arrays, target.model, opened.counters)
     with atomic(file) as temporary:
         write_weights(temporary, arrays, side, description)
@@ -136,23 +133,6 @@ def carried_on(
             "the file does not say how its images are made: the published recipe's transform is written"
             f"{more}, {transform}"
         )
-    return result
-
-
-def torch_side(
-    arrays: Mapping[str, LazyArray], model: nn.Layer, counters: Mapping[str, int]
-) -> dict[str, LazyArray]:
-    """Return {PyTorch name: LazyArray} from Paddle's, with BatchNorm's counters behind the statistics, as in PyTorch;
-    0 where they are unknown."""
-    from .mapping import torch_only_names, translated
-
-    result, counted = {}, set(torch_only_names(model))
-    for name, array in translated(arrays, model, "paddle", "torch").items():
-        result[name] = array
-        counter = f"{name.rsplit('.', 1)[0]}.num_batches_tracked"
-        if name.endswith(".running_var") and counter in counted:
-            count = np.array(counters.get(counter, 0), "int64")
-            result[counter] = LazyArray((), "int64", count.copy)
     return result
 
 

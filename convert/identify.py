@@ -23,6 +23,7 @@ from paddle_inline.models.spec import LETTER_OF
 from paddle_inline.utils.errors import UserError, short, shortened
 from paddle_inline.weights.load import difference
 from paddle_inline.weights.resize import REBUILT
+from paddle_inline.weights.torch_layout import Shapes, torch_only_names
 
 from .backbones import Maps, behind, has_backbones, is_rebuilt, stage_parts
 from .claims import check_overrides, claims_of, follow, refuse_scale
@@ -39,7 +40,7 @@ from .families.adapter import (
     widths_of,
 )
 from .families.forms import alike, forms_shown
-from .mapping import Shapes, shapes_of, skeleton, torch_only_names
+from .mapping import shapes_of, skeleton
 
 if TYPE_CHECKING:
     from paddle import nn

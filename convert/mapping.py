@@ -1,14 +1,12 @@
-"""What each tensor of a model is, and what that means for its name and layout in PyTorch and in Paddle.
+"""State dicts of one framework by the names and layouts of the other, and models that say what a tensor is.
 
-The kind follows from the class of the layer that owns the tensor, never from its name or its number of dimensions: a
-square Linear hides a missed transpose, and a two-dimensional bias table must stay put.
+The rules stand in paddle_inline/weights/torch_layout.py.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,75 +15,10 @@ from paddle import nn
 import paddle_inline
 from paddle_inline.layers.basic import meta_init
 from paddle_inline.utils.errors import UserError, shortened
-from paddle_inline.weights.lazy_array import LazyArray
 from paddle_inline.weights.load import difference
+from paddle_inline.weights.torch_layout import Rule, Shapes, tensor_rules, torch_only_names, torch_shapes
 
 from .backbones import Maps, build_backbone
-
-Shapes = dict[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How one kind of tensor is stored in PyTorch: its own name there, and its layout."""
-
-    torch_name: str | None = None  # None: the same as in Paddle
-    transpose: bool = False  # its own inverse, so one rule serves both directions
-
-
-LINEAR_WEIGHT = Rule(transpose=True)  # Paddle [in, out], PyTorch [out, in]
-KEEP = Rule()
-
-# (owning class, own name of the tensor) -> rule; the first class that fits wins, all else is kept.
-RULES = (
-    (nn.Linear, "weight", LINEAR_WEIGHT),
-    (nn.layer.norm._BatchNormBase, "_mean", Rule(torch_name="running_mean")),
-    (nn.layer.norm._BatchNormBase, "_variance", Rule(torch_name="running_var")),
-)
-
-# What PyTorch keeps and Paddle has no place for: a counter that is used only where momentum is None.
-TORCH_ONLY = {nn.layer.norm._BatchNormBase: "num_batches_tracked"}
-
-
-def rule_of(layer: nn.Layer, own_name: str) -> Rule:
-    """Return the rule of the tensor `own_name` that `layer` itself holds."""
-    for kind, name, rule in RULES:
-        if name == own_name and isinstance(layer, kind):
-            return rule
-    return KEEP
-
-
-def tensor_rules(model: nn.Layer) -> dict[str, tuple[str, Rule]]:
-    """Return {Paddle name: (PyTorch name, rule)} of every tensor in a model's state dict."""
-    wanted = model.state_dict()
-    rules = {}
-    for prefix, layer in model.named_sublayers(include_self=True):
-        for own_name in [*layer._parameters, *layer._buffers]:
-            name = f"{prefix}.{own_name}" if prefix else own_name
-            if name in wanted:
-                rule = rule_of(layer, own_name)
-                torch_name = name[: len(name) - len(own_name)] + (rule.torch_name or own_name)
-                rules[name] = (torch_name, rule)
-    return rules
-
-
-def torch_only_names(model: nn.Layer) -> list[str]:
-    """Return the PyTorch names that have no counterpart in Paddle (see TORCH_ONLY)."""
-    return [
-        f"{prefix}.{own_name}"
-        for prefix, layer in model.named_sublayers()
-        for kind, own_name in TORCH_ONLY.items()
-        if isinstance(layer, kind)
-    ]
-
-
-def torch_shapes(model: nn.Layer) -> Shapes:
-    """Return {PyTorch name: shape in PyTorch's layout}, in the order of the model's state dict."""
-    own = model.state_dict()
-    return {
-        torch_name: tuple(own[name].shape)[:: -1 if rule.transpose else 1]
-        for name, (torch_name, rule) in tensor_rules(model).items()
-    }
 
 
 def shapes_of(model: nn.Layer, framework: str) -> Shapes:
@@ -93,14 +26,6 @@ def shapes_of(model: nn.Layer, framework: str) -> Shapes:
     if framework == "torch":
         return torch_shapes(model)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-
-
-def names_of(model: nn.Layer, source: str, target: str) -> dict[str, tuple[str, Rule]]:
-    """Return {name in framework `target`: (name in framework `source`, rule)} of every tensor of a model."""
-    return {
-        {"torch": torch_name, "paddle": name}[target]: ({"torch": torch_name, "paddle": name}[source], rule)
-        for name, (torch_name, rule) in tensor_rules(model).items()
-    }
 
 
 @functools.lru_cache(maxsize=8)
@@ -190,24 +115,3 @@ def _refuse(lines: Sequence[str], model: nn.Layer) -> None:
             f"these are not the weights of {name}: names or shapes differ\n"
             "  (- in the model, + in the file)\n" + "\n".join(shortened(lines))
         )
-
-
-def translated(
-    arrays: Mapping[str, LazyArray], model: nn.Layer, source: str, target: str
-) -> dict[str, LazyArray]:
-    """Return tensors named as in framework `source` as those of `target`, each laid out anew when it is read."""
-    result = {}
-    for name, (old, rule) in names_of(model, source, target).items():
-        array = arrays[old]
-        if rule.transpose and source != target:
-            array = LazyArray(array.shape[::-1], array.dtype, functools.partial(_transposed, array))
-        result[name] = array
-    return result
-
-
-def _transposed(array: LazyArray) -> np.ndarray:
-    values = array.read()
-    turned = np.empty(values.shape[::-1], values.dtype)
-    for row in range(0, len(values), 16):  # so few rows stay in the cache: up to four times as fast
-        turned[:, row : row + 16] = values[row : row + 16].T
-    return turned

@@ -17,10 +17,10 @@ from paddle_inline.training.optim import decay_groups, make_optimizer
 from paddle_inline.training.state import TrainingState
 from paddle_inline.utils.errors import UserError
 from paddle_inline.weights.lazy_array import WeightsFileError, nonfinite
+from paddle_inline.weights.torch_layout import tensor_rules
 
 from .errors import UnfitWeightsError
 from .formats.torch_file import Tensor
-from .mapping import tensor_rules
 from .training_layout import plain
 
 # PyTorch's name of a moment, Paddle's, and that of the running power of its beta

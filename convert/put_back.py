@@ -10,6 +10,7 @@ from typing import Any
 from paddle_inline.utils.errors import UserError, short, shortened
 from paddle_inline.weights.lazy_array import LazyArray
 from paddle_inline.weights.load import difference
+from paddle_inline.weights.torch_layout import torch_side, translated
 
 from .backbones import is_rebuilt
 from .beside import completed, split_beside
@@ -19,14 +20,13 @@ from .checkpoint import (
     open_checkpoint,
     paddle_side,
 )
-from .conversion import Outcome, carried_on, facts_of, torch_side
+from .conversion import Outcome, carried_on, facts_of
 from .errors import CheckFailedError
 from .formats.patch import overwrite
 from .formats.select import Weights, select_weights, walk
 from .formats.source import Source, open_source
 from .formats.write import atomic, check_output, check_sidecar, sha256, sidecar_of, write_sidecar
 from .identify import Identity
-from .mapping import translated
 from .summary import listed, numbered, parts_of, summary_lines
 
 _COUNTER = ".num_batches_tracked"  # kept as it is: Paddle has none to put there

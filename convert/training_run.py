@@ -34,9 +34,10 @@ from paddle_inline.utils.paths import expand
 from paddle_inline.weights.description import DESCRIPTION
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError
 from paddle_inline.weights.load import open_weights, tuples
+from paddle_inline.weights.torch_layout import torch_side
 
 from .checkpoint import ConversionOptions, open_checkpoint, paddle_side
-from .conversion import carried_on, torch_side, versions
+from .conversion import carried_on, versions
 from .errors import CheckFailedError, UnfitWeightsError
 from .formats.select import select_weights
 from .formats.source import open_source

@@ -12,6 +12,7 @@ import numpy as np
 from paddle_inline.utils.errors import UserError
 from paddle_inline.weights.bfloat16 import from_bfloat16
 from paddle_inline.weights.lazy_array import LazyArray
+from paddle_inline.weights.torch_layout import translated
 
 from .backbones import build_backbone
 from .checkpoint import Opened
@@ -19,8 +20,8 @@ from .errors import CheckFailedError
 from .formats.select import select_weights
 from .formats.source import open_source
 from .identify import Identity
-from .mapping import translated
-from .maps import MAPS, SIZE, compare_backbones
+from .parity.inputs import BACKBONE_SIZE
+from .parity.models import as_subject
 from .parity.run import compare_models
 
 
@@ -84,6 +85,7 @@ def check_forward(
     else:
         which = identity.name, identity.overrides, identity.maps
         paddle_model, torch_model = build_backbone(*which), build_backbone(*which, "torch_ref")
+        as_subject(paddle_model, identity.name)
     paddle_inline.load_weights(paddle_model, _values(paddle_arrays))
     state = {name: torch.from_numpy(value) for name, value in _values(torch_arrays).items()}
     counters = {name for name in torch_model.state_dict() if name.endswith(".num_batches_tracked")}
@@ -91,10 +93,7 @@ def check_forward(
     torch_model.load_state_dict(state, strict=True)
     paddle_model.eval()
     torch_model.eval()
-    if identity.maps is None:
-        report = compare_models(paddle_model, torch_model, backward=False, batch=1)
-    else:
-        report = compare_backbones(paddle_model, torch_model)
+    report = compare_models(paddle_model, torch_model, backward=False, batch=1)
     if not report.passed:
         row = report.worst()
         where = f"first at {report.first_divergence}, " if report.first_divergence else ""
@@ -106,8 +105,8 @@ def check_forward(
         raise CheckFailedError(f"{identity} computes something else in the other framework: {found}")
     rows, what, size = [report.of_kind("output")[-1]], "logits", ""
     if identity.maps is not None:
-        rows = [row for row in report.of_kind("output") if row.name.startswith(f"{MAPS}.")]
-        what, size = "maps", f" of {SIZE[0]} x {SIZE[1]} pixels"
+        rows = [row for row in report.of_kind("output") if row.name.startswith("map ")]
+        what, size = "maps", f" of {BACKBONE_SIZE[0]} x {BACKBONE_SIZE[1]} pixels"
     furthest = max(row.max_rel for row in rows)
     text = (
         f"forward pass{size} in float64, {len(report.rows)} sublayers equal, {what} to {furthest:.1e} "

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from . import layers as layers
     from . import models as models
     from . import ops as ops
+    from .hub import from_pretrained, save_pretrained
     from .inference.export import export_model
     from .inference.predictor import Predictor, read_image
     from .layers.attention import create_attention, list_attentions
@@ -21,10 +22,12 @@ __all__ = [
     "create_backbone",
     "create_model",
     "export_model",
+    "from_pretrained",
     "list_attentions",
     "list_models",
     "load_weights",
     "read_image",
+    "save_pretrained",
 ]
 
 # name -> the module that has it
@@ -34,10 +37,12 @@ _HOMES = {
     "create_backbone": ".models",
     "create_model": ".models",
     "export_model": ".inference.export",
+    "from_pretrained": ".hub",
     "list_attentions": ".layers.attention",
     "list_models": ".models",
     "load_weights": ".weights",
     "read_image": ".inference.predictor",
+    "save_pretrained": ".hub",
 }
 _FOLDERS = ("layers", "models", "ops")
 

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 import train_paddle
 from paddle_inline import create_model, load_weights
-from paddle_inline.training import checkpoint, loop, resume
+from paddle_inline.training import checkpoint, loop, program, resume
 from paddle_inline.training.checkpoint import newest_checkpoint
 from paddle_inline.training.log import read_metrics
 from paddle_inline.training.optim import decay_groups, make_optimizer
@@ -195,11 +195,11 @@ def test_throughput(cfg, tmp_path, capsys):
 
 
 def test_flags_reach_the_settings(cfg):
-    args = train_paddle.parse(
+    args = program.parse(
         f"-c {cfg} --batch-size 32 --tag 007 --accumulation-steps 2 --use-checkpoint --opts TRAIN.EPOCHS 9 "
         "seed 3 -o seed=4 -o output=/a=b --model-ema-decay 0.99 --amp --resume auto".split()
     )
-    config = train_paddle.configure(args)
+    config = program.configure(args)
     assert (config.data.batch_size, config.tag, config.train.accumulation_steps) == (32, "007", 2)
     assert (config.train.use_checkpoint, config.train.epochs, config.seed) == (True, 9, 4)
     assert (config.output, config.ema.decay, config.amp.level) == ("/a=b", 0.99, "O1")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
+from .hub import checked, from_pretrained
 from .models import create_backbone, create_model, list_models
-from .utils.errors import UserError
+from .models.factory import overrides_of
+from .utils.hub import HUB, LOCAL, no_download
+from .utils.hub_config import Described, config_of
 
 # What timm hands to every model about files that it would download.
-TIMM_ONLY = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+TIMM_ONLY = ("pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "cache_dir")
 
 
 def register_with_timm() -> None:
@@ -19,27 +22,62 @@ def register_with_timm() -> None:
 
     timm's own arguments that the models share (num_classes, in_chans, img_size, drop_rate,
     drop_path_rate) and every override of `create_model` pass through. There are no pretrained weights to
-    download: `pretrained=True` is a UserError that says how to load a file.
+    download by a model's name: `pretrained=True` is a UserError that says how to load a file. With
+    `local-dir:FOLDER` or `hf-hub:OWNER/NAME` for a name it loads what `save_pretrained` wrote (hub.py).
 
     With `features_only=True` the answer is `create_backbone`'s, for images of any size, with its arguments
     (`out_indices`, `out_norm`, ...) and timm's `feature_info`; maps are [B, C, H, W] in every family.
     """
-    from timm.models import register_model
+    from timm.models import is_model, model_entrypoint, register_model
 
     for name in list_models():
+        if is_model(name) and model_entrypoint(name).__module__ == __name__:
+            continue  # of a call before this one
         register_model(_builder(name))
 
 
 def _builder(name: str) -> Callable[..., torch.nn.Module]:
-    def build(pretrained: bool = False, **overrides: Any) -> torch.nn.Module:
-        if pretrained:
-            raise UserError(f"{name} has no weights to download; pass weights=FILE instead of pretrained")
-        own = {k: v for k, v in overrides.items() if k not in TIMM_ONLY}
-        return _features(name, **own) if own.pop("features_only", False) else create_model(name, **own)
+    def build(pretrained: bool = False, pretrained_cfg: Any = None, **overrides: Any) -> torch.nn.Module:
+        own = {key: value for key, value in overrides.items() if key not in TIMM_ONLY}
+        cfg = pretrained_cfg if isinstance(pretrained_cfg, dict) else {}
+        source = _source(cfg)
+        if own.pop("features_only", False):
+            if source:
+                own.pop("img_size", None)  # of the classifier: a backbone takes any
+            if pretrained and not source:
+                raise no_download(name)
+            return _features(name, **own, **({"weights": checked(source)[0]} if pretrained else {}))
+        if pretrained and source:
+            model = from_pretrained(source, **own)
+        else:
+            model = create_model(name, pretrained=pretrained, **({**_sizes(cfg), **own} if source else own))
+        known = getattr(model, "description", {})
+        told = Described(name, overrides_of(model), known.get("transform"), known.get("classes"))
+        config = config_of(told, model)
+        names = {key: config[key] for key in ("architecture", "label_names") if key in config}
+        # where timm's tools look for how images are made, and for what they save
+        model.pretrained_cfg = model.default_cfg = {**names, **config["pretrained_cfg"]}
+        return model
 
     build.__name__ = name
     build.__module__ = __name__
     return build
+
+
+def _source(cfg: Mapping[str, Any]) -> str:
+    """Return the folder or repository whose config.json timm has read; "" where a name in its registry was given."""
+    if cfg.get("source") == "local-dir":
+        return f"{LOCAL}{cfg['file']}"
+    return f"{HUB}{cfg['hf_hub_id']}" if cfg.get("source") == "hf-hub" else ""
+
+
+def _sizes(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what such a config.json says beside the arguments that timm hands on itself."""
+    found = {"num_classes": cfg["num_classes"]} if "num_classes" in cfg else {}
+    if "input_size" in cfg:
+        found["in_chans"], *sides = cfg["input_size"]
+        found["img_size"] = tuple(sides)
+    return found
 
 
 def _features(name: str, **arguments: Any) -> torch.nn.Module:

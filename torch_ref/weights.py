@@ -25,6 +25,7 @@ DESCRIPTION = "paddle_inline"
 
 # Buffers that follow from a model's sizes.
 REBUILT = ("attn_mask", "relative_position_index")
+HEAD = ("head.weight", "head.bias")
 # Biases of agents by row and by column: the dimension that follows the grid.
 LINES = {"ah_bias": 3, "aw_bias": 4, "ha_bias": 2, "wa_bias": 3}
 # Of DeiT and Swin, of PVT, of SOFT, of CSwin.
@@ -221,16 +222,30 @@ def of_backbone(own: Iterable[str], found: Iterable[str]) -> str:
     return f"; it is of a backbone, without {lacking}{also}: create_backbone(NAME, weights=FILE) takes it"
 
 
-def load_fitted(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
-    """Load a weight file into a model that may differ from the file's in input size and channels, not in classes.
+def load_fitted(
+    model: torch.nn.Module,
+    path: str | os.PathLike[str],
+    new_head: bool = False,
+    img_size: Any = None,
+    stacklevel: int = 3,
+) -> None:
+    """Load a weight file into a model that may differ from the file's in input size and channels.
 
     What was changed is said in a warning. Of weights that fit as they are it is `load_weights`.
+
+    Args:
+        model: what to load into.
+        path: the file.
+        new_head: it may differ in classes, too: a head of others is set to zero, to be trained, or left out.
+        img_size: what the weights were trained for, int or (height, width); None: what the file says, or squares.
+        stacklevel: of the warning, as seen from here.
 
     Raises:
         MissingFileError, WeightsFileError, UserError: as `load_weights`.
     """
-    state, own, done = dict(read_weights(path)), model.state_dict(), []
-    size = _described_size(path)
+    state, own = dict(read_weights(path)), model.state_dict()
+    done = _fit_head(state, own) if new_head else []
+    size = img_size or _described_size(path)
     for name, tensor in own.items():
         found, last = state.get(name), name.rsplit(".", 1)[-1]
         if found is None or found.shape == tensor.shape or found.ndim != tensor.ndim:
@@ -263,7 +278,22 @@ def load_fitted(model: torch.nn.Module, path: str | os.PathLike[str]) -> None:
             done.append(f"{name} fitted from {list(found.shape)} to {list(tensor.shape)}")
     load_weights(model, state)
     for note in done:
-        warnings.warn(f"{path}: {note}", stacklevel=3)
+        warnings.warn(f"{path}: {note}", stacklevel=stacklevel)
+
+
+def _fit_head(state: dict[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
+    """Put zeros for a head of other classes in the place of weights, or leave theirs out; return what was done."""
+    before = len(state["head.bias"]) if "head.bias" in state else 0
+    after = len(own["head.bias"]) if "head.bias" in own else 0
+    widths = {tensors["head.weight"].shape[1:] for tensors in (state, own) if "head.weight" in tensors}
+    if before == after or len(widths) != 1:  # of other widths: another model's
+        return []
+    for name in HEAD:
+        state.pop(name, None)
+        state.update({name: torch.zeros_like(own[name])} if after else {})
+    if not after:
+        return ["head left out"]
+    return [f"head set to zero ({before or 'no'} -> {after} classes), so train it"]
 
 
 def _described_size(path: str | os.PathLike[str]) -> Any:

@@ -15,9 +15,10 @@ from typing import Any
 
 from paddle_inline.layers.attention import ATTENTION
 from paddle_inline.weights.resize import REBUILT
+from paddle_inline.weights.torch_layout import Shapes
 
 from ..errors import UnknownModelError
-from ..mapping import Shapes, skeleton
+from ..mapping import skeleton
 
 # model class -> (how the names of a block's attention begin, the stage in the first group; the smallest model that has
 # every form)

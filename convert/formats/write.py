@@ -14,9 +14,9 @@ import numpy as np
 from paddle_inline.utils.errors import FileAccessError, UserError
 from paddle_inline.utils.paths import expand
 from paddle_inline.weights.atomic import atomic_write, sha256
-from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, check_file, numpy_dtype
+from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, check_file, little_endian
 from paddle_inline.weights.load import DESCRIPTION
-from paddle_inline.weights.safetensors import SAFETENSORS_DTYPES
+from paddle_inline.weights.safetensors import write_safetensors
 
 SUFFIXES = {"paddle": (".pdparams", ".safetensors"), "torch": (".pth", ".pt", ".bin", ".safetensors")}
 
@@ -88,36 +88,12 @@ def write_weights(
     path = Path(path)
     text = json.dumps(description) if description else None
     if path.suffix == ".safetensors":
-        _write_safetensors(path, arrays, {"format": {"torch": "pt", "paddle": "pd"}[side]}, text)
+        metadata = {"format": {"torch": "pt", "paddle": "pd"}[side], **({DESCRIPTION: text} if text else {})}
+        write_safetensors(path, arrays, metadata)
     elif side == "paddle":
         _write_pdparams(path, arrays, text)
     else:
         _write_torch(path, arrays, text)
-
-
-def _write_safetensors(
-    path: Path, arrays: Mapping[str, LazyArray], metadata: dict[str, str], description: str | None
-) -> None:
-    if description:
-        metadata[DESCRIPTION] = description
-    entries: dict[str, Any] = {"__metadata__": metadata}
-    end = 0
-    names = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
-    # widest numbers first, so that every tensor is aligned for readers that map the file
-    arrays = dict(sorted(arrays.items(), key=lambda item: -numpy_dtype(item[1].dtype).itemsize))
-    for name, array in arrays.items():
-        entries[name] = {
-            "dtype": names[array.dtype],
-            "shape": list(array.shape),
-            "data_offsets": [end, end + array.nbytes],
-        }
-        end += array.nbytes
-    header = json.dumps(entries, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    with open(path, "xb") as file:
-        file.write(struct.pack("<Q", len(header)) + header)
-        for array in arrays.values():
-            file.write(_little_endian(array.read()))
 
 
 def _write_pdparams(path: Path, arrays: Mapping[str, LazyArray], description: str | None) -> None:
@@ -129,7 +105,7 @@ def _write_pdparams(path: Path, arrays: Mapping[str, LazyArray], description: st
     with open(path, "xb") as file:
         file.write(b"\x80\x04}")
         for name, array in arrays.items():
-            values = _little_endian(array.read())
+            values = little_endian(array.read())
             file.write(
                 _text(name) + b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85C\x01b\x87R"
             )
@@ -152,10 +128,6 @@ def _text(text: str) -> bytes:
 
 def _integer(number: int) -> bytes:
     return b"\x8a\x08" + struct.pack("<q", number)
-
-
-def _little_endian(values: np.ndarray) -> np.ndarray:
-    return np.asarray(values, values.dtype.newbyteorder("<"), order="C")
 
 
 def _write_torch(path: Path, arrays: Mapping[str, LazyArray], description: str | None) -> None:

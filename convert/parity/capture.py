@@ -116,7 +116,7 @@ def record_paddle(
     """Run a paddle.nn.Layer on a batch; arguments, result and errors as for `record_torch`."""
     import paddle
 
-    from ..mapping import tensor_rules
+    from paddle_inline.weights.torch_layout import tensor_rules
 
     check_dtype(dtype)
     rounded = dtype == "bfloat16"

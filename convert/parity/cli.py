@@ -15,7 +15,6 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.live import Live
 
 from paddle_inline.utils.errors import FileAccessError, UserError
 from paddle_inline.utils.html import require_jinja2
@@ -28,7 +27,7 @@ from .report.html import write_html
 from .report.json import write_json
 from .report.junit import write_junit
 from .report.reprod_log import write_reprod_log
-from .report.terminal import Job, all_rows, explain, overview
+from .report.terminal import Job, all_rows, explain, run_jobs
 from .result import Report
 
 
@@ -123,21 +122,14 @@ def verify(arguments: argparse.Namespace) -> int:
     _check_outputs(arguments)
     jobs = list(_golden_jobs(arguments) if arguments.golden else _jobs(arguments))
     console = _console()
-    reports: list[Report] = []
-    try:
-        with Live(overview(reports, jobs, console), console=console, refresh_per_second=4) as live:
-            for _, _, run in jobs:
-                reports.append(run())
-                live.update(overview(reports, jobs, console))
-    finally:
-        if not console.is_terminal:
-            console.print()  # there, Live ends in the middle of a line
+    reports = run_jobs(jobs, console)
     return _finish(reports, arguments, console, in_full=len({name for name, _, _ in jobs}) == 1)
 
 
 def _jobs(arguments: argparse.Namespace) -> Iterator[Job]:
     """Yield the comparisons of the two frameworks."""
     from paddle_inline import list_models
+    from paddle_inline.models.factory import model_spec
 
     from .models import backbones
     from .run import compare as compare_model
@@ -160,6 +152,8 @@ def _jobs(arguments: argparse.Namespace) -> Iterator[Job]:
         "steps": arguments.steps,
         **parse_overrides(arguments.opts),
     }
+    for name in filter(None, names):
+        model_spec(name.removeprefix("backbone:"))  # a name that is unknown is refused before anything runs
     for name in names:
         for dtype in arguments.dtype:
             yield name, dtype, functools.partial(compare_model, name, dtype=dtype, **options)

@@ -22,6 +22,7 @@ BACKBONE = (
     "backbone:"  # before a model's name: its backbone, create_backbone(name), instead of the classifier
 )
 ARGUMENTS = ("out_indices", "out_norm", "crop", "frozen_stages")  # create_backbone's beside the overrides
+TRAINED = "trained_size"  # the img_size that a backbone's weights were trained at, where it is not its spec's
 # A file of either framework, {Paddle name: array}, or None: drawn for the test
 Source = Union[str, "os.PathLike[str]", Mapping[str, Any], None]
 
@@ -33,7 +34,8 @@ def build(package: Any, name: str, weights: Any = None, **overrides: Any) -> Any
         package: paddle_inline or torch_ref.
         name: a name in `list_models()`, with or without BACKBONE.
         weights: a file, or None.
-        overrides: as for `create_model` or `create_backbone`; a backbone's img_size is that of the images it is run on.
+        overrides: as for `create_model` or `create_backbone`; a backbone's img_size is that of the images it is run on,
+            and TRAINED is beside it what create_backbone sees in a file.
 
     Returns:
         The model; a backbone has its images' size as `image_size`.
@@ -44,8 +46,19 @@ def build(package: Any, name: str, weights: Any = None, **overrides: Any) -> Any
     size = (size, size) if isinstance(size, int) else tuple(size)
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
         raise UserError(f"img_size {size!r} must be a positive int or a pair (height, width) of them")
-    model = package.create_backbone(name[len(BACKBONE) :], weights, **overrides)
-    model.name = name
+    own = name[len(BACKBONE) :]
+    if TRAINED in overrides:
+        overrides["img_size"] = overrides.pop(TRAINED)
+        parts = {key: overrides.pop(key) for key in ARGUMENTS if key in overrides}
+        model = package.models.backbone.backbone_of_sizes(own, overrides, **parts)
+    else:
+        model = package.create_backbone(own, weights, **overrides)
+    return as_subject(model, own, size)
+
+
+def as_subject(model: Any, name: str, size: tuple[int, int] = BACKBONE_SIZE) -> Any:
+    """Return a backbone with the name, BACKBONE before it, and the images' size that the suite runs it by."""
+    model.name = f"{BACKBONE}{name}"
     model.image_size = size
     return model
 

@@ -25,6 +25,7 @@ from .inputs import rule_batch
 from .models import (
     ARGUMENTS,
     BACKBONE,
+    TRAINED,
     Source,
     create_paddle,
     create_pair,
@@ -57,8 +58,8 @@ def compare(
     """Run one model in both frameworks on the same batch and compare every named sublayer.
 
     Args:
-        name: one of `list_models()`; None: that of the weights file. "backbone:NAME" is `create_backbone(NAME)`, on
-            images of 133 x 77 pixels, which nothing divides.
+        name: one of `list_models()`; None: the weights file's, which may be a backbone. "backbone:NAME" is
+            `create_backbone(NAME)`, on images of 133 x 77 pixels, which nothing divides.
         weights: a weights file or checkpoint of either framework, or {Paddle name: array}; None draws test weights in
             which every tensor matters (inputs.py). A file's own overrides need not be repeated.
         dtype: "float64", "float32" or "bfloat16": that of weights, input and computation.
@@ -108,18 +109,25 @@ def open_weights(
     if name is not None and name.startswith(BACKBONE):
         own = {key: value for key, value in overrides.items() if key not in (*ARGUMENTS, "img_size")}
         _, arrays, found = open_weights(name[len(BACKBONE) :], source, own)
-        known = {key: value for key, value in found.items() if key not in ("img_size", "num_classes")}
-        return name, arrays, {**known, **overrides}
+        return name, arrays, {**_of_backbone(found), **overrides}
     options = ConversionOptions(model=name, overrides=overrides)
     opened = open_checkpoint(Path(source), options)
-    if opened.identity.maps is not None:
-        raise UserError(
-            f"{source} has a backbone, which is verified when it is converted: python -m convert to-paddle or to-torch"
-        )
     for remark in opened.identity.remarks:
         print(f"note: {remark}", file=sys.stderr)
     arrays, identity, _ = paddle_side(opened, options)
-    return identity.name, {key: array.read() for key, array in arrays.items()}, identity.overrides
+    values = {key: array.read() for key, array in arrays.items()}
+    if identity.maps is None:
+        return identity.name, values, identity.overrides
+    given = {**_of_backbone(identity.overrides), **identity.maps.arguments(identity.name)}
+    return f"{BACKBONE}{identity.name}", values, given
+
+
+def _of_backbone(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a file's overrides as those of the backbone that its weights are of."""
+    found = {key: value for key, value in overrides.items() if key != "num_classes"}
+    if "img_size" in found:
+        found[TRAINED] = found.pop("img_size")
+    return found
 
 
 def compare_models(
@@ -183,7 +191,7 @@ def compare_golden(golden: Golden, framework: str = "paddle", dtype: str = "floa
     model = create(golden.model, seed=golden.seed, **golden.overrides)
     digest = run(model, *golden.batch(), dtype, backward=dtype == "float64", into=Digest)
     if framework == "paddle":
-        from ..mapping import torch_shapes
+        from paddle_inline.weights.torch_layout import torch_shapes
 
         shapes = torch_shapes(model)
     else:

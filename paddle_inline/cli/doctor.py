@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..utils.environment import parse_version
-from .doctor_data import report_data
-from .machine import Machine, examine
+from .machine import NEEDED, OPTIONAL, Machine, examine
 from .output import show
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
@@ -64,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Examine this machine, or the data set given, and print the report; 1 if a check failed."""
     if arguments.data:
+        from .doctor_data import report_data
+
         return report_data(arguments.data, every=arguments.all)
     return report(examine())
 
@@ -75,7 +76,8 @@ def check_python(machine: Machine) -> Finding:
         fix = f"python{newest} -m venv .venv"
         return Finding(FAIL, "Python", f"{version}: Paddle has wheels for {oldest} to {newest}", fix)
     if machine.missing:
-        return Finding(FAIL, "Python", f"{version}, without {', '.join(machine.missing)}", "pip install -e .")
+        fix = f"pip install {' '.join(NEEDED.get(name, name) for name in machine.missing)}"
+        return Finding(FAIL, "Python", f"{version}, without {', '.join(machine.missing)}", fix)
     return Finding(OK, "Python", version)
 
 
@@ -131,6 +133,10 @@ def check_device(machine: Machine) -> Finding | None:
 
 def check_numpy(machine: Machine) -> Finding:
     version = machine.versions.get("numpy", "missing")
+    if "numpy" in machine.missing:
+        return Finding(
+            FAIL, "numpy", "not installed: nothing but `doctor` runs without it", "pip install numpy"
+        )
     if isinstance(machine.paddle, dict) and machine.paddle["float"] is None:
         text = f"{version}: float(tensor) of a Paddle tensor of shape [1] fails. Nothing here does that"
         return Finding(WARN, "numpy", text, "in your own code: tensor.item(); or pip install 'numpy<2.4'")
@@ -195,7 +201,7 @@ def check_torch(machine: Machine) -> Finding:
         text = "paddle.enable_compat() was called: `import torch` gives Paddle, not PyTorch"
         return Finding(FAIL, "torch", text, "paddle.disable_compat(), or a fresh process")
     if machine.torch is None:
-        fix = "pip install -e '.[parity]', if you want to convert or verify"
+        fix = "pip install torch timm, if you want to convert or verify"
         return Finding(OK, "torch", "not installed; only conversion and verification need it", fix)
     if isinstance(machine.torch, str):
         if not isinstance(machine.paddle, dict):
@@ -227,6 +233,18 @@ def check_visualdl(machine: Machine) -> Finding:
     return Finding(OK, "VisualDL", version)
 
 
+def check_optional(machine: Machine) -> list[Finding]:
+    """Say of each package that some commands need whether it is there."""
+    found = []
+    for subject, (distribution, purpose) in OPTIONAL.items():
+        version = machine.versions.get(distribution)
+        text, fix = version or f"not installed; {purpose}", "" if version else f"pip install {distribution}"
+        if distribution == "paddle2onnx" and machine.python >= (3, 13) and not version:
+            fix = "there is none for Python 3.13; Python 3.12 has it"
+        found.append(Finding(OK, subject, text, fix))
+    return found
+
+
 CHECKS: tuple[Callable[[Machine], Finding | None], ...] = (
     check_system,
     check_python,
@@ -245,7 +263,7 @@ CHECKS: tuple[Callable[[Machine], Finding | None], ...] = (
 
 def findings(machine: Machine) -> list[Finding]:
     """Return all findings about a Machine, in the order of the report."""
-    return [finding for check in CHECKS if (finding := check(machine)) is not None]
+    return [finding for check in CHECKS if (finding := check(machine)) is not None] + check_optional(machine)
 
 
 def report(machine: Machine) -> int:

@@ -19,7 +19,20 @@ from ..utils.child import run_python
 from ..utils.cores import affinity_cores, cpu_quota
 from ..utils.environment import cpu_vendor
 
-NEEDED = ("jinja2", "numpy", "omegaconf", "PIL", "rich", "safetensors", "yaml")
+# Modules that the package needs -> the distributions that have them.
+NEEDED = {name: name for name in ("jinja2", "numpy", "omegaconf", "rich", "safetensors")}
+NEEDED.update(PIL="pillow", yaml="pyyaml")
+# What some commands need -> its distribution, and what for.
+OPTIONAL = {
+    "scikit-learn": ("scikit-learn", "only the handwritten digits (quickstart) need it"),
+    "matplotlib": ("matplotlib", "only figures need it: curves.png, confusion.png ..."),
+    "OpenVINO": ("openvino", "the fastest engine on a CPU, of `export --onnx`"),
+    "ONNX Runtime": ("onnxruntime", "an engine of `export --onnx`"),
+    "paddle2onnx": ("paddle2onnx", "only `export --onnx` needs it"),
+    "hub": ("huggingface_hub", "only models of the Hugging Face hub need it"),
+    "Ray": ("ray", "only predicting on several machines needs it"),
+    "NNCF": ("nncf", "only exports in 8 bits need it"),
+}
 PADDLE_PROBE = """
 import json, paddle
 x = paddle.ones([2, 2])

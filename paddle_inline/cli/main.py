@@ -6,35 +6,39 @@ Exit code 0: done; 1: a check failed; 2: a mistake in the call, with one message
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from .. import __version__
 from ..utils.environment import import_paddle, tune_cpu
-from ..utils.errors import UserError
+from ..utils.errors import MissingPackageError, UserError
 from ..utils.paths import expand_all
 from ..utils.streams import forgiving_streams, reader_may_leave, warnings_as_notes
-from . import bench, compare, doctor, export, info, predict, settings
-from . import list as list_
 
-# A command is a module and its row here. Its docstring is the help, `add_arguments` fills its parser, and
-# `run` takes the parsed arguments and returns the exit code, None for 0.
-COMMANDS = {
-    "list": list_,
-    "info": info,
-    "settings": settings,
-    "predict": predict,
-    "export": export,
-    "bench": bench,
-    "compare": compare,
-    "doctor": doctor,
-}
+# A command is a module of this folder and its name here. Its docstring is the help, `add_arguments` fills its parser,
+# and `run` takes the parsed arguments and returns the exit code, None for 0.
+COMMANDS = (
+    "list",
+    "info",
+    "train",
+    "configs",
+    "settings",
+    "predict",
+    "export",
+    "bench",
+    "compare",
+    "doctor",
+)
+# What needs no Paddle: files alone, and the machine as the user has set it, from outside Paddle.
+WITHOUT_PADDLE = ("configs", "doctor")
 # Arguments that are paths, in which ~ is the home folder.
-PATHS = ("classes", "data", "export", "html", "images", "json", "output", "ovms", "triton", "weights")
+PATHS = ("classes", "copy", "data", "export", "html", "images", "json", "output", "ovms", "triton", "weights")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all COMMANDS; parsed arguments have `run`."""
+    """Return the parser of all COMMANDS; parsed arguments have `run`, or `missing`, a package that it would need."""
     parser = argparse.ArgumentParser(
         prog="python -m paddle_inline",
         description=__doc__,
@@ -44,7 +48,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"paddle_inline {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show the traceback of a user error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in COMMANDS.items():
+    for name in COMMANDS:
+        try:
+            module: Any = importlib.import_module(f".{name}", __package__)
+        except ModuleNotFoundError as error:
+            if str(error.name).startswith("paddle_inline"):
+                raise
+            text = f"needs {error.name}, which is not installed"
+            command = commands.add_parser(
+                name, help=text, prefix_chars="\0", add_help=False
+            )  # takes anything
+            command.add_argument("words", nargs="*")
+            command.set_defaults(missing=error.name)
+            continue
         text = str(module.__doc__)
         command = commands.add_parser(name, help=text.splitlines()[0], description=text, allow_abbrev=False)
         module.add_arguments(command)
@@ -59,13 +75,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     with exit code 1.
     """
     with forgiving_streams():
-        return _run(build_parser().parse_args(argv))
+        words = list(sys.argv[1:] if argv is None else argv)
+        arguments = build_parser().parse_args(words)
+        arguments.words = words[words.index(arguments.command) + 1 :]
+        return _run(arguments)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
+        if hasattr(arguments, "missing"):
+            raise MissingPackageError(
+                f"{arguments.command} needs {arguments.missing}, which is not installed: `python -m paddle_inline "
+                "doctor` says what else is missing"
+            )
+        if arguments.command == "train":  # a program of its own, which a reader that leaves does not end
+            return arguments.run(arguments)
         expand_all(arguments, PATHS)
-        if arguments.command != "doctor":  # which looks at what the user has set, from outside Paddle
+        if arguments.command not in WITHOUT_PADDLE:
             tune_cpu()
             import_paddle()
         with warnings_as_notes(), reader_may_leave():

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from ..utils.errors import FileAccessError, UserError
 from ..utils.paths import expand
 from ..utils.streams import ESCAPE
-from ..weights.atomic import atomic_write
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -83,6 +82,8 @@ class TextFile:
 
     def __enter__(self) -> TextFile:
         with _named(self.path):
+            from ..weights.atomic import atomic_write  # with numpy, which `doctor` does without
+
             if Path(self.path).is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             temporary = self._open.enter_context(atomic_write(self.path, follow_links=True))

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, TypeVar
+
+import numpy as np
 
 from ..data.classes import read_class_names
 from ..data.folders import find_images
 from ..data.pictures import read_image
-from ..inference.backends import PRECISIONS, check_device, check_gpu
+from ..inference.backends import AUTO, PRECISIONS, check_device, check_gpu
 from ..inference.predictor import ENGINES, Predictor
+from ..utils.cores import available_cores
 from ..utils.errors import UserError
 from ..utils.html import require_jinja2
 from ..utils.paths import expand
@@ -34,6 +40,8 @@ if TYPE_CHECKING:
 
     Answer = tuple[Path, Optional[Image.Image], Sequence[Prediction]]
 
+T = TypeVar("T")
+R = TypeVar("R")
 STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
@@ -51,9 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--classes", metavar="FILE", help="class names, one a line, or a JSON list")
     add("--topk", type=int, default=5, metavar="K", help="classes shown for each image; default: 5")
     add("--batch-size", type=int, default=8, metavar="N", help="images at once; default: 8")
-    add("--device", default="cpu", help="cpu, gpu or gpu:N; default: cpu")
+    add("--device", help="cpu, gpu or gpu:N; default: a GPU where Paddle has one, else cpu")
     add("--threads", type=int, metavar="N", help="CPU threads; default: all that this process may use")
-    add("--precision", default="fp32", choices=PRECISIONS, help="default: fp32")
+    add(
+        "--precision",
+        default="fp32",
+        choices=(AUTO, *PRECISIONS),
+        help="auto: bf16 where it is fast and was found to keep the classes; default: fp32",
+    )
     add("--engine", default="auto", choices=ENGINES, help="default: the fastest that is installed")
     add(
         "--json",
@@ -86,15 +99,26 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.html:
             page_file = stack.enter_context(TextFile(arguments.html))
         printer = Printer(goes_on=json_file is not None or page_file is not None)
+        if arguments.device is None:
+            arguments.device = default_device(arguments.engine, arguments.precision)
         predictor = open_predictor(arguments)
-        # one image after the other goes through all of this, so that memory does not grow with their number
+        facts = {
+            "model": predictor.card["model"],
+            "engine": engine_name(predictor),
+            "device": arguments.device,
+        }
+        print(f"{facts['model']} by {facts['engine']} on {arguments.device}", file=sys.stderr)
+        if predictor.why_precision:
+            chosen = predictor.options["precision"]
+            print(f"note: precision {chosen}: {predictor.why_precision}", file=sys.stderr)
+        # a few images at once go through all of this, so that memory does not grow with their number
         sizes = arguments.topk, arguments.batch_size
         answers = classify(predictor, paths, *sizes, unreadable, thumbnails=page_file is not None)
         if json_file is not None:
-            answers = with_json(answers, predictor.card["model"], json_file.write)
+            answers = with_json(answers, facts, unreadable, json_file.write)
         if arguments.json == "-":
             ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
-            answers = with_json(answers, predictor.card["model"], printer.write, ascii_only)
+            answers = with_json(answers, facts, unreadable, printer.write, ascii_only)
         else:
             answers = with_table(answers, paths, printer.write)
         if page_file is not None:
@@ -118,7 +142,9 @@ def classify(
     *,
     thumbnails: bool,
 ) -> Iterator[Answer]:
-    """Yield (path, thumbnail or None, likeliest classes) of each image that can be read.
+    """Yield (path, thumbnail or None, likeliest classes) of each image that can be read, in their order.
+
+    While the engine is at one batch, a thread a core reads and transforms the images of the next two.
 
     Args:
         unreadable: takes the paths of the others.
@@ -126,39 +152,90 @@ def classify(
     """
     from ..inference.gallery import thumbnail
 
-    for start in range(0, len(paths), batch_size):
-        read: list[tuple[Path, Image.Image | None]] = []
+    def prepare(path: Path) -> tuple[Image.Image | None, np.ndarray] | UserError:
+        try:
+            image = read_image(path, predictor.mode)
+        except UserError as error:
+            return error
+        return (thumbnail(image) if thumbnails else None), predictor.transform(image)
 
-        def images(start: int, read: list[tuple[Path, Image.Image | None]]) -> Iterator[Image.Image]:
-            for path in paths[start : start + batch_size]:
-                try:
-                    image = read_image(path, predictor.mode)
-                except UserError as error:
-                    print(f"warning: {escaped(error)}", file=sys.stderr)
+    threads = predictor.options["threads"] or available_cores()
+    with contextlib.closing(in_order(prepare, paths, threads, ahead=2 * batch_size)) as prepared:
+        for start in range(0, len(paths), batch_size):
+            read: list[tuple[Path, Image.Image | None]] = []
+            images: list[np.ndarray] = []
+            for path, one in zip(paths[start : start + batch_size], prepared):
+                if isinstance(one, UserError):
+                    print(f"warning: {escaped(one)}", file=sys.stderr)
                     unreadable.append(path)
                     continue
-                read.append((path, thumbnail(image) if thumbnails else None))
-                yield image
-                del image  # before the next one is read
+                read.append((path, one[0]))
+                images.append(one[1])
+            with stdout_to_null():  # Paddle's kernels print at their first run
+                found = predictor.likeliest(np.stack(images), topk) if images else []
+            for (path, small), predictions in zip(read, found):
+                yield path, small, predictions
 
-        with stdout_to_null():  # Paddle's kernels print at their first run
-            found = predictor(images(start, read), topk, batch_size)
-        for (path, small), predictions in zip(read, found):
-            yield path, small, predictions
+
+def in_order(
+    work: Callable[[T], R], items: Iterable[T], threads: int, ahead: int
+) -> Generator[R, None, None]:
+    """Yield work(item) of each item, in order, done by threads that are at most `ahead` items further."""
+    rest = iter(items)
+    pool = ThreadPoolExecutor(threads)
+    try:
+        waiting = deque(pool.submit(work, item) for item in itertools.islice(rest, ahead))
+        while waiting:
+            done = waiting.popleft().result()
+            waiting.extend(pool.submit(work, item) for item in itertools.islice(rest, 1))
+            yield done
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def default_device(engine: str, precision: str) -> str:
+    """Return the device where none is named: a GPU where Paddle has one, unless something else asks for the CPU."""
+    if engine in ("openvino", "onnx") or precision == "bf16":  # which are the CPU's
+        return "cpu"
+    import paddle
+
+    return "gpu" if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() else "cpu"
+
+
+def engine_name(predictor: Predictor) -> str:
+    """Return what runs a Predictor's model, in words."""
+    if not hasattr(predictor, "directory"):
+        return "Paddle, layer by layer"
+    return {"paddle": "Paddle Inference", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}[predictor.engine]
 
 
 def with_json(
-    answers: Iterable[Answer], model: str, write: Callable[[str], None], ascii_only: bool = False
+    answers: Iterable[Answer],
+    facts: Mapping[str, str],
+    unreadable: Sequence[Path],
+    write: Callable[[str], None],
+    ascii_only: bool = False,
 ) -> Iterator[Answer]:
-    """Pass answers on, and write them as one JSON object meanwhile."""
-    write(f'{{\n  "model": {as_json(model, ascii_only)},\n  "images": [')
+    """Pass answers on, and write them as one JSON object meanwhile.
+
+    Args:
+        answers: as `classify` yields them.
+        facts: what stands before them.
+        unreadable: the paths of the others, looked at after the last answer.
+        write: takes each piece.
+        ascii_only: escape everything else.
+    """
+    write("{\n" + "".join(f'  "{name}": {as_json(value, ascii_only)},\n' for name, value in facts.items()))
+    write('  "images": [')
     between = "\n"
     for path, small, predictions in answers:
         row = as_json({"image": readable(path), "classes": [asdict(one) for one in predictions]}, ascii_only)
         write(f"{between}{textwrap.indent(row, '    ')}")
         between = ",\n"
         yield path, small, predictions
-    write("]\n}\n" if between == "\n" else "\n  ]\n}\n")
+    others = as_json([readable(path) for path in unreadable], ascii_only)
+    write("" if between == "\n" else "\n  ")
+    write(f'],\n  "unreadable": {textwrap.indent(others, "  ").lstrip()}\n}}\n')
 
 
 def as_json(value: Any, ascii_only: bool = False) -> str:

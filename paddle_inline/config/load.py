@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..utils.paths import expand, expand_all
 from ..utils.streams import ESCAPE
 from ..weights.description import plain_size
+from . import files
 from .flat_keys import from_flat, is_flat
 from .legacy_keys import IGNORED, implied, model_name, section_is_of, translate
 from .schema import Config, ConfigError, check, known_settings
@@ -49,7 +50,7 @@ def load_config(
     """Read a configuration.
 
     Args:
-        path: a YAML file, or an empty string for the defaults.
+        path: a YAML file, the name of one that comes with the package, or an empty string for the defaults.
         opts: `[key, value, key, value, ...]`, as `--opts` takes them.
         assignments: `["key=value", ...]`, as `-o` takes them; a value may contain `=`.
         notes: gets a line on keys that were read and not used, and why.
@@ -61,7 +62,11 @@ def load_config(
     Raises:
         ConfigError: for an unknown key, a wrong type, a value out of range, an unreadable file.
     """
-    settings = read_file(expand(path)) if path else []
+    found = files.find(expand(path)) if path else ""
+    if notes is not None and found != expand(path):
+        notes.append(f"settings: {found}, which comes with the package")
+    path = found
+    settings = read_file(path) if path else []
     unused: dict[str, str] = {}
     if is_flat((key, value) for key, value, _ in settings):
         flat, unused = from_flat({key: value for key, value, _ in settings}, path)
@@ -117,7 +122,7 @@ def load_config(
 
 
 def read_file(path: str, seen: tuple[str, ...] = ()) -> list[Setting]:
-    """Read the settings of a YAML file, those of its `base:` first."""
+    """Read the settings of a YAML file, those of its `base:` first: a file beside it, or one of the package."""
     real = os.path.realpath(path)
     if real in seen:
         raise ConfigError(f"{path}: base files form a circle: {' -> '.join((*seen, real))}")
@@ -135,7 +140,8 @@ def read_file(path: str, seen: tuple[str, ...] = ()) -> list[Setting]:
     bases = [tree.pop(key) for key in ("base", "BASE") if key in tree]
     for base in (b for entry in bases for b in (entry if isinstance(entry, list) else [entry])):
         if base:
-            settings += read_file(os.path.join(os.path.dirname(path), expand(str(base))), (*seen, real))
+            found = files.find(expand(str(base)), beside=os.path.dirname(path))
+            settings += read_file(found, (*seen, real))
     return settings + [Setting(key, value, path) for key, value in _flatten(tree)]
 
 
@@ -258,5 +264,5 @@ def _neighbours(path: str) -> str:
     try:
         near = difflib.get_close_matches(os.path.basename(path), os.listdir(folder), n=1)
     except OSError:
-        return f" (nor a folder {folder})"
-    return f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
+        return f" (nor a folder {folder}){files.nearest(path)}"
+    return f"; did you mean {os.path.join(folder, near[0])}?" if near else files.nearest(path)

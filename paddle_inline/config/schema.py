@@ -135,6 +135,16 @@ class AmpConfig:
 
 
 @dataclass
+class GpuConfig:
+    """What is done on a GPU alone, each the same numbers as without it, up to rounding."""
+
+    prefetch: int = setting(2, minimum=0)  # batches moved ahead, through pinned memory; 0: none
+    fused_update: bool = True  # one kernel for all tensors of a group: adamw, and the average of the weights
+    fused_attention: bool = True  # of softmax blocks, where types and shapes allow
+    autotune: bool = True  # cuDNN and Paddle try their algorithms in the first steps
+
+
+@dataclass
 class TestConfig:
     crop: bool = True  # resize to more than the size, then crop its centre; false: resize straight to it
     resize: str = setting(
@@ -153,6 +163,7 @@ class Config:
     aug: AugConfig = field(default_factory=AugConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     amp: AmpConfig = field(default_factory=AmpConfig)
+    gpu: GpuConfig = field(default_factory=GpuConfig)
     test: TestConfig = field(default_factory=TestConfig)
     eval_mode: bool = False  # the same as --eval
     throughput_mode: bool = False  # the same as --throughput

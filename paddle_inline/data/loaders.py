@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
@@ -130,6 +130,7 @@ class Loader:
         samples: a `Samples`.
         batches: lists of its keys.
         num_workers: processes that load ahead; 0 loads here, when asked.
+        host: leave the batches on the host, where a GPU is used, for `Prefetch`.
 
     Attributes:
         bad: how many images could not be read, in the batches handed out so far.
@@ -139,20 +140,32 @@ class Loader:
         RuntimeError: when a worker process was killed.
     """
 
-    def __init__(self, samples: Samples, batches: Sequence[Sequence[Key]], *, num_workers: int = 0) -> None:
-        self.samples, self.batches = samples, batches
-        self.num_workers, self.bad = min(num_workers, len(batches)), 0
+    def __init__(
+        self, samples: Samples, batches: Sequence[Sequence[Key]], *, num_workers: int = 0, host: bool = False
+    ) -> None:
+        self.samples, self.batches, self.host = samples, batches, host
+        self.num_workers = min(num_workers, len(batches))
+        self.unread: list[Any] = []  # of every batch handed out, which images could not be read
 
     def __len__(self) -> int:
         return len(self.batches)
 
+    @property
+    def bad(self) -> int:
+        return self.bad_of(len(self.unread))
+
+    def bad_of(self, batches: int) -> int:
+        """Return how many images of the first batches handed out could not be read."""
+        return sum(np.asarray(unread).sum().item() for unread in self.unread[:batches])
+
     def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
-        self.bad = 0
+        self.unread = []
+        place = {"place": paddle.CPUPlace()} if self.host else {}
         if self.num_workers == 0:
             for batch in self.batches:
-                pixels, labels, bad = collate([self.samples.load(key) for key in batch])
-                self.bad += bad.sum().item()
-                yield paddle.to_tensor(pixels), paddle.to_tensor(labels)
+                pixels, labels, unread = collate([self.samples.load(key) for key in batch])
+                self.unread.append(unread)
+                yield paddle.to_tensor(pixels, **place), paddle.to_tensor(labels, **place)
             return
         loader = DataLoader(
             _Quiet(self.samples),
@@ -161,13 +174,14 @@ class Loader:
             collate_fn=_collate_quiet,
             use_shared_memory=shared_memory_suffices(self.samples, self.batches, self.num_workers),
             worker_init_fn=functools.partial(_end_with, os.getpid()),
+            places=list(place.values()) or None,
         )
         batches = iter(loader)
         try:
-            for pixels, labels, bad in batches:
+            for pixels, labels, unread in batches:
                 if pixels.ndim == 1:  # a worker failed on this key: fail here, in the open
                     self.samples[tuple(labels.tolist())]
-                self.bad += bad.sum().item()
+                self.unread.append(unread)
                 yield pixels, labels
         except SystemError as error:
             raise RuntimeError(

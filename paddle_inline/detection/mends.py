@@ -1,11 +1,15 @@
-"""What PaddleDetection's wheel, 2.6.0, needs on Paddle 3; its git tree of October 2024 needs one of them, for exports.
+"""What PaddleDetection's wheel, 2.6.0, needs on Paddle 3; its git tree of October 2024 needs two of them.
 
-Since Paddle 2.6 an element of a tensor has no dimension, and such tensors cannot be concatenated; the wheel is of the
-time when they had one. Each place where it shows is a row: the probe runs the toolkit's own function on a box or two.
+Those two are for exports and for the checkpoints of a run that is killed. Most of the others are of one kind: since
+Paddle 2.6 an element of a tensor has no dimension, and such tensors cannot be concatenated; the wheel is of the time
+when they had one. Each place where it shows is a row: the probe runs the toolkit's own function on a box or two.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +17,7 @@ from typing import Any
 import paddle
 
 from ..toolkits.mends import Mend, fails, shadow
+from ..weights.atomic import atomic_write
 from .imports import ppdet
 
 REASON = "since Paddle 2.6 an element of a tensor has no dimension, and concat takes none of these"
@@ -70,16 +75,17 @@ def _cascade() -> Any:
     )
 
 
-def _predictions() -> Any:
-    """Scale one predicted box back to its image."""
+def _predictions() -> None:
+    """Scale one predicted box back to its image, by the path of programs too."""
     boxes = paddle.to_tensor([[0.0, 0.5, 0.0, 0.0, 4.0, 4.0]])
-    return _module("post_process").BBoxPostProcess.get_pred(
-        SimpleNamespace(export_eb=False, export_onnx=False),
-        boxes,
-        paddle.ones([1], "int32"),
-        paddle.to_tensor([[8.0, 8.0]]),
-        paddle.ones([1, 2]),
-    )
+    for exported in (False, True):
+        _module("post_process").BBoxPostProcess.get_pred(
+            SimpleNamespace(export_eb=False, export_onnx=exported),
+            boxes,
+            paddle.ones([1], "int32"),
+            paddle.to_tensor([[8.0, 8.0]]),
+            paddle.ones([1, 2]),
+        )
 
 
 def _suppress_in_a_program() -> Any:
@@ -132,6 +138,29 @@ def _suppress_anywhere() -> None:
     ops.multiclass_nms = multiclass_nms
 
 
+def save_whole(obj: Any, path: str, *given: Any, **named: Any) -> None:
+    """Save as `paddle.save`, so that a file, and a pair of weights and optimizer, is whole or not there.
+
+    The optimizer's file of earlier weights goes before new weights come: those without it are no checkpoint to go on
+    from.
+    """
+    base, suffix = os.path.splitext(path)
+    if suffix == ".pdparams":
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(f"{base}.pdopt")
+    with atomic_write(path) as partial:
+        paddle.save(obj, str(partial), *given, **named)
+
+
+def _leaves_parts() -> bool:
+    """Return whether a checkpoint that breaks off is left half-written in its place."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.pdparams")
+        with contextlib.suppress(Exception):
+            ppdet("utils.checkpoint").paddle.save({"no pickle takes a generator": (_ for _ in ())}, path)
+        return os.path.exists(path)
+
+
 def _row(name: str, module: str, probe: Callable[[], Any]) -> Mend:
     return Mend(
         name,
@@ -157,5 +186,11 @@ MENDS = (
         "since Paddle 3 programs are of another kind, and its operator for the old kind takes nothing of theirs",
         lambda: fails(_suppress_in_a_program),
         _suppress_anywhere,
+    ),
+    Mend(
+        "checkpoints",
+        "the toolkit writes them in their place: a run that is killed meanwhile leaves a part of one",
+        _leaves_parts,
+        lambda: shadow(ppdet("utils.checkpoint"), "paddle", save=save_whole),
     ),
 )

@@ -57,10 +57,11 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def _train(config: Any, checkpoint: str | None, validate: bool, rank: int) -> None:
-    from .training import callbacks, load_detector, resume, seed_everything
+    from .training import callbacks, keep_in, load_detector, resume, run_folder, seed_everything
 
     seed_everything(config["seed"])
     trainer = _trainer(config, "train")
+    keep_in(trainer, run_folder(config))
     if len(trainer.loader) == 0:
         raise UserError(
             f"TrainDataset has {len(trainer.dataset)} images, which make no batch of "

@@ -59,7 +59,7 @@ def load_settings(arguments: argparse.Namespace) -> Any:
     """
     registry = fresh_registry()
     given = parse_overrides(arguments.o)
-    settings = read_settings(arguments.cfg, "_BASE_", yaml.FullLoader)
+    settings = read_settings(arguments.cfg, "_BASE_", yaml.FullLoader, section="detection")
     check_known(given, settings, registry)
     if given.get("use_gpu") and not paddle.is_compiled_with_cuda():
         raise UserError(
@@ -86,7 +86,8 @@ def load_settings(arguments: argparse.Namespace) -> Any:
     settings["filename"] = os.path.splitext(os.path.basename(arguments.cfg))[0]
     if "architecture" not in settings:
         raise UserError(
-            f"{arguments.cfg}: has no architecture; take a file of configs/detection, or one as a base"
+            f"{arguments.cfg}: has no architecture; take one of `python -m paddle_inline configs 'detection/*'`, or "
+            "one as a base"
         )
     ppdet("core.workspace").merge_config(settings)
     check_section(registry, "InLineBackbone", registry["InLineBackbone"])

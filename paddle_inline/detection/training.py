@@ -11,6 +11,7 @@ import numpy as np
 import paddle
 
 from ..utils.errors import MissingFileError, UserError
+from ..weights.atomic import atomic_write
 from ..weights.load import fitting, open_pickle
 from .imports import ppdet
 
@@ -49,15 +50,32 @@ def callbacks(trainer: Any, seed: int, rank: int) -> list[Any]:
                 loader.loader = iter(loader.dataloader)  # the toolkit's was made before
 
     class KeepResults(base):
-        """Write each evaluation's results down."""
+        """Write each evaluation's results down, in place of those that an earlier run has from this epoch on."""
 
         def on_epoch_end(self, status: dict[str, Any]) -> None:
             if status["mode"] == "eval" and rank == 0:
-                row = {"epoch": status["epoch_id"] + 1, **results(self.model._metrics)}
-                with open(os.path.join(run_folder(self.model.cfg), METRICS), "a", encoding="utf-8") as file:
-                    file.write(f"{json.dumps(row)}\n")
+                path, epoch = os.path.join(run_folder(self.model.cfg), METRICS), status["epoch_id"] + 1
+                rows = [row for row in read_rows(path) if row["epoch"] < epoch]
+                rows.append({"epoch": epoch, **results(self.model._metrics)})
+                with atomic_write(path) as partial:
+                    partial.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
 
     return [EpochDraws(trainer), KeepResults(trainer)]
+
+
+def keep_in(trainer: Any, folder: str) -> None:
+    """Let the toolkit's checkpoints be written into a run's folder: its wheel does so, its git tree does not."""
+    for callback in trainer._callbacks:
+        if hasattr(callback, "save_dir"):
+            callback.save_dir = folder
+
+
+def read_rows(path: str) -> list[dict[str, Any]]:
+    """Return the rows of a file of results, or none if it is not there."""
+    if not os.path.isfile(path):
+        return []
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(row) for row in file]
 
 
 def results(metrics: list[Any]) -> dict[str, dict[str, float | None]]:
@@ -119,10 +137,5 @@ def resume(trainer: Any, path: str) -> None:
 
 def best_so_far(path: str, epoch: int) -> float:
     """Return the best AP of boxes up to an epoch that a run has written down; -1000, the toolkit's, of none."""
-    best = -1000.0
-    if os.path.isfile(path):
-        with open(path, encoding="utf-8") as file:
-            for row in map(json.loads, file):
-                if row["epoch"] <= epoch and "bbox" in row:
-                    best = max(best, row["bbox"]["AP"] or 0.0)
-    return best
+    found = [row["bbox"]["AP"] or 0.0 for row in read_rows(path) if row["epoch"] <= epoch and "bbox" in row]
+    return max(found, default=-1000.0)

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..utils.child import run_python
-from .backends import EagerEngine, OnnxEngine, OpenVinoEngine, PaddleEngine
+from .backends import EagerEngine, OnnxEngine, OpenVinoEngine, PaddleEngine, multiplies_bfloat16
 
 if TYPE_CHECKING:
     import paddle
 
 TOLERANCE = 1e-5  # of the largest logit, and of 1 at least: float32 of two engines differs in the last digits
+
+
+BF16_IMAGES = 16  # for which bfloat16 must not change the class, for `Predictor(precision="auto")` to take it
 
 
 class ExportError(RuntimeError):
@@ -71,9 +74,48 @@ def check_engines(
             log(f"{engine} crashes on this program, so it is left off: {results}")
         else:
             row["error"] = compare(results, expected, engine)
-            log(f"{engine} agrees to {row['error']:.1e} at batches {sizes[0]} and {sizes[1]}")
+            at = f"batches {sizes[0]} and {sizes[1]}" if batch is None else f"batch {batch}, twice"
+            log(f"{engine} agrees to {row['error']:.1e} at {at}")
         rows.append(row)
     return rows
+
+
+def try_bfloat16(
+    onnx: Path, shape: Sequence[int], batch: int | None = None, log: Callable[[str], Any] = print
+) -> dict[str, Any] | None:
+    """Count for how many of some made-up images OpenVINO finds the same class in bfloat16 as in float32.
+
+    Args:
+        onnx: the file, which was checked.
+        shape: (C, H, W) of an image.
+        batch: the one batch size of the program; None: any.
+        log: called with a line about it.
+
+    Returns:
+        The card's entry, {"images", "agree", "error"}: the largest difference of the logits, divided by the largest
+        logit where that is above 1. None where OpenVINO is missing or this processor does not multiply bfloat16.
+    """
+    if not multiplies_bfloat16():
+        return None
+    size = batch or BF16_IMAGES
+    random, (channels, height, width) = np.random.RandomState(0), shape
+    answers: dict[str, list[np.ndarray]] = {"fp32": [], "bf16": []}
+    engines = {precision: OpenVinoEngine(onnx, None, precision) for precision in answers}
+    for _ in range(0, BF16_IMAGES, size):
+        images = random.standard_normal(
+            (size, channels, 4, 4)
+        )  # patches of colour, as pictures have, and noise
+        images = images[:, :, np.arange(height) * 4 // height][..., np.arange(width) * 4 // width]
+        images = (images + 0.3 * random.standard_normal((size, *shape))).astype(np.float32)
+        for precision, engine in engines.items():
+            answers[precision].append(engine(images))
+    full, half = (np.concatenate(answers[precision]) for precision in ("fp32", "bf16"))
+    agree = int((full.argmax(-1) == half.argmax(-1)).sum())
+    error = (np.abs(half - full).max() / max(1.0, np.abs(full).max())).item()
+    log(
+        f"OpenVINO in bf16 finds the class of fp32 for {agree} of {len(full)} images, logits differ by {error:.1e}"
+    )
+    return {"images": len(full), "agree": agree, "error": error}
 
 
 def _run_all(engine: Callable[[np.ndarray], np.ndarray], batches: list[np.ndarray]) -> list[np.ndarray]:

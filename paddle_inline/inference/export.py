@@ -33,8 +33,8 @@ from .card import (
     files_of,
     read_card,
 )
-from .checks import TOLERANCE, ExportError, check_engines
-from .onnx_export import write_onnx
+from .checks import TOLERANCE, ExportError, check_engines, try_bfloat16
+from .onnx_export import onnx_writer, write_onnx, write_onnx_by_torch
 
 if TYPE_CHECKING:
     import paddle
@@ -79,7 +79,7 @@ def export_model(
     Raises:
         ExportError: a program differs from the model by more than TOLERANCE; no file is left.
         UserError: arguments do not fit the model, or the folder cannot be written.
-        MissingPackageError: ONNX was asked for and paddle2onnx or onnxruntime is missing.
+        MissingPackageError: ONNX was asked for, and onnxruntime is missing, or both paddle2onnx and PyTorch are.
     """
     transform, own_classes, assumed = evaluation_of(model)
     if assumed and preprocessing is None:
@@ -93,6 +93,9 @@ def export_model(
         raise UserError(f"batch {batch} must be a positive number, or None for any")
     directory = Path(expand(directory))
     check_engine_path(directory)
+    writer = onnx_writer() if onnx else None
+    if writer == "torch.onnx":
+        log("paddle2onnx is not installed: PyTorch writes the ONNX file, from the model's twin")
     made = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -102,6 +105,8 @@ def export_model(
     try:
         files = write_files(model, work, batch, onnx)
         checks = check_engines(model, work, files, batch, log)
+        image = (model.spec.in_chans, *model.img_size)
+        half = try_bfloat16(work / files["onnx"], image, batch, log) if files["onnx"] else None
         import paddle
 
         from ..data.pictures import picture_mode
@@ -122,12 +127,14 @@ def export_model(
             },
             "output": {"shape": [batch, model.spec.num_classes], "dtype": "float32", "meaning": "logits"},
             "files": files,
+            "onnx_writer": writer,
             "sha256": {name: sha256(work / name) for name in files.values() if name},
             "onednn": not any("crash" in check for check in checks),
             "weights": describe_file(weights),
             "paddle": paddle.__version__,
             "tolerance": TOLERANCE,
             "checks": checks,
+            "bf16": half,
         }
         (work / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         if (directory / CARD).is_file():  # remove what an earlier export wrote, and nothing else
@@ -152,7 +159,9 @@ def write_files(
     """
     trace(model, folder / "model", batch)
     program = next(path for path in folder.iterdir() if path.suffix in (".json", ".pdmodel"))
-    if onnx:
+    if onnx and onnx_writer() == "torch.onnx":
+        write_onnx_by_torch(model, folder / "model.onnx", batch)
+    elif onnx:
         write_onnx(program, folder / "model.pdiparams", folder / "model.onnx")
     return {"program": program.name, "params": "model.pdiparams", "onnx": "model.onnx" if onnx else None}
 

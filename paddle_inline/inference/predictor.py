@@ -25,6 +25,7 @@ from ..data.pictures import describe, picture_mode, read_image, upright_rgb
 from ..utils.errors import FileAccessError, UserError, WrongTypeError, unknown
 from ..utils.paths import expand
 from .backends import (
+    AUTO,
     PRECISIONS,
     EagerEngine,
     Engine,
@@ -32,6 +33,7 @@ from .backends import (
     OpenVinoEngine,
     PaddleEngine,
     check_device,
+    multiplies_bfloat16,
 )
 from .card import check_file, evaluation_of, read_card
 from .engine_process import EngineProcess, needed_after_fork
@@ -75,7 +77,9 @@ class Predictor:
             classes are those that its weights name; where they do not, the published recipe's, with a warning.
         device: "cpu", "gpu" or "gpu:1"; of a model: where it is.
         threads: CPU threads; None: the cores this process may use.
-        precision: "fp32" or "bf16", the latter not with ONNX Runtime.
+        precision: "fp32"; "bf16", not with ONNX Runtime; or "auto": bf16 in OpenVINO, where the processor multiplies
+            it and the export was found to keep its classes in it, else fp32. `options["precision"]` is what was taken,
+            `why_precision` says why.
         engine: "paddle"; "openvino" or "onnx" (ONNX Runtime), on a CPU and for a folder that holds an ONNX
             file; "auto": the fastest that can be had (`choose_engine`).
         onednn: None: as the export found it to work.
@@ -103,9 +107,10 @@ class Predictor:
             raise unknown("engine", engine, ENGINES)
         if threads is not None and (not isinstance(threads, numbers.Integral) or threads < 1):
             raise UserError(f"threads is {threads!r}; give a positive number, or None for all cores")
-        if precision not in PRECISIONS:
-            raise unknown("precision", precision, PRECISIONS)
+        if precision not in (AUTO, *PRECISIONS):
+            raise unknown("precision", precision, (AUTO, *PRECISIONS))
         check_device(device)
+        self.why_precision: str | None = None
         self.options: dict[str, Any] = {"device": device, "threads": threads, "precision": precision}
         self.engine = engine
         self.assumed: str | None = None
@@ -117,14 +122,21 @@ class Predictor:
             self.onednn = self.card["onednn"] if onednn is None else onednn
             has_onnx = self.card["files"].get("onnx") is not None
             if engine == "auto":
-                self.engine = engine = choose_engine(has_onnx and onednn is None, device, precision)
+                known = "fp32" if precision == AUTO else precision
+                self.engine = engine = choose_engine(has_onnx and onednn is None, device, known)
             if engine != "paddle" and not has_onnx:
                 raise UserError(f"{source} holds no ONNX file: export the model with --onnx")
             if engine != "paddle" and device != "cpu":
                 raise UserError(f"engine {engine} runs on the CPU; use engine paddle for {device}")
+            if precision == AUTO:
+                precision, self.why_precision = choose_precision(self.card, engine)
+                self.options["precision"] = precision
             if engine == "onnx" and precision != "fp32":
                 raise UserError(f"engine onnx runs float32; use paddle or openvino for {precision}")
         else:
+            if precision == AUTO:
+                precision = self.options["precision"] = "fp32"
+                self.why_precision = "a model runs eagerly in its own precision"
             if precision != "fp32" or engine not in ("auto", "paddle"):
                 raise UserError("a model runs eagerly in its own precision; export it for other engines")
             if not hasattr(source, "spec"):
@@ -240,12 +252,19 @@ class Predictor:
                 raise WrongTypeError(f"{name} is a {type(value).__name__}; give a whole number from 1")
         if topk < 1 or batch_size < 1:
             raise UserError(f"topk is {topk} and batch_size is {batch_size}; both start at 1")
-        predictions, rest = [], pictures(images, self.mode)
+        predictions: list[list[Prediction]] = []
+        rest = pictures(images, self.mode)
         # `map` forgets an image before the next one is read: however large, one is in memory at a time
         while batch := list(map(self.transform, itertools.islice(rest, batch_size))):
-            for row in softmax(self.logits(np.stack(batch))):
-                best = np.argsort(-row, kind="stable")[:topk]
-                predictions.append([Prediction(int(i), self.name_of(int(i)), row[i].item()) for i in best])
+            predictions += self.likeliest(np.stack(batch), topk)
+        return predictions
+
+    def likeliest(self, images: np.ndarray, topk: int) -> list[list[Prediction]]:
+        """Return the `topk` likeliest classes of each of the transformed images [B, C, H, W], likeliest first."""
+        predictions = []
+        for row in softmax(self.logits(images)):
+            best = np.argsort(-row, kind="stable")[:topk]
+            predictions.append([Prediction(int(i), self.name_of(int(i)), row[i].item()) for i in best])
         return predictions
 
     def name_of(self, index: int) -> str:
@@ -298,6 +317,19 @@ def choose_engine(has_onnx: bool, device: str, precision: str) -> str:
         if find_spec("onnxruntime") and precision == "fp32":
             return "onnx"
     return "paddle"
+
+
+def choose_precision(card: Mapping[str, Any], engine: str) -> tuple[str, str]:
+    """Return what precision "auto" is for an export in an engine, and why, for a line of output."""
+    if engine != "openvino":
+        return "fp32", f"bf16 is chosen for engine openvino alone, and this is {engine}"
+    if not multiplies_bfloat16():
+        return "fp32", "this processor does not multiply bf16"
+    tried = card.get("bf16")
+    if not isinstance(tried, Mapping):
+        return "fp32", "the export was not tried in bf16; export it again on a processor that multiplies it"
+    found = f"the export's classes in bf16 were those in fp32 for {tried.get('agree')} of {tried.get('images')} images"
+    return ("bf16" if tried.get("agree") == tried.get("images") else "fp32"), found
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -15,8 +15,10 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from ..ops import eager
+
 ModuleList, Sequential, Identity = nn.LayerList, nn.Sequential, nn.Identity
-Dropout, GELU, ReLU = nn.Dropout, nn.GELU, nn.ReLU
+Dropout, ReLU = nn.Dropout, nn.ReLU
 
 # The authors' trunc_normal_ cuts at an absolute 2: a hundred standard deviations away, where there is
 # nothing to cut. (Paddle 2.6's TruncatedNormal can only cut at two standard deviations.)
@@ -73,6 +75,13 @@ def learned(values: np.ndarray) -> Tensor:
     )
 
 
+class GELU(nn.GELU):
+    """The exact GELU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return eager.gelu(x) if eager.suits(x) else nn.GELU.forward(self, x)
+
+
 class TanhGELU(nn.GELU):
     """GELU by its tanh approximation."""
 
@@ -96,6 +105,11 @@ class Linear(nn.Linear):
             weight_attr=paddle.ParamAttr(initializer=TRUNCATED_NORMAL),
             bias_attr=None if bias else False,
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if eager.suits(x):
+            return eager.affine(x, self.weight, self.bias)
+        return nn.Linear.forward(self, x)
 
 
 def linear_like(like: Tensor | None, in_features: int, out_features: int) -> Linear:
@@ -139,6 +153,13 @@ class Conv2d(nn.Conv2D):
             bias_attr=attr if bias else False,
         )
 
+    def forward(self, x: Tensor) -> Tensor:
+        if eager.suits(x) and eager.is_depthwise(
+            self.weight, self._groups, self._stride, self._updated_padding
+        ):
+            return eager.depthwise_conv2d(lambda x: nn.Conv2D.forward(self, x), x, self.weight)
+        return nn.Conv2D.forward(self, x)
+
 
 class SequenceConv(nn.Conv2D):
     """Filters heads [B, h, N, d] along their tokens: one filter of so many taps per head, zero padding, no bias."""
@@ -173,6 +194,8 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == paddle.float64:
             x = x * exact_epsilon_scale(self._epsilon)
+        if eager.suits(x):
+            return eager.layer_norm(x, self.weight, self.bias, self._epsilon)
         if self.weight.stop_gradient and paddle.in_dynamic_mode() and not x.stop_gradient:
             # Paddle's CPU kernel forgets a frozen weight in the input's gradient: it is told that it is not frozen.
             weight = self.weight.detach()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import paddle
+
 from .basic import Module, Tensor
 
 
@@ -12,5 +14,11 @@ def run_block(block: Module, *inputs: Any, recompute: bool = False) -> Tensor:
     if recompute and block.training:
         from paddle.distributed.fleet.utils import recompute as checkpoint
 
+        if all(getattr(x, "stop_gradient", True) for x in inputs):
+            # Behind frozen layers, Paddle would give the block's own parameters no gradients.
+            inputs = tuple(x.detach() if isinstance(x, paddle.Tensor) else x for x in inputs)
+            for x in inputs:
+                if isinstance(x, paddle.Tensor):
+                    x.stop_gradient = False
         return checkpoint(block, *inputs)
     return block(*inputs)

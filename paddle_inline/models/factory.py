@@ -12,6 +12,7 @@ from typing import Any, TypeVar, Union
 
 from ..layers.basic import Module, meta_init
 from ..utils.errors import UserError, short, unknown
+from ..utils.hub import no_download
 from ..weights import (
     described_model,
     load_fitted,
@@ -23,6 +24,7 @@ from ..weights import (
 from . import inline_cswin, inline_deit, inline_pvt, inline_swin, soft
 
 Path = Union[str, "os.PathLike[str]"]
+Shapes = Mapping[str, tuple[int, ...]]
 Model = TypeVar("Model")
 
 # model class -> its variants, in the order in which they are listed
@@ -94,23 +96,34 @@ def _spec_of(path: Path | None, name: str, overrides: Mapping[str, Any]) -> Any:
         raise UserError(f"{path} says of what model it is, but: {error}") from None
 
 
+def own_shapes(model: Module) -> Shapes:
+    """Return {name: shape} of a model's tensors."""
+    return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+
+
 def check_described(
-    path: Path | None, name: str, overrides: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
-) -> None:
+    path: Path | None,
+    name: str,
+    overrides: Mapping[str, Any],
+    shapes: Shapes,
+    layout: Callable[[Module], Shapes] = own_shapes,
+) -> Module:
     """Refuse a file of weights for another model than it says, before a model of the sizes that it claims is built.
 
     Args:
         path: the file.
         name, overrides: the model that it says it is of.
         shapes: {name: shape} of the file's tensors.
+        layout: what the tensors of a model are called and shaped in such a file.
 
-    Raises:
-        UserError: no such model can be built, or its tensors are others.
+    Returns:
+        That model, without values; UserError if no such can be built, or its tensors are others.
     """
     spec = _spec_of(path, name, overrides)
     try:
-        if has_tensors(_MODELS[name][0], spec, shapes):
-            return
+        model = skeleton(_MODELS[name][0], spec, shapes)
+        if model is not None and layout(model) == dict(shapes):
+            return model
     except Exception as error:  # a description can hold anything
         raise UserError(f"{path} describes a {name} that cannot be built: {error}") from None
     raise UserError(
@@ -160,25 +173,31 @@ def stated_fields(weights: Path, name: str, given: Mapping[str, Any]) -> dict[st
     return fields
 
 
-def has_tensors(family: type[Module], spec: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Return whether a model has exactly the tensors of these names and shapes, before one of any size is built."""
+def skeleton(family: type[Module], spec: Any, shapes: Shapes) -> Module | None:
+    """Return a model without values; None where tensors of these names and shapes are clearly another's, so that none
+    is built with more blocks than there are tensors, or with larger buffers."""
     if (sum(spec.depths) if hasattr(spec, "depths") else spec.depth) > len(shapes):
-        return False
+        return None
     buffers = family.buffer_shapes(spec) if hasattr(family, "buffer_shapes") else {}
     if any(shapes.get(key) != shape for key, shape in buffers.items()):
-        return False
+        return None
     with meta_init():
-        state = family(spec).state_dict()
-    return {key: tuple(tensor.shape) for key, tensor in state.items()} == dict(shapes)
+        return family(spec)
 
 
-def own_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+def has_tensors(family: type[Module], spec: Any, shapes: Shapes) -> bool:
+    """Return whether a model has exactly the tensors of these names and shapes, before one of any size is built."""
+    model = skeleton(family, spec, shapes)
+    return model is not None and own_shapes(model) == dict(shapes)
+
+
+def own_sizes(shapes: Shapes) -> dict[str, int]:
     """Return what the tensors {name: shape} of a file show of its model's sizes: without a head's, that it has none."""
     headless = not any(name.startswith("head.") for name in shapes)
     return {**shown_sizes(shapes), **({"num_classes": 0} if headless else {})}
 
 
-def model_of_tensors(path: Path | None, shapes: Mapping[str, tuple[int, ...]]) -> str:
+def model_of_tensors(path: Path | None, shapes: Shapes) -> str:
     """Return the one model of `list_models()` that has a file's tensors, for a file that does not name its model.
 
     Class count, channels and, in DeiT and PVT, the input size are those of the tensors.
@@ -212,7 +231,9 @@ def model_of_tensors(path: Path | None, shapes: Mapping[str, tuple[int, ...]]) -
     raise UserError(f"no model is named, the weights {path} do not name theirs, and {what}; give a name")
 
 
-def create_model(name: str | None = None, weights: Path | None = None, **overrides: Any) -> Module:
+def create_model(
+    name: str | None = None, weights: Path | None = None, *, pretrained: bool = False, **overrides: Any
+) -> Module:
     """Build a model.
 
     Args:
@@ -220,9 +241,12 @@ def create_model(name: str | None = None, weights: Path | None = None, **overrid
             `python -m convert` and the trainer write them, or whose tensors are those of one model alone.
         weights: a file of weights for exactly this model (see `load_weights`), or None: fresh ones. Its tensors
             say how many classes and channels there are and, in DeiT and PVT, the input size, and the file says what no
-            tensor shows (as kernel_function), where no override does. With another `img_size` or `in_chans` they are
-            made to fit, with a warning that says how: positions and bias tables resized, the first convolution summed
-            over grey or RGB images' channels or repeated and scaled.
+            tensor shows (as kernel_function), where no override does. With another `img_size`, `in_chans` or
+            `num_classes` they are made to fit, with a warning that says how: positions and bias tables resized, the
+            first convolution summed over grey or RGB images' channels or repeated and scaled, a head of other classes
+            set to zero, to be trained, or left out.
+        pretrained: a habit from other libraries; True is a UserError that says where weights come from, for there are
+            none to download.
         overrides: fields of the family's spec, e.g. img_size (int or (H, W)), in_chans, num_classes (0: no
             head), drop_rate, drop_path_rate, attn_type, kernel_function, attn_options, recompute.
 
@@ -231,10 +255,12 @@ def create_model(name: str | None = None, weights: Path | None = None, **overrid
 
     Raises:
         UserError: an unknown name or override, a value that the family cannot build, weights that do
-            not fit (with a difference of names and shapes).
+            not fit (with a difference of names and shapes), pretrained.
         MissingFileError: no such weights file.
     """
-    asked = set(overrides)
+    if pretrained:
+        raise no_download(name)
+    asked = set(overrides) & _SHOWN
     if name is None:
         name, own, shapes = described_model(weights)
         if name is None:
@@ -253,7 +279,10 @@ def create_model(name: str | None = None, weights: Path | None = None, **overrid
     model = _MODELS[name][0](spec)
     model.name = name
     if weights is not None:
-        (load_fitted if asked & {"img_size", "in_chans"} else load_weights)(model, weights)
+        if asked:
+            load_fitted(model, weights, new_head="num_classes" in asked)
+        else:
+            load_weights(model, weights)
     return model
 
 
@@ -264,5 +293,6 @@ def variant(name: str, family: type[Model]) -> Callable[..., Model]:
         return create_model(name, weights, **overrides)
 
     build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"Build {name}, a {family.__name__}; arguments and errors as for `create_model`."
+    what = "weights, a file; num_classes, img_size, in_chans and all else of its spec"
+    build.__doc__ = f"Build {name}, a {family.__name__}; arguments ({what}) and errors as for `create_model`."
     return build

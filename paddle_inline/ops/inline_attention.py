@@ -14,6 +14,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from . import eager
 from .tokens import Size, map_to_tokens, mean_tokens, subtract_row, tokens_to_map
 
 FEATURE_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -22,6 +23,8 @@ FEATURE_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "leaky_relu": lambda x: F.leaky_relu(x, 0.01),
     "exp": lambda x: paddle.exp(0.2 * x),
 }
+
+_switches = {"fused": True}  # of the whole process
 
 
 def inline_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -64,9 +67,42 @@ def quadratic_inline_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) ->
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
     """softmax(scale * q k^T + bias) v: [B, h, N, d] and [B, h, M, d] twice -> [B, h, N, d].
 
-    `bias`: [h, N, M], or [G, h, N, M] for each G batch entries in turn (the G windows of one image).
+    `bias`: [h, N, M], or [G, h, N, M] for each G batch entries in turn (the G windows of one image). On a GPU by the
+    framework's fused kernel, which keeps no [N, M], where `fuses` says so.
     """
+    if fuses(q, bias):
+        return fused_softmax_attention(q, k, v, scale)
     return paddle.matmul(softmax_attention_weights(q, k, scale, bias), v)
+
+
+def use_fused_attention(wanted: bool) -> None:
+    """Let softmax attention on GPUs go through the framework's fused kernel, or not; at first it does."""
+    _switches["fused"] = wanted
+
+
+def fuses(q: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether attention with these queries [B, h, N, d] goes through the fused kernel: on a GPU that has it."""
+    if not (_switches["fused"] and paddle.in_dynamic_mode() and q.place.is_gpu_place()):
+        return False
+    capability = paddle.device.cuda.get_device_capability(q.place.gpu_device_id())
+    return fused_kernel_takes(str(q.dtype), q.shape[-1], bias is not None, capability[0])
+
+
+def fused_kernel_takes(dtype: str, head_dim: int, biased: bool, capability: int) -> bool:
+    """Whether the fused kernel takes heads of this type and width on a GPU of this compute capability.
+
+    Source: Dao, arXiv 2307.08691: 16-bit types, from compute capability 8; widths that need no padding, backward too.
+    """
+    half = dtype.rpartition(".")[2] in ("float16", "bfloat16")
+    return half and not biased and head_dim % 8 == 0 and head_dim <= 128 and capability >= 8
+
+
+def fused_softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """`softmax_attention` without a bias by the framework's own operator, whose scale is d ** -0.5."""
+    factor = scale * q.shape[-1] ** 0.5
+    q = q if abs(factor - 1) < 1e-9 else q * factor
+    q, k, v = (part.transpose([0, 2, 1, 3]) for part in (q, k, v))  # the kernel's layout
+    return F.scaled_dot_product_attention(q, k, v).transpose([0, 2, 1, 3])
 
 
 def softmax_attention_weights(q: Tensor, k: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
@@ -96,12 +132,13 @@ def _filter_grouped(v: Tensor, kernel: Tensor, size: Size) -> Tensor:
     """One convolution with a group per image and channel: the fastest eagerly. Not for programs: it fixes
     the batch, and oneDNN in Paddle 3.3 takes a filter for a constant and keeps the first call's."""
     batch, _, channels = v.shape
-    out = F.conv2d(
-        tokens_to_map(v, size).reshape([1, batch * channels, *size]),
-        kernel.reshape([batch * channels, 1, 3, 3]),
-        padding=1,
-        groups=batch * channels,
-    )
+    images = tokens_to_map(v, size).reshape([1, batch * channels, *size])
+    kernel = kernel.reshape([batch * channels, 1, 3, 3])
+
+    def convolve(images):
+        return F.conv2d(images, kernel, padding=1, groups=batch * channels)
+
+    out = eager.depthwise_conv2d(convolve, images, kernel) if eager.suits(v) else convolve(images)
     return map_to_tokens(out.reshape([batch, channels, *size]))
 
 

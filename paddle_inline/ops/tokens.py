@@ -13,6 +13,7 @@ import paddle
 from paddle import Tensor
 
 from ..utils.errors import UserError
+from . import eager
 
 Size = tuple[int, int]  # (height, width) of a grid, a window or an image
 
@@ -70,9 +71,13 @@ def prepend_token(token: Tensor, x: Tensor) -> Tensor:
 def mean_tokens(x: Tensor, keepdim: bool = False) -> Tensor:
     """[B, ..., N, C] -> [B, ..., C], with `keepdim` [B, ..., 1, C].
 
-    In two steps, as over the rows and the columns of a grid: Paddle adds term after term, and in one go over
-    thousands of tokens it loses a digit of float32 that PyTorch, which adds in blocks, keeps.
+    Eagerly on a CPU a product with ones. Programs in two steps, as over the rows and the columns of a grid:
+    Paddle adds term after term, and in one go over thousands of tokens it loses a digit of float32 that PyTorch,
+    which adds in blocks, keeps.
     """
+    if eager.suits(x):
+        mean = eager.mean_rows(x)
+        return mean if keepdim else mean.squeeze(-2)
     num_tokens, width = x.shape[-2], x.shape[-1]
     rows = max(n for n in range(1, math.isqrt(num_tokens) + 1) if num_tokens % n == 0)
     x = x.reshape([-1, *x.shape[1:-2], rows, num_tokens // rows, width])
@@ -82,9 +87,11 @@ def mean_tokens(x: Tensor, keepdim: bool = False) -> Tensor:
 def subtract_row(x: Tensor, row: Tensor) -> Tensor:
     """[..., N, d] - [..., 1, d]: one row from all.
 
-    Paddle's CPU kernels broadcast over a dimension in the middle four times as slowly as they copy the row
-    and subtract, forward and backward. Programs broadcast, and their engines fuse it.
+    Paddle's CPU kernels broadcast over a dimension in the middle more slowly than they repeat the row and
+    subtract, forward and backward. Programs broadcast, and their engines fuse it.
     """
-    if paddle.in_dynamic_mode() and x.place.is_cpu_place():
+    if eager.suits(x) and row.shape == [*x.shape[:-2], 1, x.shape[-1]]:
+        row = eager.repeat_row(row, x.shape[-2])
+    elif paddle.in_dynamic_mode() and x.place.is_cpu_place():
         row = row.expand(x.shape)
     return x - row

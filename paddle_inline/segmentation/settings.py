@@ -61,7 +61,7 @@ class Settings:
 
     def __init__(self, path: str, overrides: Sequence[str] = ()) -> None:
         given = parse_overrides(overrides)
-        tree = merged(read_settings(expand(path), "_base_", put=merged), given)
+        tree = merged(read_settings(expand(path), "_base_", put=merged, section="segmentation"), given)
         tree["loss"] = tree.get("loss") or {}
         for key in tree:
             if key not in (*SECTIONS, *RUN, *UNUSED):

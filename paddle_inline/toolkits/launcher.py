@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from ..config import files
 from ..utils.environment import import_paddle, tune_cpu
 from ..utils.errors import MissingFileError, MissingPackageError, UserError, short
 from ..utils.paths import expand
@@ -154,7 +155,11 @@ def launch(prog: str, text: str, commands: Mapping[str, Command], argv: Sequence
     with forgiving_streams():
         arguments = build_parser(prog, text, commands).parse_args(argv)
         try:
-            existing(arguments.cfg, "--cfg", "give a file of settings, as those in configs/")
+            section = prog.rpartition(".")[2]
+            given = files.find(expand(arguments.cfg), section)
+            arguments.cfg = existing(
+                given, "--cfg", f"give a file of settings{files.nearest(given, section)}"
+            )
             tune_cpu(workers=int(os.environ.get("PADDLE_LOCAL_SIZE", "1")))
             import_paddle()
             with warnings_as_notes():

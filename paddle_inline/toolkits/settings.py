@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ..config import files
 from ..utils.errors import MissingFileError, UserError
 from ..utils.paths import expand
 from .launcher import numbers
@@ -21,6 +22,7 @@ def read_settings(
     loader: type = yaml.SafeLoader,
     put: Merge | None = None,
     seen: tuple[str, ...] = (),
+    section: str = "",
 ) -> dict[str, Any]:
     """Return the settings of a file, over those of its bases.
 
@@ -30,6 +32,7 @@ def read_settings(
         loader: the YAML loader, for a toolkit with tags of its own.
         put: puts settings over others and returns those; None: `merge`.
         seen: the files that are being read, to find circles.
+        section: the subfolder of the package's own files, in which a base is looked for that is not there.
 
     Raises:
         MissingFileError: a file is not there.
@@ -53,8 +56,8 @@ def read_settings(
     bases = tree.pop(base_key, None) or []
     put, merged = put or merge, dict[str, Any]()
     for base in bases if isinstance(bases, list) else [bases]:
-        file_name = os.path.join(os.path.dirname(path), expand(str(base)))
-        merged = put(merged, read_settings(file_name, base_key, loader, put, (*seen, real)))
+        file_name = files.find(expand(str(base)), section, os.path.dirname(path))
+        merged = put(merged, read_settings(file_name, base_key, loader, put, (*seen, real), section))
     return put(merged, numbers(tree))
 
 

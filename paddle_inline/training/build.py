@@ -21,12 +21,14 @@ from ..utils.errors import UserError
 from ..weights.resize import load_adapted
 from . import distributed
 from .build_data import build_eval, build_mixup, build_split, build_train, names_digest, run_folder
+from .build_gpu import gpu_options, prefetched, prepare_gpu
 from .ema import Ema, total_decay
 from .evaluate import evaluate
 from .loop import Components, FitOptions
 from .losses import make_loss
 from .optim import Group, decay_groups, make_optimizer
 from .plan import notes_on_limits, plan
+from .scaling import LossScaler
 from .schedule import make_schedule, scaled
 from .state import TrainingState
 from .sync_bn import synchronise
@@ -55,20 +57,23 @@ def build_run(config: Config, rank: int, world: int) -> Run:
     """
     paddle.seed(config.seed)
     train, data = config.train, config.data
+    amp = amp_arguments(config)
+    gpu = gpu_options(config)
+    said = prepare_gpu(gpu)
     fitted = check_images(config)
     split = build_split(config)
     source, load = build_train(config, rank, world, split)
     eval_source, eval_loader, notes = build_eval(
         config, rank, world, classes=source.classes, named=source.named, split=split
     )
-    notes = list(dict.fromkeys([*fitted, *source.notes, *notes]))
+    notes = list(dict.fromkeys([*said, *fitted, *source.notes, *notes]))
+    held_out = prefetched(eval_loader, gpu)
     model = build_model(config, len(source.classes))
     mixup = build_mixup(config, model.overrides["num_classes"])
     batches = sampler.batches_per_epoch(len(source), data.batch_size, world, train.accumulation_steps)
     steps_per_epoch = batches // train.accumulation_steps
     images = data.batch_size * world * train.accumulation_steps
     groups = decay_groups(model, train.weight_decay)
-    amp = amp_arguments(config)
     model, optimizer, scaler = build_optimizer(config, model, groups, amp)
     pretrained = config.model.pretrained
     if pretrained:
@@ -80,10 +85,10 @@ def build_run(config: Config, rank: int, world: int) -> Run:
         model=model,
         net=distributed.parallel(model, world),
         optimizer=optimizer,
-        load=load,
+        load=lambda epoch, skip: prefetched(load(epoch, skip), gpu),
         loss_fn=make_loss(mixup is not None, config.model.label_smoothing),
         schedule=build_schedule(config, images, steps_per_epoch),
-        validate=lambda: evaluate(model, eval_loader, world=world),
+        validate=lambda: evaluate(model, held_out, world=world),
         mixup=mixup,
         ema=ema,
         scaler=scaler,
@@ -100,6 +105,7 @@ def build_run(config: Config, rank: int, world: int) -> Run:
         save_freq=config.save_freq,
         save_steps=config.save_steps,
         max_bad_losses=train.max_bad_losses,
+        print_freq=config.print_freq,
         run_folder=run_folder(config),
     )
     state = TrainingState(
@@ -179,18 +185,30 @@ def build_model(config: Config, classes: int) -> paddle.nn.Layer:
 
 
 def amp_arguments(config: Config) -> dict[str, Any] | None:
-    """Return the arguments of `auto_cast`, or None in full precision, which is all that Paddle has on a CPU."""
-    if config.amp.level == "O0" or paddle.device.get_device() == "cpu":
+    """Return the arguments of `auto_cast`, or None in full precision, which is what float16 means on a CPU.
+
+    Raises:
+        UserError: for bfloat16 on a CPU.
+    """
+    if config.amp.level == "O0":
+        return None
+    if paddle.device.get_device() == "cpu":
+        if config.amp.dtype == "bfloat16":
+            raise UserError(
+                f"amp.level is {config.amp.level} with amp.dtype bfloat16, on a CPU: Paddle has no bfloat16 matrix "
+                "product there for training, and its casts alone would make every step slower; leave --amp out (-o "
+                "amp.level=O0) to train in float32, or train on a GPU"
+            )
         return None
     return {"enable": True, "level": config.amp.level, "dtype": config.amp.dtype}
 
 
 def build_optimizer(
     config: Config, model: paddle.nn.Layer, groups: list[Group], amp: dict[str, Any] | None
-) -> tuple[paddle.nn.Layer, paddle.optimizer.Optimizer, paddle.amp.GradScaler | None]:
+) -> tuple[paddle.nn.Layer, paddle.optimizer.Optimizer, LossScaler | None]:
     """Build (model, optimizer, loss scaler or None); under O2 the model's weights become 16-bit ones."""
     chosen, precision = config.train.optimizer, amp or {"level": "O0", "dtype": None}
-    half = precision["level"] == "O2"
+    half, gpu = precision["level"] == "O2", gpu_options(config)
     if half:
         model = paddle.amp.decorate(models=model, level="O2", dtype=precision["dtype"])
     optimizer = make_optimizer(
@@ -201,9 +219,10 @@ def build_optimizer(
         eps=chosen.eps,
         momentum=chosen.momentum,
         multi_precision=half,
+        fused=gpu is not None and gpu.fused_update,
     )
     scaled_loss = precision["dtype"] == "float16"
-    return model, optimizer, paddle.amp.GradScaler(init_loss_scaling=2.0**16) if scaled_loss else None
+    return model, optimizer, LossScaler(2.0**16) if scaled_loss else None
 
 
 def build_schedule(config: Config, images: int, steps_per_epoch: int) -> Callable[[int], float]:
@@ -233,7 +252,8 @@ def build_ema(config: Config, model: paddle.nn.Layer, images: int) -> Ema | None
     if config.ema.decay is None:
         return None
     decay = total_decay(config.ema.decay, images, config.ema.lr_batch)
-    return Ema(model, decay, warmup=config.ema.warmup)
+    gpu = gpu_options(config)
+    return Ema(model, decay, warmup=config.ema.warmup, fused=gpu is not None and gpu.fused_update)
 
 
 def rank_dependent_features(config: Config, model: paddle.nn.Layer) -> list[str]:

@@ -8,27 +8,52 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import paddle
 
 from ..utils.timing import peak_memory
 from .log import RunLog, duration
-from .state import Progress
+from .state import Progress, when
 
 if TYPE_CHECKING:
     from .evaluate import Accuracy
     from .loop import FitOptions
 
 
-class StepResult(NamedTuple):
-    """One optimizer step, as callbacks receive it."""
+class StepResult:
+    """One optimizer step, as callbacks receive it.
 
-    loss: float  # mean over the step's batches of this rank
-    grad_norm: float  # global norm of the gradients before clipping
-    rate: float  # learning rate
-    images: int  # of all ranks
-    waited: float  # seconds for the data loader
+    Loss and norm are on the device until `fit` reads them, every `print_freq` steps: who asks earlier waits for it.
+
+    Args:
+        loss: mean over the step's batches of this rank; a number, or a tensor of one.
+        grad_norm: global norm of the gradients before clipping; likewise.
+        rate: learning rate.
+        images: of all ranks.
+        waited: seconds for the data loader.
+    """
+
+    def __init__(self, loss: Any, grad_norm: Any, rate: float, images: int, waited: float) -> None:
+        self.unread, self.rate, self.images, self.waited = (loss, grad_norm), rate, images, waited
+
+    def read(self, loss: float, grad_norm: float) -> None:
+        """Know the numbers from now on."""
+        self.unread = loss, grad_norm
+
+    @property
+    def loss(self) -> float:
+        """The mean loss over the step's batches of this rank."""
+        return self._number(0)
+
+    @property
+    def grad_norm(self) -> float:
+        """The global norm of the gradients before clipping."""
+        return self._number(1)
+
+    def _number(self, which):
+        value = self.unread[which]
+        return value.item() if isinstance(value, paddle.Tensor) else value
 
 
 class Callback:
@@ -42,7 +67,13 @@ class Callback:
         """An epoch begins, or is resumed where `progress.step` is."""
 
     def on_bad_step(self, progress: Progress, step: StepResult) -> None:
-        """A loss or gradient is not finite; the weights were left as they are. `progress.step` is this step."""
+        """A loss or gradient is not finite; the weights were left as they are. `progress.step` is this step.
+
+        Told when the device is read: every `print_freq` steps, and before a checkpoint or an evaluation.
+        """
+
+    def on_skipped_step(self, progress: Progress, step: StepResult) -> None:
+        """A loss scaler has left out a step whose gradients were not finite; told as `on_bad_step` is."""
 
     def on_step_end(self, progress: Progress, step: StepResult) -> None:
         """A step is done, `progress.step` in all."""
@@ -161,7 +192,7 @@ class LogProgress(Callback):
         self.log, self.model = log, model
         self.epochs, self.steps_per_epoch = options.epochs, options.steps_per_epoch
         self.print_freq, self.histogram_freq = print_freq, histogram_freq
-        self.bar = ExitStack()
+        self.bar, self.shown = ExitStack(), "-"  # the last loss that was read
         self.way = ""  # the loss, speed and time left of the epoch's last step
 
     def on_epoch_start(self, progress: Progress) -> None:
@@ -177,14 +208,22 @@ class LogProgress(Callback):
             "the step is skipped"
         )
 
+    def on_skipped_step(self, progress: Progress, step: StepResult) -> None:
+        self.log.info(
+            f"gradient norm {step.grad_norm} at step {progress.step}: not finite; the loss scaler skips the step"
+        )
+
     def on_step_end(self, progress: Progress, step: StepResult) -> None:
         self.images += step.images
         self.waited += step.waited
         seconds = time.perf_counter() - self.started
         speed = self.images / seconds
-        self.advance(1, loss=f"{step.loss:.4f}", lr=f"{step.rate:.2e}", **{"images/s": f"{speed:.0f}"})
         number = progress.step - progress.epoch * self.steps_per_epoch
-        if progress.step % self.print_freq and number != self.steps_per_epoch:
+        due = progress.step % self.print_freq == 0 or number == self.steps_per_epoch
+        if due:  # only then is the loss read from the device
+            self.shown = f"{step.loss:.4f}"
+        self.advance(1, loss=self.shown, lr=f"{step.rate:.2e}", **{"images/s": f"{speed:.0f}"})
+        if not due:
             return
         done = progress.step - self.first
         self.log.scalars(
@@ -210,7 +249,7 @@ class LogProgress(Callback):
         row: dict[str, Any] = dict(epoch=progress.epoch, top1=accuracy.top1, top5=accuracy.top5)
         row.update(held_out_loss=accuracy.loss, class_top1=accuracy.class_top1)
         row.update(bad_images=progress.bad_images, bad_held_out_images=accuracy.bad)
-        text = f"epoch {progress.epoch}: {accuracy}; best {progress.best_top1:.2f}% (epoch {progress.best_epoch})"
+        text = f"epoch {progress.epoch}: {accuracy}; best {progress.best_top1:.2f}% ({when(progress.best_epoch)})"
         if averaged is not None:
             row.update(ema_top1=averaged.top1, ema_top5=averaged.top5)
             row.update(ema_held_out_loss=averaged.loss, ema_class_top1=averaged.class_top1)

@@ -21,12 +21,12 @@ def start() -> tuple[int, int]:
     return dist.get_rank(), max(dist.get_world_size(), 1)
 
 
-def launch(gpus: str, program: str, arguments: Sequence[str]) -> NoReturn:
+def launch(gpus: str, program: Sequence[str], arguments: Sequence[str]) -> NoReturn:
     """Let Paddle's launcher take this process's place: one process of a program for each GPU.
 
     Args:
         gpus: their numbers, with commas between them.
-        program: a Python file.
+        program: a Python file, or the words of another command that runs the program.
         arguments: its command line; `--gpus` is left out of it.
 
     Raises:
@@ -38,7 +38,7 @@ def launch(gpus: str, program: str, arguments: Sequence[str]) -> NoReturn:
         for before, text in zip(["", *arguments], arguments)
         if before != "--gpus" and text != "--gpus" and not text.startswith("--gpus=")
     ]
-    command = [sys.executable, "-m", "paddle.distributed.launch", "--gpus", gpus, program, *own]
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--gpus", gpus, *program, *own]
     os.execv(sys.executable, command)
 
 

@@ -7,6 +7,11 @@ from contextlib import contextmanager
 
 import paddle
 
+from .flat import Flat
+from .guarded import select
+
+FLOATS = (paddle.float32, paddle.float64, paddle.float16, paddle.bfloat16)
+
 
 class Ema:
     """average <- decay * average + (1 - decay) * model, after every step.
@@ -17,21 +22,46 @@ class Ema:
         model: the layer to follow; the average starts as a copy of it.
         decay: at least 0 and below 1.
         warmup: the decay grows with the steps (`decay_at`).
+        fused: let a few kernels update all tensors of a type together, for GPUs (`flat`): the same bits.
+
+    Attributes:
+        go: [1] bool on the device, not read here: whether there was a step to take in; None: there was.
     """
 
-    def __init__(self, model: paddle.nn.Layer, decay: float, *, warmup: bool = False) -> None:
+    go: paddle.Tensor | None = None
+
+    def __init__(
+        self, model: paddle.nn.Layer, decay: float, *, warmup: bool = False, fused: bool = False
+    ) -> None:
         self.decay, self.warmup = decay, warmup
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.flats: dict[str, tuple[list[str], Flat]] = {}
+        if fused:
+            types = dict.fromkeys(value.dtype for value in self.average.values())
+            for dtype in (each for each in types if each in FLOATS):
+                names = [name for name, value in self.average.items() if value.dtype == dtype]
+                self.flats[str(dtype)] = names, Flat([self.average[name] for name in names])
 
     @paddle.no_grad()
     def update(self, model: paddle.nn.Layer, step: int = 1) -> None:
         """Take the model's present weights into the average, after step 1, 2, ... of the run."""
         decay = decay_at(step, self.decay) if self.warmup else self.decay
-        for name, value in model.state_dict().items():
-            average = self.average[name]
-            if average.dtype in (paddle.float32, paddle.float64, paddle.float16, paddle.bfloat16):
-                value = average * decay + value.detach() * (1 - decay)
+        own, together = model.state_dict(), set()
+        for names, flat in self.flats.values():
+            if flat.holds():
+                together.update(names)
+                self._take(flat.whole, flat.gathered([own[name] for name in names]), decay)
+        for name, value in own.items():
+            if name not in together:
+                self._take(self.average[name], value.detach(), decay)
+
+    def _take(self, average, value, decay):
+        if average.dtype in FLOATS:
+            value = average * decay + value * (1 - decay)
+        if self.go is None:
             paddle.assign(value, output=average)
+        else:
+            select(self.go, value, average, output=average)
 
     @paddle.no_grad()
     def copy_from(self, model: paddle.nn.Layer) -> None:

@@ -64,8 +64,7 @@ def evaluate(
     dtype = next(iter(model.parameters())).dtype
     model.eval()
     share_statistics(model, world)
-    counts, classes, losses = [0, 0, 0, 0], 0, 0.0
-    of_classes = np.zeros((0, 2), np.int64)
+    kept: list[tuple[paddle.Tensor, ...]] = []  # of every batch, on the device, so that none is waited for
     try:
         for images, labels in loader:
             with paddle.amp.auto_cast(**(amp or {"enable": False})):
@@ -73,22 +72,13 @@ def evaluate(
             logits = logits if logits.dtype == paddle.float64 else logits.astype("float32")
             if record is not None:
                 record(logits, labels)
-            if not classes:
-                classes = logits.shape[1]
-                of_classes = np.zeros((classes, 2), np.int64)
-            hits = _hits(logits, labels)
-            counts[0] += hits[:, 0].sum().item()
-            counts[1] += hits.sum().item()
-            losses += F.cross_entropy(logits, labels, reduction="sum", ignore_index=BAD).item()
-            counted = labels.numpy() != BAD
-            np.add.at(of_classes, (labels.numpy()[counted], 0), 1)
-            np.add.at(of_classes, (labels.numpy()[counted], 1), hits[:, 0].numpy()[counted])
-            bad = (labels == BAD).sum().item()
-            counts[2] += labels.shape[0] - bad
-            counts[3] += bad
+            loss = F.cross_entropy(logits, labels, reduction="sum", ignore_index=BAD)
+            kept.append((_hits(logits, labels), labels, loss.reshape([1])))
     finally:
         if training:
             model.train()
+    counts, losses, of_classes = _counts(kept, logits.shape[1] if kept else 0)
+    classes = len(of_classes)
     top1, top5, images, bad = all_reduce_sum(counts, world).tolist()
     if images == 0:
         raise UserError("there is no image to evaluate on")
@@ -104,6 +94,20 @@ def evaluate(
         loss=all_reduce_real(losses, world) / images,
         per_class=tuple((count, right) for count, right in totals),
     )
+
+
+def _counts(kept, classes):
+    """Read (hits, labels, losses) of all batches: ([first, first five, images, bad], loss, of every class [C, 2])."""
+    of_classes = np.zeros((classes, 2), np.int64)
+    if not kept:
+        return [0, 0, 0, 0], 0.0, of_classes
+    hits, labels, losses = (paddle.concat(part).numpy() for part in zip(*kept))
+    counted = labels != BAD
+    np.add.at(of_classes, (labels[counted], 0), 1)
+    np.add.at(of_classes, (labels[counted], 1), hits[counted, 0])
+    images = int(counted.sum())
+    counts = [int(hits[:, 0].sum()), int(hits.sum()), images, len(labels) - images]
+    return counts, sum(losses.tolist()), of_classes
 
 
 def correct(logits: paddle.Tensor, labels: paddle.Tensor) -> tuple[int, int]:

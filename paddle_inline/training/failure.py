@@ -23,6 +23,7 @@ OUT_OF_MEMORY = (
     "hint: out of memory. Try a smaller data.batch_size with more train.accumulation_steps (the same images "
     "per step), --use-checkpoint (recompute activations), or --amp on a GPU"
 )
+OF_A_DEVICE = ("ResourceExhausted", "out of memory", "CUDA_ERROR_OUT_OF_MEMORY", "ALLOC_FAILED")
 
 
 @contextmanager
@@ -48,7 +49,8 @@ def reported(folder: str | os.PathLike[str], rank: int, world: int) -> Iterator[
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that a device or the host has no memory left."""
-    return isinstance(error, MemoryError) or "ResourceExhausted" in str(error)
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(sign.lower() in text for sign in OF_A_DEVICE)
 
 
 def _write(path, rank, error):

@@ -1,14 +1,17 @@
-"""The training loop."""
+"""The training loop.
+
+The host queues steps and does not wait for the device: loss, norm and whether a step was taken stay there until they
+are read, every `print_freq` steps and before whatever is kept (`reading.py`).
+"""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 import paddle
@@ -16,10 +19,13 @@ import paddle
 from ..data.draws import seed_of
 from .callbacks import Callback, StepResult
 from .diagnose import NotFinite, explain
-from .distributed import all_reduce_sum, any_rank
+from .distributed import all_reduce_sum
 from .ema import Ema
 from .evaluate import Accuracy
+from .guarded import guarded_step
 from .optim import clip_gradients
+from .reading import StepGuard, Stopping, on_device
+from .scaling import LossScaler
 from .state import Progress
 
 MIXING = 1  # the key of mixup's draws; those of dropout have none
@@ -40,7 +46,7 @@ class Components:
     validate: Callable[[], Accuracy]  # of the model's present weights over the held-out images
     mixup: Callable | None = None  # (images, labels, RandomState) -> images and targets
     ema: Ema | None = None
-    scaler: paddle.amp.GradScaler | None = None  # for float16
+    scaler: LossScaler | paddle.amp.GradScaler | None = None  # for float16
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class FitOptions:
     save_freq: int = 1  # epochs between two checkpoints
     save_steps: int = 0  # steps between two checkpoints within an epoch; 0: none
     max_bad_losses: int = 3  # in a row, not finite
+    print_freq: int = 10  # steps between two readings of losses and norms, each a wait for the device
     run_folder: Path | None = None  # where a batch whose loss is not finite is written
 
 
@@ -76,8 +83,10 @@ def fit(run: Components, progress: Progress, options: FitOptions, callbacks: Seq
     Raises:
         NotFinite: after `max_bad_losses` losses or gradients in a row that are not finite.
     """
-    bad_steps, per_epoch = 0, options.steps_per_epoch
+    per_epoch = options.steps_per_epoch
     modifiers: dict[str, Any] = dict(clip=options.clip, scaler=run.scaler, amp=options.amp)
+    guard = StepGuard(options.max_bad_losses, scaled=run.scaler is not None)
+    stopping = Stopping(callbacks, options)
     with _notifier(callbacks) as notify:
         while progress.epoch < options.epochs:
             begin, end = progress.epoch * per_epoch, (progress.epoch + 1) * per_epoch
@@ -88,26 +97,24 @@ def fit(run: Components, progress: Progress, options: FitOptions, callbacks: Seq
             while progress.step < end:
                 micro, waited = _next_batches(run, batches, progress.step, options)
                 rate = run.schedule(progress.step)
-                loss, norm = train_step(run.net, run.optimizer, micro, run.loss_fn, rate, **modifiers)
+                loss, norm, taken = train_step(
+                    run.net, run.optimizer, micro, run.loss_fn, rate, wait=False, go=guard.go, **modifiers
+                )
                 images = options.world * sum(images.shape[0] for images, _ in micro)
                 result = StepResult(loss, norm, rate, images, waited)
-                # (A loss scaler meets gradients that are not finite now and then, and lowers its scale.)
-                if math.isfinite(loss) and (run.scaler is not None or math.isfinite(norm)):
-                    bad_steps = 0
-                else:
-                    bad_steps += 1
-                    notify("on_bad_step", progress, result)
-                    if bad_steps >= options.max_bad_losses:
-                        where = options.rank, options.run_folder, options.amp
-                        raise NotFinite(explain(run.model, micro[-1], loss, progress.step, *where))
+                guard.count(progress.step, result, taken)
                 if run.ema is not None:
+                    run.ema.go = taken
                     run.ema.update(run.model, progress.step + 1)
                 progress.step += 1
+                saves = bool(options.save_steps) and progress.step % options.save_steps == 0
+                if saves or progress.step == end or progress.step % options.print_freq == 0:
+                    _read(run, guard, progress, options, micro, notify)
                 notify("on_step_end", progress, result)
 
-                stop = _stop_requested(callbacks, options.world)
-                saves = bool(options.save_steps) and progress.step % options.save_steps == 0
+                stop = stopping.requested(progress.step, surely=progress.step == end)
                 if stop or saves or progress.step == end:  # on all ranks
+                    _read(run, guard, progress, options, micro, notify)
                     bad_here = getattr(loader, "bad", 0)
                     progress.bad_images = bad_before + int(all_reduce_sum([bad_here], options.world)[0])
                 if stop or (saves and progress.step < end):
@@ -119,13 +126,51 @@ def fit(run: Components, progress: Progress, options: FitOptions, callbacks: Seq
             getattr(batches, "close", bool)()  # ends the loader's processes before the evaluation's begin
             progress.epoch += 1
             _evaluate(run, progress, notify)
-            stop, last = _stop_requested(callbacks, options.world), progress.epoch == options.epochs
+            stop, last = stopping.requested(progress.step, surely=True), progress.epoch == options.epochs
             if stop or last or progress.epoch % options.save_freq == 0:
                 notify("on_checkpoint", progress)
             if stop and not last:
                 notify("on_stop", progress)
                 return False
     return True
+
+
+class Taken(NamedTuple):
+    """What a step gives before anybody waits for it: tensors [1] on the device."""
+
+    loss: paddle.Tensor  # float64
+    norm: paddle.Tensor  # float64
+    taken: paddle.Tensor  # bool: the weights have changed
+
+
+def _read(run, guard, progress, options, micro, notify):
+    """Read what the device knows of the steps since the last time; end the run where too many were bad."""
+    for step, result, good, taken in guard.read():
+        at = replace(progress, step=step)
+        if not good:
+            notify("on_bad_step", at, result)
+        elif not taken:
+            notify("on_skipped_step", at, result)
+        if guard.bad_steps >= options.max_bad_losses:
+            where = options.rank, options.run_folder, options.amp
+            try:
+                batch = micro[-1] if step == progress.step - 1 else _batch_of(run, at, options)
+            except Exception as error:
+                raise NotFinite(
+                    f"loss {result.loss} at step {step}, rank {options.rank}; the last checkpoint is kept\n  its "
+                    f"batch could not be loaded once more: {error}"
+                ) from error
+            raise NotFinite(explain(run.model, batch, result.loss, step, *where))
+
+
+def _batch_of(run, progress, options):
+    """Load the last batch of a step once more: it follows from the seed and the step."""
+    begin = progress.epoch * options.steps_per_epoch
+    batches = iter(run.load(progress.epoch, (progress.step - begin) * options.accumulation))
+    try:
+        return _next_batches(run, batches, progress.step, options)[0][-1]
+    finally:
+        getattr(batches, "close", bool)()
 
 
 def measure(run: Components, progress: Progress, callbacks: Sequence[Callback] = ()) -> None:
@@ -146,10 +191,6 @@ def _notifier(callbacks: Sequence[Callback]) -> Iterator[Callable]:
         yield notify
     finally:
         notify("on_end")
-
-
-def _stop_requested(callbacks: Sequence[Callback], world: int) -> bool:
-    return any_rank(any([callback.should_stop() for callback in callbacks]), world)
 
 
 def _next_batches(run, batches, step, options):
@@ -190,9 +231,11 @@ def train_step(
     rate: float,
     *,
     clip: float | None = None,
-    scaler: paddle.amp.GradScaler | None = None,
+    scaler: LossScaler | paddle.amp.GradScaler | None = None,
     amp: dict[str, Any] | None = None,
-) -> tuple[float, float]:
+    go: paddle.Tensor | None = None,
+    wait: bool = True,
+) -> Any:
     """Take one optimizer step from the gradients of one or more batches.
 
     Args:
@@ -203,12 +246,14 @@ def train_step(
         clip: largest global norm of the gradients, or None.
         scaler: for float16, or None.
         amp: arguments of `paddle.amp.auto_cast`, or None.
+        go: [1] bool on the device: whether a step is to be taken at all; None: it is.
+        wait: wait for the device and return numbers.
 
     Returns:
-        The mean loss over the batches, and the global norm of the gradients before clipping.
-        Where the norm is not finite the weights are left as they are.
+        The mean loss over the batches, and the global norm of the gradients before clipping, as numbers; without
+        `wait`, `Taken`. Where the norm is not finite, weights and optimizer are left as they are.
     """
-    total = 0.0
+    total = paddle.zeros([1], "float64")
     for i, (images, targets) in enumerate(micro):
         # Gradients are averaged over the ranks once, with the last batch.
         silent = i + 1 < len(micro) and isinstance(net, paddle.DataParallel)
@@ -219,15 +264,20 @@ def train_step(
                 logits = logits.astype("float32")
             loss = loss_fn(logits, targets) / len(micro)
             (scaler.scale(loss) if scaler is not None else loss).backward()
-        total += loss.item()
+        total = total + on_device(loss.detach())
     optimizer.set_lr(rate)
     if scaler is not None:
         scaler.unscale_(optimizer)
-    norm = clip_gradients(net.parameters(), clip)
-    if scaler is not None:
+    norm = on_device(clip_gradients(net.parameters(), clip, False))
+    if isinstance(scaler, LossScaler):
+        taken = scaler.step(optimizer, go)
+        scaler.update()
+    elif scaler is not None:  # of Paddle's, which waits
         scaler.step(optimizer)
         scaler.update()
-    elif math.isfinite(norm):
-        optimizer.step()
+        taken = norm.isfinite()
+    else:
+        taken = norm.isfinite() if go is None else norm.isfinite().logical_and(go)
+        guarded_step(optimizer, taken)
     optimizer.clear_grad()
-    return total, norm
+    return (total.item(), norm.item()) if wait else Taken(total, norm, taken)

@@ -14,6 +14,7 @@ import numpy as np
 import paddle
 
 from ..utils.errors import UserError
+from .guarded import Adam, AdamW, release
 
 
 class Group(NamedTuple):
@@ -56,6 +57,7 @@ def make_optimizer(
     eps: float = 1e-8,
     momentum: float = 0.9,
     multi_precision: bool = False,
+    fused: bool = False,
 ) -> paddle.optimizer.Optimizer:
     """Build the optimizer of a model; its rate is set before every step with `set_lr`.
 
@@ -63,6 +65,7 @@ def make_optimizer(
         name: `adamw`; `sgd` with nesterov momentum; `adam`, whose decay is an L2 penalty.
         groups: of `decay_groups`.
         multi_precision: keep float32 masters of 16-bit weights.
+        fused: let one kernel update the tensors of a group together (adamw alone; see `flat`).
 
     Raises:
         ValueError: if the groups leave out or repeat a trainable parameter.
@@ -77,32 +80,46 @@ def make_optimizer(
         {"params": [parameters[n] for n in group.names], "weight_decay": group.weight_decay}
         for group in groups
     ]
-    shared = dict(learning_rate=0.0, parameters=settings, multi_precision=multi_precision)
+    shared: dict[str, Any] = dict(learning_rate=0.0, parameters=settings, multi_precision=multi_precision)
     if name == "sgd":
         for group in settings:  # Momentum forgets a group's decay, not a parameter's own
             for parameter in group["params"]:
                 parameter.regularizer = paddle.regularizer.L2Decay(group["weight_decay"])
         return paddle.optimizer.Momentum(momentum=momentum, use_nesterov=True, weight_decay=0.0, **shared)
-    adam = {"adamw": paddle.optimizer.AdamW, "adam": paddle.optimizer.Adam}[name]
-    return adam(beta1=betas[0], beta2=betas[1], epsilon=eps, weight_decay=0.0, **shared)
+    shared.update(beta1=betas[0], beta2=betas[1], epsilon=eps, weight_decay=0.0)
+    if name == "adam":
+        return Adam(**shared)
+    optimizer = {"adamw": AdamW}[name](**shared)
+    optimizer.fused = fused
+    return optimizer
 
 
 @paddle.no_grad()
-def clip_gradients(parameters: Iterable[paddle.Tensor], largest: float | None) -> float:
+def clip_gradients(parameters: Iterable[paddle.Tensor], largest: float | None, wait: bool = True) -> Any:
     """Scale the gradients down to a global norm of at most `largest`; None leaves them as they are.
 
-    As `paddle.nn.utils.clip_grad_norm_`, whose norm takes seven times as long.
+    As `paddle.nn.utils.clip_grad_norm_`, whose norm takes seven times as long, and without a wait for the device.
+
+    Args:
+        wait: return a number, which waits for the device; if not, a tensor [1] of float64 that stays on it.
 
     Returns:
         The global norm before.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     wide = [g if g.dtype in (paddle.float32, paddle.float64) else g.astype("float32") for g in gradients]
-    norm = paddle.stack([g.square().sum() for g in wide]).sum().sqrt().item()
-    if largest is not None and largest < norm + 1e-6:
+    norm = paddle.stack([g.square().sum() for g in wide]).sum().sqrt().astype("float64").reshape([1])
+    if largest is not None:
+        # In float64, as Python's numbers; Paddle 2.6 rounds a number that is added to float32, but not a tensor.
+        bound, one = norm + _wide(1e-6), _wide(1.0)
+        factor = paddle.where(_wide(largest) < bound, _wide(largest) / bound, one)
         for gradient in gradients:
-            gradient.multiply_(paddle.full([1], largest / (norm + 1e-6), gradient.dtype))
-    return norm
+            gradient.multiply_(factor.astype(gradient.dtype))
+    return norm.item() if wait else norm
+
+
+def _wide(number: float) -> paddle.Tensor:
+    return paddle.full([1], number, "float64")
 
 
 MASTER = "master_weight"
@@ -114,11 +131,7 @@ def optimizer_state(
     """Return {parameter's name in the model: {slot: array}}; empty before the first step."""
     state: dict[str, dict[str, np.ndarray]] = {}
     for name, parameter in model.named_parameters():
-        slots = {
-            slot: values[parameter.name].numpy()
-            for slot, values in optimizer._accumulators.items()
-            if parameter.name in values
-        }
+        slots = {slot: values.numpy() for slot, values in _slots(optimizer, parameter).items()}
         master = optimizer._master_weights.get(parameter.name)
         if master is not None:
             slots[MASTER] = master.numpy()
@@ -136,12 +149,26 @@ def load_optimizer_state(
         UserError: if names, slots or shapes differ; nothing has been changed then.
     """
     check_optimizer_state(model, optimizer, state)
+    release(optimizer)
     for name, parameter in model.named_parameters():
+        slots = _slots(optimizer, parameter)
         for slot, value in state.get(name, {}).items():
             if slot == MASTER:
                 optimizer._master_weights[parameter.name].set_value(value)
             else:
-                optimizer._accumulators[slot][parameter.name].set_value(value)
+                slots[slot].set_value(value)
+
+
+def _slots(optimizer, parameter):
+    """Return {slot: tensor} of a parameter, which under `multi_precision` stand under its master's name."""
+    master = optimizer._master_weights.get(parameter.name)
+    names = [parameter.name] if master is None else [parameter.name, master.name]
+    return {
+        slot: values[name]
+        for slot, values in optimizer._accumulators.items()
+        for name in names
+        if name in values
+    }
 
 
 def check_optimizer_state(

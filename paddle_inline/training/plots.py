@@ -13,6 +13,7 @@ import paddle
 from ..utils.errors import MissingPackageError
 from .lettering import class_name, drawn, plain_text, verbatim
 from .log import read_metrics
+from .state import when
 
 GOOD, BAD, INK = "#1b7f4b", "#c0392b", "#2c3e50"
 MOST_CLASSES = 30  # of a confusion matrix that is drawn
@@ -70,7 +71,7 @@ def learning_curves(folder: str | os.PathLike[str], path: str | os.PathLike[str]
         found = [(row["epoch"], row[key]) for row in tests if row.get(key) is not None]
         if found:
             epoch, best = max(found, key=lambda pair: (pair[1], -pair[0]))
-            label = f"{label}: best {best:.2f} % (epoch {epoch})"
+            label = f"{label}: best {best:.2f} % ({when(epoch)})"
             middle.plot(*zip(*found), style, color=GOOD, lw=1.6, marker=_marker(found), label=label)
             middle.plot([epoch], [best], "*", color=BAD, ms=12, zorder=3)
     middle.set(title="held-out accuracy, %")

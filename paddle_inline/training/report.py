@@ -17,7 +17,7 @@ from . import plots
 from .answers import Answers, write_report
 from .lettering import drawn_name
 from .log import RunLog, duration
-from .state import Progress
+from .state import Progress, when
 
 if TYPE_CHECKING:
     from .build import Run
@@ -133,7 +133,7 @@ def best_so_far(progress: Progress) -> str:
     """Return the best accuracies of a run in words."""
     if progress.best_top1 < 0:
         return "no epoch has ended yet"
-    best = f"best top-1 {progress.best_top1:.2f}% (epoch {progress.best_epoch})"
+    best = f"best top-1 {progress.best_top1:.2f}% ({when(progress.best_epoch)})"
     if progress.best_ema_top1 >= 0:
-        best += f", averaged {progress.best_ema_top1:.2f}% (epoch {progress.best_ema_epoch})"
+        best += f", averaged {progress.best_ema_top1:.2f}% ({when(progress.best_ema_epoch)})"
     return best

@@ -40,6 +40,7 @@ FREE = (
     *("visualdl", "histogram_freq", "data.on_bad_image", "eval_mode", "throughput_mode"),
     *("data.data_path", "data.num_workers", "data.zip_mode", "model.resume", "model.pretrained"),
     *("train.auto_resume", "train.use_checkpoint"),
+    *("gpu.prefetch", "gpu.fused_update", "gpu.fused_attention", "gpu.autotune"),
 )
 # What fixes where in an epoch a step is, and which images it sees: begun with others, an epoch begins anew.
 POSITION = (

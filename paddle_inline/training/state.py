@@ -47,6 +47,11 @@ class Origin:
     verification: dict[str, Any] | None = None
 
 
+def when(epoch: int) -> str:
+    """Return after which epoch something was measured; 0: before the first, of the weights that a run began with."""
+    return f"epoch {epoch}" if epoch else "before the first epoch"
+
+
 @dataclass
 class TrainingState:
     """Everything of a run that is neither a weight nor a slot of the optimizer."""

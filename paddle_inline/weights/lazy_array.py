@@ -123,3 +123,8 @@ def read_at(path: str | os.PathLike[str], offset: int, dtype: np.dtype, count: i
     if values.size != count:
         raise WeightsFileError(f"{path} ends before the {count} numbers of {dtype} at byte {offset}")
     return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+
+
+def little_endian(values: np.ndarray) -> np.ndarray:
+    """Return an array C-contiguous and in the byte order of the files."""
+    return np.asarray(values, values.dtype.newbyteorder("<"), order="C")

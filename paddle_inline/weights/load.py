@@ -64,7 +64,10 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
         raise MissingFileError(f"{path} is a link to {os.readlink(path)}, which is not there")
     if not os.path.isdir(path):
         name = short(str(path), 400)
-        raise MissingFileError(f"no weights file {name} (nor {name}.pdparams)")
+        either = "" if name.endswith(".pdparams") else f", nor {name}.pdparams"
+        raise MissingFileError(
+            f"no weights file {name}{either}; give a file, or a run's folder, OUTPUT/MODEL/TAG"
+        )
     for name in IN_FOLDERS:
         if (path / name).exists():
             return check_file(path / name)

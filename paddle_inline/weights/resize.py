@@ -13,7 +13,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -154,28 +154,71 @@ def load_adapted(
     return [*notes, *(f"they were trained with {line}" for line in stated_differences(model, description))]
 
 
-def load_fitted(model: paddle.nn.Layer, path: str | os.PathLike[str]) -> None:
-    """Load a weights file into a model that may differ from the file's in input size and channels, not in classes.
+def load_fitted(model: paddle.nn.Layer, path: str | os.PathLike[str], new_head: bool = False) -> None:
+    """Load a weights file into a model that may differ from the file's in input size and channels.
 
     What was changed is said in a warning. Of weights that fit as they are it is `load_weights`.
+
+    Args:
+        model: what to load into.
+        path: the file.
+        new_head: it may differ in classes, too; the head is then as in `adapt_weights`.
 
     Raises:
         MissingFileError, WeightsFileError, UserError: as `load_weights`; weights of other classes differ.
     """
     arrays, description = open_weights(path)
+    if _fits(model, arrays) or (not new_head and not _fits(model, arrays, HEAD)):
+        load_weights(model, path)
+    else:
+        load_opened(model, arrays, description, path, stacklevel=4)
+
+
+def load_opened(
+    model: paddle.nn.Layer,
+    arrays: Mapping[str, LazyArray],
+    description: Mapping[str, Any] | None,
+    path: str | os.PathLike[str],
+    stacklevel: int = 3,
+) -> None:
+    """Load weights that were opened, made to fit another input size, class count or other channels if need be.
+
+    Args:
+        model, arrays: as for `adapt_weights`.
+        description: what they say of themselves, which becomes the model's, fitted to it; or None.
+        path: where they are from, for messages.
+        stacklevel: of the warnings about what was changed, as seen from here.
+
+    Raises:
+        UserError: as `adapt_weights` and `load_weights`.
+    """
+    adapted, notes = adapt_weights(arrays, model, (description or {}).get("overrides", {}).get("img_size"))
+    try:
+        load_weights(model, {name: array.read() for name, array in adapted.items()})
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    for note in notes:
+        warnings.warn(f"{path}: {note}", stacklevel=stacklevel)
+    if description:
+        model.description = _description_of(model, description, arrays)
+
+
+def _fits(model: paddle.nn.Layer, arrays: Mapping[str, LazyArray], names: Sequence[str] = ()) -> bool:
+    """Whether the weights of these names, or all, have the shapes that a model wants."""
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: array.shape for name, array in arrays.items()}
-    if own == found or any(own.get(name) != found.get(name) for name in HEAD):
-        load_weights(model, path)
-        return
-    adapted, notes = adapt_weights(arrays, model, (description or {}).get("overrides", {}).get("img_size"))
-    load_weights(model, {name: array.read() for name, array in adapted.items()})
-    for note in notes:
-        warnings.warn(f"{path}: {note}", stacklevel=3)
-    if description:
-        description = for_channels(description, model.spec.in_chans)
-        overrides = {**description["overrides"], "img_size": model.spec.img_size}
-        model.description = fitted(description, description["model"], overrides, model.img_size)
+    return all(own.get(name) == found.get(name) for name in names or {**own, **found})
+
+
+def _description_of(
+    model: paddle.nn.Layer, description: Mapping[str, Any], arrays: Mapping[str, LazyArray]
+) -> dict[str, Any]:
+    """Return the description of weights that were made to fit a model, as those are; a new head has no classes."""
+    spec = model.spec
+    description = for_channels(description, spec.in_chans)
+    overrides = {**description["overrides"], "img_size": spec.img_size, "num_classes": spec.num_classes}
+    classes = None if _fits(model, arrays, HEAD) else spec.num_classes
+    return fitted(description, description["model"], overrides, model.img_size, classes)
 
 
 def _positions(model: paddle.nn.Layer) -> dict[str, tuple[int, Grid]]:

@@ -1,4 +1,4 @@
-"""The safetensors format, read without trusting the file.
+"""The safetensors format, read without trusting the file, and written tensor by tensor.
 
 The safetensors package would read it too, but not bfloat16 into numpy and not without mapping the whole file;
 and where two tensors have one name it silently keeps one.
@@ -11,6 +11,7 @@ import math
 import os
 import struct
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .lazy_array import (
     check_file,
     check_shape,
     dense_strides,
+    little_endian,
     numpy_dtype,
     read_at,
 )
@@ -101,3 +103,33 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise WeightsFileError(f"it names {short(twice)!r} twice")
     return result
+
+
+def write_safetensors(
+    path: str | os.PathLike[str], arrays: Mapping[str, LazyArray], metadata: Mapping[str, str]
+) -> None:
+    """Write tensors, one in memory at a time, to a file that is not there yet.
+
+    Args:
+        path: of the file.
+        arrays: the tensors by name.
+        metadata: texts by name, `format` ("pt" of PyTorch's layout, "pd" of Paddle's) among them.
+    """
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    names = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
+    # widest numbers first, so that every tensor is aligned for readers that map the file
+    arrays = dict(sorted(arrays.items(), key=lambda item: -numpy_dtype(item[1].dtype).itemsize))
+    for name, array in arrays.items():
+        entries[name] = {
+            "dtype": names[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [end, end + array.nbytes],
+        }
+        end += array.nbytes
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    with open(path, "xb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        for array in arrays.values():
+            file.write(little_endian(array.read()))

@@ -121,3 +121,123 @@ def test_attention_runs_alone(tmp_path):
     facts = json.loads((tmp_path / "attention.json").read_text())
     found = {row["form"] for row in facts["rows"]}
     assert {"InLine", "softmax", "fused softmax"} < found and len(found) == 6  # and three of SOFT's
+
+
+def test_what_many_gpus_need(monkeypatch):
+    scaling = load("scaling", monkeypatch)
+    needs = scaling.needs(25_000_000, 8, gpu_speed=1000.0, gpu_batch=128, core_speed=100.0, disk_speed=4e8)
+    assert needs["images_s"] == 8000 and needs["cores"] == 10
+    assert needs["sent"] == 2 * 7 / 8 * 4 * 25_000_000
+    assert needs["gigabits"] == pytest.approx(8 * 0.175 / (0.128 * 2 / 3))  # 175 MB behind 85 ms
+    assert needs["checkpoint_s"] == 1 and needs["hours"] == pytest.approx(13.345, abs=1e-3)
+
+
+def test_how_much_of_an_exchange_is_hidden(monkeypatch):
+    scaling = load("scaling", monkeypatch)
+    seconds = {
+        "alone": [1.0, 1.0],
+        "overlapped": [1.1, 1.1],
+        "afterwards": [1.4, 1.4],
+        "exchange": [0.4, 0.4],
+    }
+    row = scaling.row_of("m", 2, {"parameters": 10, "seconds": seconds, "bytes": [80, 82]})
+    assert row["hidden"] == pytest.approx(0.75)
+    assert row["expected_bytes"] == 80 and row["bytes"] == 81
+    alone = scaling.row_of("m", 1, {"parameters": 10, "seconds": seconds, "bytes": []})
+    assert "hidden" not in alone
+
+
+def test_backbones_are_measured_once_and_kept_when_a_run_is_killed(monkeypatch, tmp_path, capsys):
+    dense, measured = load("dense", monkeypatch), []
+
+    class Pool:
+        """Measures at once; the third measurement is the end of the process."""
+
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def submit(self, measure, *what):
+            measured.append(what)
+            if len(measured) == 3:
+                raise SystemExit
+            return type("Done", (), {"result": lambda self: (len(measured), 10.0, {"paddle": "3"})})()
+
+    monkeypatch.setattr(dense, "ProcessPoolExecutor", Pool)
+    for module in (dense, sys.modules["common"]):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    call = ["--models", "inline_pvt_tiny", "--sizes", "64x96"]
+    with pytest.raises(SystemExit):
+        dense.main(call)
+
+    def seconds():
+        return [row["seconds"] for row in json.loads((tmp_path / "dense.json").read_text())["rows"]]
+
+    assert seconds() == [1, 2]
+    assert dense.main(call) == 0 and seconds() == [1, 2, 4, 5]
+    assert dense.main(call) == 0 and len(measured) == 5
+    assert dense.main([*call, "--again"]) == 0 and seconds() == [6, 7, 8, 9]
+    assert measured[:2] == [
+        ("inline_pvt_tiny", {}, (64, 96), False),
+        ("inline_pvt_tiny", {"attn_type": "SSSS"}, (64, 96), False),
+    ]
+    facts = json.loads((tmp_path / "dense.json").read_text())
+    facts["machine"]["cores"] += 1
+    (tmp_path / "dense.json").write_text(json.dumps(facts))
+    assert dense.main(call) == 2 and "is of another machine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("framework", ["paddle", "torch"])
+def test_the_benchmark_of_gpus_runs_whole_in_small_on_a_cpu(monkeypatch, tmp_path, framework, capsys):
+    pytest.importorskip(framework)
+    gpu = load("gpu", monkeypatch)
+    monkeypatch.setattr(gpu.sys.modules["common"], "RESULTS", tmp_path)
+    assert gpu.main(["--framework", framework, "--device", "cpu", "--small"]) == 0
+    facts = json.loads((tmp_path / "gpu.json").read_text())
+    parts = {part: [row for row in facts["rows"] if row["part"] == part] for part in
+             ("parity", "attention", "training", "inference", "resolution")}  # fmt: skip
+    assert [len(rows) for rows in parts.values()] == [1, 2, 1, 1, 4] and facts["framework"] == framework
+    assert parts["parity"][0]["passed"] and parts["parity"][0]["logits"] < 1e-6
+    assert all(row["images_per_second"] > 0 for row in (*parts["training"], *parts["resolution"]))
+    assert [row["form"] for row in parts["resolution"]] == ["InLine", "softmax"] * 2
+    assert all(row["share_of_bandwidth"] > 0 for row in parts["attention"])
+
+
+def test_the_benchmark_of_gpus_says_where_there_is_none_and_what_it_left_out(monkeypatch, tmp_path, capsys):
+    gpu = load("gpu", monkeypatch)
+    monkeypatch.setattr(gpu.Paddle, "sees_a_gpu", staticmethod(lambda: False))
+    monkeypatch.setattr(gpu.Torch, "sees_a_gpu", staticmethod(lambda: False))
+    assert gpu.main([]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("COULD NOT RUN: no GPU is seen") and said.count("\n") == 1
+    monkeypatch.setattr(gpu.sys.modules["common"], "RESULTS", tmp_path)
+    assert gpu.main(["--framework", "paddle", "--device", "cpu", "--small", "--seconds", "0"]) == 0
+    assert json.loads((tmp_path / "gpu.json").read_text())["could_not_run"][-1].endswith("no time was left")
+
+
+def test_the_benchmark_of_gpus_notices_a_wrong_result(monkeypatch):
+    gpu = load("gpu", monkeypatch)
+    ones = np.ones(3)
+    assert gpu.error(ones * 1.5, ones) == 0.5 and gpu.error(ones * np.nan, ones) == float("inf")
+
+    class Wrong:
+        def model(self, name, **more):
+            return type("Model", (), {"eval": lambda self: None})()
+
+        def moved(self, model):
+            self.there = True
+            return model
+
+        def tensor(self, array, host=False):
+            return array
+
+        def gradients(self, model, images, labels, dtype):
+            return ones * (1.001 if hasattr(self, "there") else 1.0), ones
+
+    passed = {row["dtype"]: row["passed"] for row in gpu.parity(Wrong(), "m", ["float32", "bfloat16"], 8)}
+    assert passed == {"float32": False, "bfloat16": True}

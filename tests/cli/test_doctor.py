@@ -17,7 +17,10 @@ PADDLE = {"version": "3.2.2", "device": "cpu", "cuda": False, "gpus": 0, "float"
 TORCH = {"version": "2.13.0", "file": "site-packages/torch/__init__.py", "real": True}
 GOOD = Machine(
     python=(3, 11, 7),
-    versions={"paddlepaddle": "3.2.2", "numpy": "2.3.0", "torchvision": "0.28.0", "visualdl": "2.5.3"},
+    versions={
+        **{distribution: "9.9" for distribution, _ in doctor.OPTIONAL.values()},
+        **{"paddlepaddle": "3.2.2", "numpy": "2.3.0", "torchvision": "0.28.0", "visualdl": "2.5.3"},
+    },
     paddle=PADDLE,
     torch=TORCH,
     torchvision={},
@@ -37,7 +40,8 @@ def changed(**changes):
 
 def test_a_good_machine_has_nothing_to_mend(capsys):
     found = doctor.findings(GOOD)
-    assert [(finding.level, finding.fix) for finding in found] == [(OK, "")] * len(doctor.CHECKS)
+    assert [(finding.level, finding.fix) for finding in found] == [(OK, "")] * len(found)
+    assert len(found) == len(doctor.CHECKS) + len(doctor.OPTIONAL)
     assert doctor.report(GOOD) == 0
     assert "Everything here runs on this machine." in capsys.readouterr().out
 
@@ -49,7 +53,13 @@ BAD = {
     "macOS": (changed(system="darwin"), WARN, "macOS: not tested", "Linux"),
     "old Python": (changed(python=(3, 8, 18)), FAIL, "Python", "python3.13 -m venv"),
     "new Python": (changed(python=(3, 14, 0)), FAIL, "Python", "python3.13 -m venv"),
-    "no yaml": (changed(missing=("yaml",)), FAIL, "without yaml", "pip install -e ."),
+    "no yaml": (changed(missing=("yaml",)), FAIL, "without yaml", "pip install pyyaml"),
+    "no numpy": (
+        changed(missing=("numpy", "PIL")),
+        FAIL,
+        "nothing but `doctor` runs",
+        "pip install numpy",
+    ),
     "no Paddle": (changed(paddle=None), FAIL, "not installed", "pip install paddlepaddle==3.3.1"),
     "two Paddles": (
         changed(versions={"paddlepaddle": "3.3.1", "paddlepaddle-gpu": "3.3.1"}),
@@ -218,3 +228,41 @@ def test_this_machine_passes():
     lines = done.stdout.splitlines()
     assert any(line.startswith("OK    Paddle") for line in lines)
     assert any(line.startswith("OK    torch ") for line in lines)
+
+
+def test_what_only_some_commands_need_is_named_with_what_for():
+    found = {finding.subject: finding for finding in doctor.check_optional(changed(versions={"ray": "2.9"}))}
+    assert all(finding.level == OK for finding in found.values())
+    assert (found["Ray"].text, found["Ray"].fix) == ("2.9", "")
+    for subject, (distribution, purpose) in doctor.OPTIONAL.items():
+        if subject != "Ray":
+            assert found[subject].text == f"not installed; {purpose}"
+            assert found[subject].fix == f"pip install {distribution}"
+
+
+def test_python_3_13_has_no_paddle2onnx():
+    machine = changed(python=(3, 13, 0), versions={})
+    (found,) = (one for one in doctor.check_optional(machine) if one.subject == "paddle2onnx")
+    assert found.fix == "there is none for Python 3.13; Python 3.12 has it"
+
+
+WITHOUT_NUMPY = """
+import sys
+sys.modules["numpy"] = None
+from paddle_inline.cli import machine, main
+machine.probe = lambda *given: None
+assert main.main(["doctor"]) == 1
+assert main.main(["predict", "a.png", "--weights", "b"]) == 2
+assert main.main(["configs", "quickstart"]) == 0
+"""
+
+
+def test_it_runs_without_numpy_and_says_so():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_NUMPY], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "FAIL  numpy          not installed: nothing but `doctor` runs without it" in done.stdout
+    assert "-> pip install numpy" in done.stdout
+    assert done.stderr == (
+        "error: predict needs numpy, which is not installed: "
+        "`python -m paddle_inline doctor` says what else is missing\n"
+    )

@@ -29,9 +29,14 @@ def test_list_shows_every_model_with_published_and_built_figures(capsys):
     lines = capsys.readouterr().out.splitlines()
     rows = {line.split()[0]: line.split()[1:] for line in lines if line.startswith("  ") and line.split()}
     assert set(list_models()) <= set(rows)
-    assert rows["inline_pvt_tiny"] == ["224", "12.0", "12.032", "2.0", "1.976", "78.2"]
-    assert rows["inline_swin_base_384"] == ["384", "-", "88.465", "-", "46.200", "-"]
+    assert rows["inline_pvt_tiny"] == ["224", "12.0", "12.032", "2.0", "1.975", "78.2"]
+    assert rows["inline_swin_base_384"] == ["384", "-", "88.465", "-", "46.196", "-"]
+    assert rows["soft_small"] == ["224", "24", "38.858", "3.3", "7.397", "82.2"]  # as docs/models.md
     notes = [line for line in lines if "configuration builds" in line]
+    assert (
+        "  soft_small: published 3.3 GMACs, its configuration builds 7.717, 7.397 by fewer products here"
+        in notes
+    )
     assert "  inline_cswin_tiny: published 25 M parameters, its configuration builds 20.605" in notes
     assert not any("inline_deit" in line or "inline_swin" in line for line in notes)
 

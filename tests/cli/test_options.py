@@ -228,6 +228,7 @@ KNOWN_CONVERT = {
     "inspect": {"--json", "--take", "--model", "--opts", "--skip-calls"},
     "to-paddle": {*CONVERT, "--training", "--into", "--into-take"},
     "to-torch": {*CONVERT, "--training", "--into", "--into-take"},
+    "to-hub": {*CONVERT, "--license"},
     "verify": {*VERIFY, "--model", "--all", "--golden", "--html", "--json", "--junit", "--reprod-log"},
     "record": set(RECORD),
     "compare": {"--truth", "--html", "--json", "--junit", "--reprod-log"},

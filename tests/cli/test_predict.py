@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import tracemalloc
 import weakref
 from pathlib import Path
@@ -55,8 +56,10 @@ def test_the_command_writes_table_json_and_page(exported, photos, tmp_path, caps
     code = call(photos, bad, "--export", exported, "--topk", 2, "--json", out, "--html", html)
     output = capsys.readouterr()
     assert code == 1 and "bad.png cannot be read" in output.err
+    assert output.err.startswith("inline_deit_digits by Paddle Inference on cpu\n")
     assert "a.png" in output.out and "ReduceMean" not in output.out
     answers = json.loads(out.read_text())
+    assert answers["unreadable"] == [str(bad)]
     assert [len(row["classes"]) for row in answers["images"]] == [2, 2, 2]
     assert html.read_text().count("<figure>") == 3
     assert call(photos / "a.png", "--export", exported, "--json", "-") == 0
@@ -69,22 +72,56 @@ def test_the_command_wants_a_model(photos):
 
 
 @pytest.mark.parametrize("more", [(), ("--html",), ("--json",), ("--html", "--json")], ids=" ".join)
-def test_one_image_is_in_memory_at_a_time(exported, tmp_path, monkeypatch, more):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_image_a_thread_is_in_memory_at_a_time(exported, tmp_path, monkeypatch, threads, more):
     """However many there are, and whatever is written: memory does not grow with the number of files."""
-    made, alive = [], []
+    made, alive, lock = [], [], threading.Lock()
 
     def read(path, mode):
         image = Image.new("RGB", (400, 300))
-        made.append(weakref.ref(image))
-        alive.append(sum(reference() is not None for reference in made))
+        with lock:
+            made.append(weakref.ref(image))
+            alive.append(sum(reference() is not None for reference in made))
         return image
 
     for i in range(11):
         (tmp_path / f"{i}.png").touch()
     monkeypatch.setattr(predict, "read_image", read)
     outputs = [word for option in more for word in (option, tmp_path / option.strip("-"))]
-    assert call(tmp_path / "*.png", "--export", exported, "--batch-size", 4, *outputs) == 0
-    assert alive == [1] * 11
+    words = ("--export", exported, "--batch-size", 4, "--threads", threads, *outputs)
+    assert call(tmp_path / "*.png", *words) == 0
+    assert len(alive) == 11 and set(alive) <= set(range(1, threads + 1))
+
+
+def test_threads_work_ahead_by_so_many_and_in_order():
+    started, slow = [], threading.Event()
+
+    def work(item):
+        started.append(item)
+        if item == 0:
+            slow.wait(10)  # the others are done before it
+        return -item
+
+    found = predict.in_order(work, range(20), threads=2, ahead=6)
+    threading.Timer(0.05, slow.set).start()
+    assert next(found) == 0
+    assert max(started) <= 6  # those ahead, and one in the place of what is taken
+    assert list(found) == [-item for item in range(1, 20)]
+    assert list(predict.in_order(work, [], 2, 6)) == []
+
+
+def test_what_fails_in_a_thread_ends_the_work_and_starts_no_more():
+    started = []
+
+    def work(item):
+        started.append(item)
+        if item == 3:
+            raise OSError("of 3")
+        return item
+
+    with pytest.raises(OSError, match="of 3"):
+        list(predict.in_order(work, range(1000), threads=1, ahead=2))
+    assert len(started) < 10
 
 
 def test_what_is_kept_of_an_image_is_small(exported, tmp_path, monkeypatch):
@@ -186,7 +223,8 @@ def test_json_of_no_readable_image_is_whole(exported, tmp_path, capsys):
     (tmp_path / "a.png").write_text("no image")
     out, html = tmp_path / "o.json", tmp_path / "o.html"
     assert call(tmp_path / "a.png", "--export", exported, "--json", out, "--html", html) == 1
-    assert json.loads(out.read_text()) == {"model": "inline_deit_digits", "images": []}
+    facts = {"model": "inline_deit_digits", "engine": "Paddle Inference", "device": "cpu"}
+    assert json.loads(out.read_text()) == {**facts, "images": [], "unreadable": [str(tmp_path / "a.png")]}
     assert "could not be read: a.png" in html.read_text()
     capsys.readouterr()
 
@@ -259,3 +297,23 @@ def test_the_process_s_output_is_silenced_for_a_while(capfd):
 def test_a_mistake_is_a_users_error(exported, photos, words, message):
     with pytest.raises(UserError, match=message):
         call(photos, "--export", exported, *words)
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "gpus", "device"),
+    [
+        ("auto", "fp32", 1, "gpu"),
+        ("paddle", "fp32", 2, "gpu"),
+        ("auto", "fp32", 0, "cpu"),
+        ("openvino", "fp32", 1, "cpu"),
+        ("auto", "bf16", 1, "cpu"),
+    ],
+)
+def test_a_gpu_is_taken_where_paddle_has_one_and_nothing_asks_for_the_cpu(
+    monkeypatch, engine, precision, gpus, device
+):
+    monkeypatch.setattr("paddle.device.is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr("paddle.device.cuda.device_count", lambda: gpus)
+    assert predict.default_device(engine, precision) == device
+    monkeypatch.setattr("paddle.device.is_compiled_with_cuda", lambda: False)
+    assert predict.default_device(engine, precision) == "cpu"

@@ -146,7 +146,7 @@ def test_every_file_is_read_and_says_what_it_is_for(path):
     assert head[0].startswith("# ")
     assert config.model.name
     if path.stem != "base_imagenet":
-        assert f"configs/{path.name}" in "".join(line for line in head if line.startswith("#"))
+        assert f"--cfg {path.stem}" in "".join(line for line in head if line.startswith("#"))
 
 
 def test_every_published_model_has_a_file():

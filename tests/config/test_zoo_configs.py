@@ -29,5 +29,5 @@ def test_a_file_changes_the_attention_alone(path):
     with meta_init():
         create_model(config.model.name, **overrides)
     text = path.read_text(encoding="utf-8")
-    assert text.startswith("# DeiT-Tiny with ") and f"--cfg configs/zoo/{path.name} " in text
+    assert text.startswith("# DeiT-Tiny with ") and f"--cfg zoo/{path.stem} " in text
     assert len(text.splitlines()) <= 6

@@ -28,7 +28,7 @@ def run(*arguments):
     return main([str(argument) for argument in arguments])
 
 
-@pytest.mark.parametrize("command", ["inspect", "to-paddle", "to-torch"])
+@pytest.mark.parametrize("command", ["inspect", "to-paddle", "to-torch", "to-hub"])
 def test_help_names_every_exit_code(capsys, command):
     with pytest.raises(SystemExit) as ended:
         run(command, "--help")

@@ -16,9 +16,9 @@ from convert.checkpoint import ConversionOptions, open_checkpoint, training_hint
 from convert.conversion import convert
 from convert.errors import CheckFailedError, UnfitWeightsError
 from convert.formats.source import open_source
-from convert.mapping import KEEP, names_of
 from convert.parity.inputs import rule_weights
 from paddle_inline.weights.safe_pickle import Inert
+from paddle_inline.weights.torch_layout import KEEP, names_of
 
 SMALL = {
     "inline_deit_digits": {"depth": 2, "embed_dim": 16, "num_heads": 2},
@@ -203,7 +203,7 @@ def wrong_layout(model, source, target):
 
 def test_a_wrong_conversion_is_caught_by_name_and_writes_nothing(tmp_path, monkeypatch):
     path = saved(tmp_path, "inline_deit_digits")
-    monkeypatch.setattr("convert.mapping.names_of", wrong_layout)
+    monkeypatch.setattr("paddle_inline.weights.torch_layout.names_of", wrong_layout)
     (tmp_path / "m.pdparams").write_bytes(b"old")
     with pytest.raises(CheckFailedError, match=r"first at blocks\.0\.attn\.proj, "):
         convert(path, tmp_path / "m.pdparams", "paddle")

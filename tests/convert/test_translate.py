@@ -6,7 +6,7 @@ import pytest
 
 import paddle_inline
 from convert import paddle_to_torch, torch_to_paddle
-from convert.mapping import KEEP, LINEAR_WEIGHT, rule_of, tensor_rules, torch_shapes
+from paddle_inline.weights.torch_layout import KEEP, LINEAR_WEIGHT, rule_of, tensor_rules, torch_shapes
 from tests.convert.parity.specs import SMALL, small
 
 DTYPES = ("float64", "float32", "float16", "uint16", "int64")  # uint16: how Paddle hands out bfloat16

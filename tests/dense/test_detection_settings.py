@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -12,6 +13,7 @@ from paddle_inline.detection.evaluation import Share
 from paddle_inline.detection.run import COMMANDS, main
 from paddle_inline.detection.settings import load_settings
 from paddle_inline.detection.toolkit import register
+from paddle_inline.detection.training import keep_in
 from paddle_inline.layers.basic import meta_init
 from paddle_inline.toolkits.launcher import build_parser
 
@@ -155,6 +157,26 @@ def test_a_mistake_is_one_line(small_coco, tmp_path, capsys, command, given, mes
 def test_the_wheel_is_mended_and_only_once():
     applied = register()
     assert len(applied) == len(mends.MENDS) and not any(mend.faulty() for mend in mends.MENDS)
+
+
+def test_checkpoints_lie_in_the_runs_folder():
+    """Where the wheel has them, too; the git tree has them in the folder above."""
+    writer, other = SimpleNamespace(save_dir="output"), SimpleNamespace()
+    keep_in(SimpleNamespace(_callbacks=[writer, other]), "output/run")
+    assert writer.save_dir == "output/run" and not vars(other)
+
+
+def test_a_checkpoint_is_whole_or_not_there(tmp_path):
+    register()
+    from ppdet.utils.checkpoint import paddle as theirs
+
+    path = tmp_path / "best_model.pdparams"
+    theirs.save({"a": paddle.ones([2])}, str(path))
+    (tmp_path / "best_model.pdopt").touch()
+    with pytest.raises(NotImplementedError):  # as if the run were killed here
+        theirs.save({"a": paddle.zeros([2]), "b": (_ for _ in ())}, str(path))
+    assert paddle.load(str(path))["a"].numpy().tolist() == [1.0, 1.0]
+    assert [file.name for file in tmp_path.iterdir()] == ["best_model.pdparams"]
 
 
 @pytest.mark.parametrize(("number", "size", "world"), [(7, 2, 1), (7, 2, 2), (3, 1, 2), (1, 1, 2), (8, 3, 3)])

@@ -16,9 +16,9 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 def understood(words):
     """Whether a command's program parses it and its configuration file exists; None for other programs."""
     if "train_paddle.py" in words:
-        import train_paddle
+        from paddle_inline.training import program
 
-        arguments = train_paddle.parse(words[words.index("train_paddle.py") + 1 :])
+        arguments = program.parse(words[words.index("train_paddle.py") + 1 :])
         return not arguments.cfg or (ROOT / arguments.cfg).is_file()
     if words[:3] == ["python", "-m", "convert"]:
         from convert.__main__ import build_parser

@@ -107,11 +107,15 @@ def test_extras_exist():
     known = set(
         re.findall(r"^(\w+) = \[", text.split("[project.optional-dependencies]")[1].split("\n[")[0], re.M)
     )
-    used = {name for group in re.findall(r"\.\[([\w,]+)\]", ENGLISH) for name in group.split(",")}
+    used = {name for group in re.findall(r"(?:\.|whl)\[([\w,]+)\]", ENGLISH) for name in group.split(",")}
     assert used and used <= known
+    for page in (ENGLISH, CHINESE):  # and each has its line
+        lines = re.findall(r"^- (`\w+`.*?)(?::|\uff1a)", page, re.M)
+        assert known == {name for line in lines for name in re.findall(r"`(\w+)`", line)}
 
 
 def test_model_table_says_what_the_models_are():
+    from paddle_inline.cli.list import COUNTED_GMACS
     from paddle_inline.models.factory import list_models, model_spec
 
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", MODELS, re.M))
@@ -128,6 +132,7 @@ def test_model_table_says_what_the_models_are():
         ):
             assert cell == ("-" if value is None else f"{value:g}"), (name, cell)
         assert size == str(spec.img_size) and float(counted) == spec.published.built_params
+        assert float(counted_gmacs) == COUNTED_GMACS[name]
         if spec.published.built_gmacs:
             share = float(counted_gmacs) / spec.published.built_gmacs
             assert 0.93 < share < 1.01, name  # below 1: a cheaper form of the same

@@ -26,9 +26,10 @@ from paddle_inline.inference.card import files_of, read_card  # noqa: E402
 from paddle_inline.inference.checks import compare  # noqa: E402
 from paddle_inline.inference.export import ExportError, export_model, trace  # noqa: E402
 from paddle_inline.inference.onnx_export import check_pads, write_onnx  # noqa: E402
+from paddle_inline.inference.openvino_graph import simplify  # noqa: E402
 from paddle_inline.layers.basic import TanhGELU  # noqa: E402
 from paddle_inline.utils.child import run_python  # noqa: E402
-from paddle_inline.utils.errors import UserError  # noqa: E402
+from paddle_inline.utils.errors import MissingPackageError, UserError  # noqa: E402
 
 SMALL = {label: (model.name, model.overrides) for label, model in small_models().items()}  # of every family
 SMALL["digits"] = (
@@ -235,6 +236,29 @@ def test_onnx_agrees_at_any_batch(name, exported):
 
 
 @needs_onnx
+@pytest.mark.parametrize("name", SMALL)
+def test_openvino_filters_by_convolutions_where_the_batch_is_known(name, exported):
+    """As many as there are filters; none of the nine shifted products of the file is left."""
+    import openvino
+
+    program = openvino.Core().read_model(str(exported(name)[1] / "model.onnx"))
+    kinds = [node.get_type_name() for node in program.get_ordered_ops()]
+    filters = [
+        node
+        for node in program.get_ordered_ops()
+        if node.get_type_name() == "VariadicSplit" and node.get_output_size() == 9
+    ]
+    assert filters or "soft" in name
+    shape = program.input(0).partial_shape
+    shape[0] = 2
+    program.reshape(shape)
+    simplify(program)
+    after = [node.get_type_name() for node in program.get_ordered_ops()]
+    assert after.count("GroupConvolution") == kinds.count("GroupConvolution") + len(filters)
+    assert after.count("Slice") <= kinds.count("Slice") - 9 * len(filters) and "Identity" not in after
+
+
+@needs_onnx
 def test_openvino_compiles_for_the_first_batch_sizes(exported, tmp_path):
     model, folder = exported("digits")
     path = folder / "model.onnx"
@@ -296,3 +320,45 @@ def test_onnx_keeps_the_approximate_gelu(tmp_path):
     tanh = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
     np.testing.assert_allclose(OnnxEngine(tmp_path / "m.onnx")(x), tanh, rtol=0, atol=1e-6)
     np.testing.assert_allclose(layer(paddle.to_tensor(x)).numpy(), tanh, rtol=0, atol=1e-6)
+
+
+def hide(monkeypatch, *packages):
+    """Let the packages be missing."""
+    monkeypatch.setattr(onnx_export, "find_spec", lambda name: None if name in packages else find_spec(name))
+
+
+@needs_onnx
+@pytest.mark.parametrize("label", ["digits", "soft"])
+def test_pytorch_writes_the_onnx_file_where_paddle2onnx_is_missing(label, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    hide(monkeypatch, "paddle2onnx")
+    monkeypatch.setattr(onnx_export, "run_python", run_here)
+    monkeypatch.setattr(checks, "run_python", run_here)
+    model, lines = small(label), []
+    card = export_model(model, tmp_path / "out", onnx=True, log=lines.append)
+    assert card["onnx_writer"] == read_card(tmp_path / "out")["onnx_writer"] == "torch.onnx"
+    assert "paddle2onnx is not installed: PyTorch writes the ONNX file, from the model's twin" in lines
+    rows = {row["engine"]: row for row in card["checks"]}
+    assert {"ONNX Runtime", "OpenVINO"} < set(rows) and rows["OpenVINO"]["batches"] == [1, 3]
+    images = np.random.RandomState(5).standard_normal((5, 3, *model.img_size)).astype("float32")
+    with paddle.no_grad():  # of a batch that no check has seen
+        expected = model.eval()(paddle.to_tensor(images)).numpy()
+    compare([OnnxEngine(tmp_path / "out" / "model.onnx")(images)], [expected], label)
+
+
+def test_without_paddle2onnx_and_pytorch_the_ways_out_are_named(tmp_path, monkeypatch):
+    hide(monkeypatch, "paddle2onnx", "torch")
+    with pytest.raises(MissingPackageError, match=r"needs paddle2onnx .* on Python 3\.13, .* PyTorch"):
+        export_model(small("digits"), tmp_path / "out", onnx=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_torch_onnx_cannot_write_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
+    hide(monkeypatch, "paddle2onnx")
+    failed = subprocess.CompletedProcess([], 1, "", "SymbolicValueError: no")
+    monkeypatch.setattr(onnx_export, "run_python", lambda *given: failed)
+    with pytest.raises(
+        ExportError, match=r"torch\.onnx failed on inline_deit_digits:\nSymbolicValueError: no"
+    ):
+        export_model(small("digits"), tmp_path / "out", onnx=True)
+    assert not (tmp_path / "out").exists()

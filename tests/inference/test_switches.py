@@ -4,6 +4,7 @@ Whether a result in bfloat16 differs depends on the processor; what an engine is
 """
 
 import contextlib
+import json
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -13,7 +14,7 @@ import pytest
 paddle = pytest.importorskip("paddle")
 
 from paddle_inline import create_model  # noqa: E402
-from paddle_inline.inference import backends, checks, export, onnx_export  # noqa: E402
+from paddle_inline.inference import backends, checks, export, onnx_export, predictor  # noqa: E402
 from paddle_inline.inference.backends import (  # noqa: E402
     CompiledEngine,
     EagerEngine,
@@ -141,6 +142,9 @@ class Program:
     def reshape(self, shape):
         self.shape = list(shape)
 
+    def get_ordered_ops(self):
+        return []
+
 
 @pytest.fixture
 def openvino(monkeypatch):
@@ -153,7 +157,7 @@ def openvino(monkeypatch):
 
         def compile_model(self, program, device, options):
             compiled.append((program.shape, device, options))
-            infer = lambda inputs: [np.zeros((len(inputs[0]), 10), "float32")]  # noqa: E731
+            infer = lambda inputs, share_inputs: [np.zeros((len(inputs[0]), 10), "float32")]  # noqa: E731
             return SimpleNamespace(create_infer_request=lambda: SimpleNamespace(infer=infer))
 
     fake = ModuleType("openvino")
@@ -297,6 +301,7 @@ def written(model, monkeypatch, tmp_path):
     rows = [{"engine": "a", "batches": [1, 3], "error": 0.0}]
     monkeypatch.setattr(export, "write_files", write_files)
     monkeypatch.setattr(export, "check_engines", lambda *given: rows)
+    monkeypatch.setattr(export, "try_bfloat16", lambda *given: {"images": 16, "agree": 15, "error": 0.1})
 
     def export_it(**given):
         said = []
@@ -323,13 +328,60 @@ def test_what_an_export_is_given_stands_in_its_card(written, tmp_path, model):
     assert card["input"]["shape"] == [2, 3, 8, 8] and card["output"]["shape"] == [2, 10]
     assert card["preprocessing"] == {**transform, "resize": "square", "crop_ratio": 0.875}
     assert card["weights"]["file"] == "w.bin" and card["tolerance"] == 1e-5 and card["checks"] == written.rows
-    assert card["overrides"]["embed_dim"] == 16
+    assert card["overrides"]["embed_dim"] == 16 and card["bf16"]["agree"] == 15
+
+
+@pytest.mark.parametrize(
+    ("engine", "native", "tried", "precision", "why"),
+    [
+        ("openvino", True, {"images": 16, "agree": 16}, "bf16", "16 of 16 images"),
+        ("openvino", True, {"images": 16, "agree": 15}, "fp32", "15 of 16 images"),
+        ("openvino", True, None, "fp32", "not tried in bf16"),  # exported before, or elsewhere
+        ("openvino", False, {"images": 16, "agree": 16}, "fp32", "does not multiply"),
+        ("onnx", True, {"images": 16, "agree": 16}, "fp32", "this is onnx"),
+    ],
+)
+def test_precision_auto_is_bfloat16_where_it_pays_and_agrees(
+    written, monkeypatch, engine, native, tried, precision, why
+):
+    written(onnx=True)
+    card = written.folder / "card.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "bf16": tried}))
+    monkeypatch.setattr(predictor, "multiplies_bfloat16", lambda: native)
+    found = predictor.Predictor(written.folder, engine=engine, precision="auto")
+    assert found.options["precision"] == precision and why in found.why_precision
+    assert predictor.Predictor(written.folder, engine=engine).why_precision is None
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_bfloat16_is_tried_on_sixteen_images(monkeypatch, tmp_path, batch):
+    """What another engine answers is compared image by image; a processor without bfloat16 tries nothing."""
+    given = []
+
+    def engine(onnx, threads, precision):
+        def run(batch):
+            given.append((precision, batch))
+            logits = np.tile(np.array([[1.0, 2.0]]), (len(batch), 1))
+            if precision == "bf16" and len(given) == 2:
+                logits[0] = [2.0, 1.5]
+            return logits
+
+        return run
+
+    monkeypatch.setattr(checks, "OpenVinoEngine", engine)
+    monkeypatch.setattr(checks, "multiplies_bfloat16", lambda: True)
+    row = checks.try_bfloat16(tmp_path, (3, 8, 10), batch, log=lambda line: None)
+    images = 16 if batch is None else 18
+    assert row == {"images": images, "agree": images - 1, "error": 0.5}
+    assert {one.shape for _, one in given} == {(batch or 16, 3, 8, 10)}
+    monkeypatch.setattr(checks, "multiplies_bfloat16", lambda: False)
+    assert checks.try_bfloat16(tmp_path, (3, 8, 10), batch, log=lambda line: None) is None
 
 
 def test_what_an_export_is_not_given_it_says_and_leaves_open(written, model):
     model.description = {}
     card, said = written()
-    assert (card["top1"], card["classes"], card["weights"]) == (None, None, None)
+    assert (card["top1"], card["classes"], card["weights"], card["bf16"]) == (None, None, None, None)
     assert len(said) == 1 and "do not say how their images are made" in said[0]
 
 

@@ -52,6 +52,46 @@ def test_the_twins_agree_at_sizes_that_nothing_divides(label):
         np.testing.assert_allclose(gradient, other, rtol=0, atol=1e-10 * np.abs(other).max())
 
 
+@pytest.mark.parametrize("form", paddle_inline.list_attentions())
+def test_every_form_of_attention_at_any_size_or_refused(form):
+    """In both packages alike: images of one row of tokens, or a table over the grid and no backbone."""
+    images = draw_images((1, 3, 33, 100))
+    for label in ("pvt", "swin"):
+        wide = {"attn_type": form, "depths": (1, 1, 1, 1)}
+        wide["embed_dims" if label == "pvt" else "embed_dim"] = (16, 16, 16, 32) if label == "pvt" else 16
+        if form in ("agent", "focused", "linformer", "pola", "slab"):
+            for package in TENSOR:
+                with pytest.raises(ValueError, match=f"{form} attention keeps a table over the token grid"):
+                    build(package, label, **wide)
+            continue
+        pair = [draw_weights(package, build(package, label, **wide)) for package in TENSOR]
+        mine, reference = (
+            [x.detach().numpy() for x in model(to(images))] for model, to in zip(pair, TENSOR.values())
+        )
+        for ours, theirs in zip(mine, reference):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12 * np.abs(theirs).max())
+
+
+@PACKAGES
+@pytest.mark.parametrize("label", ["pvt ISIS", "swin SSSS", "cswin MSMI1", "soft_norm"])
+def test_maps_under_autocast_are_those_without_within_bfloat16(package, label):
+    paddles = package is paddle_inline
+    model = build(package, label)
+    images = TENSOR[package](draw_images((3, 3, 33, 70)).astype("float32"))
+    model.eval()
+    whole = [x.detach().numpy() for x in model(images)]
+    context = (
+        paddle.amp.auto_cast(dtype="bfloat16") if paddles else torch.autocast("cpu", dtype=torch.bfloat16)
+    )
+    with context:
+        maps = [x.astype("float32") if paddles else x.float() for x in model(images)]
+    for found, reference in zip(maps, whole):
+        found = found.detach().numpy()
+        np.testing.assert_allclose(found, reference, rtol=0, atol=0.06 * np.abs(reference).max())
+    sum(x.mean() for x in maps).backward()
+    assert all(np.isfinite(p.grad.numpy()).all() for p in model.parameters() if p.grad is not None)
+
+
 @PACKAGES
 @pytest.mark.parametrize("label", SMALL)
 def test_at_the_trained_size_the_maps_are_those_of_the_classifier(package, label):
@@ -171,6 +211,23 @@ def test_recompute_changes_no_gradient(package, label):
     assert len(found[0]) == len(found[1]) > 50
     for kept, recomputed in zip(*found):
         np.testing.assert_array_equal(kept, recomputed)
+
+
+@PACKAGES
+@pytest.mark.parametrize("label", ["swin SSSS", "cswin MSMI1", "pvt ISIS", "soft"])
+@pytest.mark.parametrize("frozen", [0, 2])
+def test_recompute_behind_frozen_stages_changes_no_gradient(package, label, frozen):
+    found, images = [], TENSOR[package](draw_images((1, 3, 40, 70)))
+    for recompute in (False, True):
+        options = {"recompute": recompute, "frozen_stages": frozen, "out_norm": True}
+        model = draw_weights(package, build(package, label, **options))
+        model.train()
+        sum((x * x).sum() for x in model(images)).backward()
+        trained = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        found.append({name: gradient.numpy() for name, gradient in trained.items()})
+    assert found[0].keys() == found[1].keys() and len(found[0]) > 20
+    for name, gradient in found[0].items():
+        np.testing.assert_array_equal(gradient, found[1][name], err_msg=name)
 
 
 @PACKAGES

@@ -3,9 +3,12 @@
 import ast
 import dataclasses
 import importlib
+import warnings
 from pathlib import Path
 
+import paddle
 import pytest
+import torch
 
 import paddle_inline
 import torch_ref
@@ -55,6 +58,31 @@ class TestCreateModel:
         for name in package.list_models():
             function = getattr(package.models, name)
             assert function.__name__ == name and name in function.__doc__
+
+    def test_weights_get_another_head_and_size_in_words(self, package, tmp_path):
+        sizes = {"depth": 1, "embed_dim": 16, "num_heads": 2}
+        model = package.create_model("inline_deit_digits", num_classes=5, **sizes)
+        path = tmp_path / {paddle_inline: "w.pdparams", torch_ref: "w.pth"}[package]
+        (paddle.save if package is paddle_inline else torch.save)(model.state_dict(), str(path))
+        with pytest.warns(UserWarning) as caught:
+            found = package.create_model("inline_deit_digits", path, num_classes=3, img_size=96, **sizes)
+        said = " ".join(str(warning.message) for warning in caught)
+        assert "head set to zero (5 -> 3 classes), so train it" in said and "pos_embed" in said
+        assert (found.num_classes, found.spec.img_size) == (3, 96)
+        assert not found.head.weight.any() and not found.head.bias.any()
+        kept = [name for name in model.state_dict() if name.startswith("blocks")]
+        assert all((model.state_dict()[name] == found.state_dict()[name]).all() for name in kept)
+        with pytest.warns(UserWarning, match="head left out"):
+            assert package.create_model("inline_deit_digits", path, num_classes=0, **sizes).num_classes == 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            package.create_model("inline_deit_digits", path, num_classes=5, img_size=32, **sizes)
+        with pytest.raises(ValueError, match="cls_token"):  # another width's is another model's
+            package.create_model("inline_deit_digits", path, num_classes=3, **{**sizes, "embed_dim": 32})
+
+    def test_pretrained_is_answered(self, package):
+        with pytest.raises(ValueError, match="has no weights to download; pass weights=FILE instead"):
+            package.create_model("inline_deit_tiny", pretrained=True)
 
     def test_unknown_name_suggests_the_nearest(self, package):
         with pytest.raises(

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from convert.mapping import torch_shapes
 from convert.parity.capture import record_paddle
 from convert.parity.golden import Digest, compare_digest, read_goldens
 from convert.parity.run import create_paddle
 from paddle_inline.layers.basic import GELU, LayerNorm
+from paddle_inline.weights.torch_layout import torch_shapes
 
 FOLDER = Path(__file__).parents[1] / "golden"
 GOLDENS = {**read_goldens(FOLDER / "inline"), **read_goldens(FOLDER / "soft")}

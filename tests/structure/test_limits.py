@@ -14,6 +14,7 @@ LEFT_OUT = ("paddle_inline/models", "paddle_inline/ops", "paddle_inline/layers",
 
 PINNED = {
     "convert/__main__.py": {"INTERRUPTED": 130},
+    "convert/torch_onnx.py": {"OPSET": 17},
     "convert/parity/tolerance.py": {
         "OUTPUT": {"float64": 1e-10, "float32": 2e-5, "bfloat16": 5e-2},
         "GRADIENT": {"float64": 1e-9, "float32": 1e-3, "bfloat16": 3e-1},
@@ -34,7 +35,6 @@ PINNED = {
     "convert/formats/select.py": {"_MOST": 200_000},
     "convert/formats/source.py": {"_LARGEST_INDEX": 1 << 26},
     "convert/formats/patch.py": {"_CHUNK": 1 << 24},
-    "convert/maps.py": {"SIZE": (133, 77)},
     "convert/formats/torch_file.py": {
         "LEGACY_MAGIC": 0x1950A86A20F9469CFC6C,
         "_LARGEST_DIRECTORY": 1 << 24,
@@ -68,6 +68,7 @@ PINNED = {
     "paddle_inline/data/imagenet.py": {"SETTLED": 2 * 10**9},
     "paddle_inline/data/lists.py": {"MOST_BYTES": 512 << 20},
     "paddle_inline/data/loaders.py": {"BAD": -1, "LAST_BATCH_SECONDS": 5},
+    "paddle_inline/data/prefetch.py": {"UNFINISHED": 16},
     "paddle_inline/data/pictures.py": {
         "BACKGROUND": (255, 255, 255),
         "_ORIENTATION": 0x0112,
@@ -114,24 +115,29 @@ PINNED = {
     "paddle_inline/data/transforms.py": {"SMALL": 32},
     "paddle_inline/inference/backends.py": {"ONEDNN_SHAPES": 16},
     "paddle_inline/inference/card.py": {"FORMAT": 1},
-    "paddle_inline/inference/checks.py": {"TOLERANCE": 1e-5},
+    "paddle_inline/inference/checks.py": {"TOLERANCE": 1e-5, "BF16_IMAGES": 16},
     "paddle_inline/inference/gallery.py": {"THUMBNAIL": 224, "SMALL": 64},
     "paddle_inline/inference/onnx_export.py": {"OPSET": 17},
     "convert/families/forms.py": {
         "_FOUR": {"depths": (1, 1, 1, 1), "num_heads": (2, 2, 2, 2)},
         "_USUAL": {"num_agents": 49, "num_projected": 64, "conv_kernel": 35},
     },
+    "paddle_inline/inference/openvino_graph.py": {"TAPS": 9},
     "paddle_inline/inference/serving.py": {"MAX_BATCH": 64},
     "paddle_inline/training/answers.py": {"MOST_MISTAKES": 1000, "MOST_PICTURES": 24},
     "paddle_inline/training/callbacks.py": {"EVERY": 60.0},
     "paddle_inline/training/failure.py": {"POLL_SECONDS": 0.5},
     "paddle_inline/training/lettering.py": {"LONGEST_NAME": 22},
+    "paddle_inline/training/flat.py": {"ALIGNED": 256, "CHUNK": 1 << 16},
+    "paddle_inline/training/guarded.py": {"LEAST_ROWS": 1000},
     "paddle_inline/training/loop.py": {"MIXING": 1},
     "paddle_inline/training/plots.py": {"MOST_CLASSES": 30},
+    "paddle_inline/training/reading.py": {"STOP_SECONDS": 2.0},
     "paddle_inline/training/state.py": {"FORMAT": 2},
     "paddle_inline/training/sync_bn.py": {"DIMS": (0, 2, 3)},
     "paddle_inline/segmentation/predict.py": {"STRENGTH": 0.4},
     "paddle_inline/segmentation/scores.py": {"IGNORED": 255},
+    "paddle_inline/utils/environment.py": {"M_TRIM_THRESHOLD": -1, "M_MMAP_MAX": -4},  # glibc's
     "paddle_inline/utils/timing.py": {"REST": 0.3},
     "paddle_inline/weights/atomic.py": {"LONGEST_NAME": 255},
     "paddle_inline/weights/description.py": {
@@ -139,15 +145,16 @@ PINNED = {
         "_LARGEST_SIDE": 1 << 14,
         "_MOST_CLASSES": 1 << 20,
     },
+    "paddle_inline/training/program.py": {"INTERRUPTED": 130},
     "paddle_inline/weights/load.py": {"_LONGEST_DESCRIPTION": 1 << 24},
     "paddle_inline/weights/safe_pickle.py": {
         "MOST_STEPS": 2_000_000,
         "_LONGEST_TEXT": 1 << 20,
         "_LEFT_IN_FILE": 1 << 12,
     },
+    "paddle_inline/utils/hub_config.py": {"FORMAT": 1, "_LARGEST_CONFIG": 1 << 26, "_SMALL": 32},
     "paddle_inline/weights/safetensors.py": {"_LONGEST_HEADER": 100_000_000},
     "paddle_inline/weights/tables.py": {"LINES": {"ah_bias": 3, "aw_bias": 4, "ha_bias": 2, "wa_bias": 3}},
-    "train_paddle.py": {"INTERRUPTED": 130},
 }
 
 

@@ -1,4 +1,4 @@
-"""A wheel holds every file of the packages, templates included."""
+"""A wheel holds every file of the packages, templates and configs/ included; a source distribution holds the tests."""
 
 import subprocess
 import sys
@@ -9,9 +9,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LIST_FILES = """
 from pathlib import Path
-from setuptools.dist import Distribution
-distribution = Distribution({"script_name": "setup.py"})
-distribution.parse_config_files()
+import setuptools
+from distutils.core import run_setup
+distribution = run_setup("setup.py", stop_after="config")
 build = distribution.get_command_obj("build_py")
 build.finalize_options()
 for package, module, path in build.find_all_modules():
@@ -30,10 +30,10 @@ def wheel_files(root):
 
 
 def package_files(root):
-    """The files of the three packages, relative to the project."""
+    """The files of the three packages and of configs/, relative to the project."""
     return {
         path.relative_to(root).as_posix()
-        for package in ("paddle_inline", "torch_ref", "convert")
+        for package in ("paddle_inline", "torch_ref", "convert", "configs")
         for path in (root / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
@@ -44,7 +44,7 @@ def test_a_wheel_holds_every_file_of_the_packages():
     if int(setuptools.__version__.split(".")[0]) < 77:
         pytest.skip("pyproject.toml needs setuptools 77")
     files = package_files(ROOT)
-    assert any(file.endswith(".html") for file in files)
+    assert any(file.endswith(".html") for file in files) and "configs/quickstart.yaml" in files
     assert not files - wheel_files(ROOT)
 
 
@@ -53,7 +53,19 @@ def test_a_file_that_a_wheel_leaves_out_is_seen(tmp_path):
     (tmp_path / "pyproject.toml").write_text(
         '[project]\nname = "a"\nversion = "1"\n[tool.setuptools]\npackages = ["convert"]\n'
     )
+    (tmp_path / "setup.py").write_text("import setuptools\nsetuptools.setup()\n")
     (tmp_path / "convert").mkdir()
     for name in ("__init__.py", "page.html"):
         (tmp_path / "convert" / name).touch()
     assert package_files(tmp_path) - wheel_files(tmp_path) == {"convert/page.html"}
+
+
+def test_a_source_distribution_holds_what_git_has():
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("no clone")
+    manifest = (ROOT / "MANIFEST.in").read_text(encoding="utf-8").split()
+    outside = {"paddle_inline", "torch_ref", "convert", *manifest}
+    outside |= {"LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"}  # always in it
+    left_out = {name.split("/")[0] for name in done.stdout.split()} - outside
+    assert left_out == {".github", ".gitignore"}  # of a host of repositories

@@ -17,10 +17,12 @@ NAMES = [
     "create_backbone",
     "create_model",
     "export_model",
+    "from_pretrained",
     "list_attentions",
     "list_models",
     "load_weights",
     "read_image",
+    "save_pretrained",
 ]
 
 

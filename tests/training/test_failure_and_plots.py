@@ -60,6 +60,10 @@ def test_out_of_memory_is_recognised_and_gets_a_hint(tmp_path):
     for word in ("data.batch_size", "train.accumulation_steps", "--use-checkpoint", "--amp"):
         assert word in text.splitlines()[-1]
     assert not failure.is_out_of_memory(ValueError("memory"))
+    device = "(External) CUDA error(2), out of memory.", "CUBLAS error(3), CUBLAS_STATUS_ALLOC_FAILED"
+    assert all(failure.is_out_of_memory(OSError(text)) for text in device)
+    for way in ("data.batch_size", "train.accumulation_steps", "--use-checkpoint"):
+        assert way in failure.OUT_OF_MEMORY
 
 
 class Ended(BaseException):

@@ -5,8 +5,7 @@ import sys
 import paddle
 import pytest
 
-import train_paddle
-from paddle_inline.training import distributed
+from paddle_inline.training import distributed, program
 
 
 @pytest.fixture
@@ -19,11 +18,14 @@ def two_gpus(monkeypatch):
 def test_the_launcher_gets_the_program_and_all_other_arguments(monkeypatch, two_gpus, given):
     called = []
     monkeypatch.setattr(distributed.os, "execv", lambda *command: called.append(command))
-    monkeypatch.setattr(train_paddle, "configure", lambda args: (_ for _ in ()).throw(SystemExit))
-    with pytest.raises(SystemExit):  # as `execv` returns here
-        train_paddle.main(["--cfg", "a.yaml", *given, "--epochs", "3"])
-    start = [sys.executable, "-m", "paddle.distributed.launch", "--gpus", "0,1", train_paddle.__file__]
-    assert called == [(sys.executable, [*start, "--cfg", "a.yaml", "--epochs", "3"])]
+    monkeypatch.setattr(program, "configure", lambda args: (_ for _ in ()).throw(SystemExit))
+    for file in ("train_paddle.py", ""):
+        with pytest.raises(SystemExit):  # as `execv` returns here
+            program.main(["--cfg", "a.yaml", *given, "--epochs", "3"], program=file)
+    start = [sys.executable, "-m", "paddle.distributed.launch", "--gpus", "0,1"]
+    module = [sys.executable, "-m", "paddle_inline", "train"]
+    for own, (file, command) in zip((["train_paddle.py"], module), called):
+        assert (file, command) == (sys.executable, [*start, *own, "--cfg", "a.yaml", "--epochs", "3"])
 
 
 @pytest.mark.parametrize(
@@ -44,15 +46,13 @@ def test_the_launcher_gets_the_program_and_all_other_arguments(monkeypatch, two_
 def test_gpus_that_are_not_there_are_one_line(monkeypatch, capsys, gpus, there, said):
     monkeypatch.setattr(paddle.device, "is_compiled_with_cuda", lambda: there is not None)
     monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: there)
-    assert train_paddle.main(["--cfg", "configs/quickstart.yaml", "--gpus", gpus]) == 2
+    assert program.main(["--cfg", "configs/quickstart.yaml", "--gpus", gpus]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: --gpus") and said in err and err.count("\n") == 1
 
 
 def test_without_arguments_there_are_two_ways_to_begin(capsys):
-    assert train_paddle.main([]) == 2
+    assert program.main([]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: nothing to train: give a file of settings, or pictures")
-    assert (
-        "--cfg configs/quickstart.yaml" in err and "--dataset folder --data-path PICTURES --val-split" in err
-    )
+    assert "--cfg quickstart\n" in err and "--dataset folder --data-path PICTURES --val-split" in err

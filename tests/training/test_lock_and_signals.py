@@ -18,9 +18,8 @@ import paddle
 import pytest
 from PIL import Image, ImageFile
 
-import train_paddle
 from paddle_inline.config.load import load_config
-from paddle_inline.training import lock, loop
+from paddle_inline.training import lock, loop, program
 from paddle_inline.training.build_data import worker_count
 from paddle_inline.training.callbacks import StopOnRequest
 from paddle_inline.training.checkpoint import newest_checkpoint
@@ -41,7 +40,7 @@ SMALL = (
 def no_pictures(monkeypatch):
     """They take longer than such a run."""
     for name in ("show_samples", "finish"):
-        monkeypatch.setattr(train_paddle.report, name, lambda *args, **kwargs: None)
+        monkeypatch.setattr(program.report, name, lambda *args, **kwargs: None)
 
 
 @pytest.fixture(autouse=True)
@@ -125,11 +124,11 @@ def test_two_runs_at_once_in_one_folder(tmp_path, capsys, monkeypatch):
     def second_run_meanwhile(*args, **kwargs):
         if not codes:
             codes.append(None)
-            codes[0] = train_paddle.main(command(tmp_path))
+            codes[0] = program.main(command(tmp_path))
         return step(*args, **kwargs)
 
     monkeypatch.setattr(loop, "train_step", second_run_meanwhile)
-    assert train_paddle.main(command(tmp_path, "--stop-after", "1")) == 0
+    assert program.main(command(tmp_path, "--stop-after", "1")) == 0
     assert codes == [2]
     assert f"is being written by process {os.getpid()} on " in capsys.readouterr().err
     assert newest(tmp_path).name == "step_00000011"
@@ -148,13 +147,13 @@ def test_a_signal_saves_and_ends_the_run(tmp_path, capsys, monkeypatch, number, 
         return step(*args, **kwargs)
 
     monkeypatch.setattr(loop, "train_step", interrupted)
-    assert train_paddle.main(command(tmp_path)) == code
+    assert program.main(command(tmp_path)) == code
     assert newest(tmp_path).name == "step_00000015"
     out, err = capsys.readouterr()
     assert out.count("Stopping on request; checkpoint saved at step 15") == 1 and "Traceback" not in out + err
     assert [signal.getsignal(n) for n in HANDLED] == before
     monkeypatch.setattr(loop, "train_step", step)
-    assert train_paddle.main(command(tmp_path, "--resume", "auto")) == 0
+    assert program.main(command(tmp_path, "--resume", "auto")) == 0
     assert newest(tmp_path).name == "step_00000033"
 
 
@@ -173,15 +172,15 @@ def test_ctrl_c_before_training_is_one_line(tmp_path, capsys, monkeypatch, argum
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_paddle.build, "build_model", interrupted)
-    assert train_paddle.main(command(tmp_path, *arguments)) == 130
+    monkeypatch.setattr(program.build, "build_model", interrupted)
+    assert program.main(command(tmp_path, *arguments)) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_run_in_a_thread_trains(tmp_path):
     codes = []
     thread = threading.Thread(
-        target=lambda: codes.append(train_paddle.main(command(tmp_path, "--stop-after", "1")))
+        target=lambda: codes.append(program.main(command(tmp_path, "--stop-after", "1")))
     )
     thread.start()
     thread.join()
@@ -191,7 +190,7 @@ def test_a_run_in_a_thread_trains(tmp_path):
 
 def test_epochs_to_stop_after_are_counted_from_where_a_run_is_resumed(tmp_path):
     for step in ("11", "22"):
-        assert train_paddle.main(command(tmp_path, "--resume", "auto", "--stop-after", "1")) == 0
+        assert program.main(command(tmp_path, "--resume", "auto", "--stop-after", "1")) == 0
         assert newest(tmp_path).name == f"step_000000{step}"
 
 
@@ -209,7 +208,7 @@ def test_a_run_with_workers_in_a_thread_trains(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = [*pictures(tmp_path / "data"), "-o", "data.num_workers=2", "--stop-after", "1"]
     codes = []
-    thread = threading.Thread(target=lambda: codes.append(train_paddle.main(command(tmp_path, *data))))
+    thread = threading.Thread(target=lambda: codes.append(program.main(command(tmp_path, *data))))
     thread.start()
     thread.join()
     assert codes == [0]
@@ -259,7 +258,7 @@ def test_the_process_is_left_as_it_was(tmp_path, monkeypatch):
     for more in (["--stop-after", "1"], ["--eval", "--pretrained", str(best)], ["--throughput"], ["--eval"]):
         paddle.seed(5)
         before = state_of_the_process()
-        assert train_paddle.main(command(tmp_path, *data, *more)) == (2 if more == ["--eval"] else 0)
+        assert program.main(command(tmp_path, *data, *more)) == (2 if more == ["--eval"] else 0)
         after = state_of_the_process()
         assert {name for name in before if after[name] != before[name]} == set(), more
         assert (paddle.rand([3]).numpy() == expected).all(), more
@@ -268,13 +267,13 @@ def test_the_process_is_left_as_it_was(tmp_path, monkeypatch):
 def test_an_evaluation_in_a_thread(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = [*pictures(tmp_path / "data"), "-o", "data.num_workers=2"]
-    assert train_paddle.main(command(tmp_path, *data, "--stop-after", "1")) == 0
+    assert program.main(command(tmp_path, *data, "--stop-after", "1")) == 0
     run, codes = tmp_path / "inline_deit_digits" / "default", []
     words = command(tmp_path, *data, "--eval", "--pretrained", str(run))
     answers = []
     capsys.readouterr()
     for here in (True, False):
-        thread = threading.Thread(target=lambda: codes.append(train_paddle.main(words)))
+        thread = threading.Thread(target=lambda: codes.append(program.main(words)))
         thread.run() if here else thread.start()
         here or thread.join()
         answers.append(capsys.readouterr().out)
@@ -326,7 +325,7 @@ def test_a_lock_that_is_a_link_is_not_written_through(tmp_path):
 
 
 def test_epochs_to_stop_after_are_none_below_zero(tmp_path, capsys):
-    assert train_paddle.main(command(tmp_path, "--stop-after", "-1")) == 2
+    assert program.main(command(tmp_path, "--stop-after", "-1")) == 2
     assert "--stop-after is -1; give a number of epochs, from 0" in capsys.readouterr().err
-    assert train_paddle.main(command(tmp_path, "--tag", "a\0b")) == 2
+    assert program.main(command(tmp_path, "--tag", "a\0b")) == 2
     assert list(tmp_path.iterdir()) == []

@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-import train_paddle
 from paddle_inline.data.split import KEPT
+from paddle_inline.training import program
 from tests.data.trees import picture
 
 SMALL = (
@@ -29,7 +29,7 @@ def pictures(root, first=0, count=8):
 def train(place, *more):
     options = [word for setting in SMALL.split() for word in ("-o", setting)]
     places = ["--data-path", str(place / "flowers"), "--output", str(place / "out")]
-    return train_paddle.main([*places, *options, *more])
+    return program.main([*places, *options, *more])
 
 
 def folder(place):
@@ -44,7 +44,7 @@ def held_out(place):
 def quick(trained, monkeypatch):
     """All runs but the first draw nothing."""
     for name in ("show_samples", "finish"):
-        monkeypatch.setattr(train_paddle.report, name, lambda *args, **kwargs: None)
+        monkeypatch.setattr(program.report, name, lambda *args, **kwargs: None)
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +117,7 @@ def test_a_run_that_is_finished_has_nothing_left_to_do(run, capsys):
 def evaluate(place, *more, weights="best_model.pdparams"):
     given = ["--eval", "--pretrained", str(folder(place) / weights), "--data-path", str(place / "flowers")]
     metrics = place / "metrics.json"
-    assert (
-        train_paddle.main([*given, "--metrics", str(metrics), "--opts", "data.num_workers", "0", *more]) == 0
-    )
+    assert program.main([*given, "--metrics", str(metrics), "--opts", "data.num_workers", "0", *more]) == 0
     return json.loads(metrics.read_text(encoding="utf-8"))
 
 

@@ -6,8 +6,7 @@ import random
 import pytest
 from PIL import Image
 
-import train_paddle
-from paddle_inline.training import loop
+from paddle_inline.training import loop, program
 from paddle_inline.training.checkpoint import check_checkpoint, newest_checkpoint
 from paddle_inline.training.log import read_metrics
 from paddle_inline.weights.atomic import sha256
@@ -23,7 +22,7 @@ SMALL = (
 def quick(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("show_samples", "finish"):
-        monkeypatch.setattr(train_paddle.report, name, lambda *args, **kwargs: None)
+        monkeypatch.setattr(program.report, name, lambda *args, **kwargs: None)
 
 
 def pictures(root, classes=("a", "b", "c"), first=0, count=8):
@@ -37,7 +36,7 @@ def pictures(root, classes=("a", "b", "c"), first=0, count=8):
 def run(tmp_path, *more):
     options = [word for setting in SMALL.split() for word in ("-o", setting)]
     places = ["--data-path", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
-    return train_paddle.main([*places, *options, *more])
+    return program.main([*places, *options, *more])
 
 
 def folder(tmp_path):

@@ -15,14 +15,13 @@ import numpy as np
 import paddle
 import pytest
 
-import train_paddle
 from paddle_inline import create_model
 from paddle_inline.config.schema import Config, known_settings
 from paddle_inline.data import sources
 from paddle_inline.data.sampler import epoch_order
 from paddle_inline.data.split import Split
 from paddle_inline.layers.drop_path import DropPath
-from paddle_inline.training import build, build_data
+from paddle_inline.training import build, build_data, build_gpu, program
 from paddle_inline.training.callbacks import LogProgress, StopOnRequest
 from paddle_inline.training.checkpoint import save_weights
 from paddle_inline.training.evaluate import Accuracy
@@ -31,7 +30,7 @@ from paddle_inline.training.resume import CheckpointManager
 
 pytest.importorskip("sklearn")
 
-ROOT = Path(train_paddle.__file__).parent
+ROOT = Path(__file__).parents[2]
 BASE = {
     "model.name": "inline_deit_digits",
     "model.overrides.depth": 1,
@@ -49,7 +48,7 @@ STEPS = 1433 // 128  # an epoch
 
 @dataclass
 class Seen:
-    """What `train_paddle.main` has built when it is about to train."""
+    """What `program.main` has built when it is about to train."""
 
     run: Any
     options: Any
@@ -59,6 +58,8 @@ class Seen:
     resumed: dict[str, Any]
     opened: dict[bool, tuple]
     synchronised: bool
+    fused_attention: bool = False
+    autotuned: bool = False
 
     def callback(self, kind):
         return next(each for each in self.callbacks if isinstance(each, kind))
@@ -103,7 +104,7 @@ def build_it(tmp_path_factory):
             seen.update(run=run, options=options, callbacks=callbacks)
             return False
 
-        class Log(train_paddle.RunLog):
+        class Log(program.RunLog):
             def __init__(self, folder, **given):
                 seen.update(log=given, folder=folder)
                 super().__init__(folder, **{**given, "visualdl": False})
@@ -118,18 +119,20 @@ def build_it(tmp_path_factory):
             patch.setattr(build_data, "open_source", open_source)
             patch.setattr(build, "synchronise", synchronise)
             patch.setattr(build, "to_dict", dataclasses.asdict)  # as the real one, a tenth of the time
-            patch.setattr(train_paddle.settings, "to_yaml", lambda config: "")
+            patch.setattr(program.settings, "to_yaml", lambda config: "")
             for name, stand_in in (
                 ("fit", fit),
                 ("RunLog", Log),
                 ("CheckpointManager", Manager),
                 ("report", nothing),
             ):
-                patch.setattr(train_paddle, name, stand_in)
+                patch.setattr(program, name, stand_in)
             if gpu:
+                patch.setattr(build_gpu, "use_fused_attention", lambda on: seen.update(fused_attention=on))
+                patch.setattr(build_gpu, "autotune", lambda: seen.update(autotuned=True) or "tuned")
                 patch.setattr(paddle.device, "get_device", lambda: "gpu:0")
                 patch.setattr(paddle.amp, "decorate", lambda models, **given: models)
-            assert train_paddle.main(["--opts", *flat(values), *arguments]) == 0
+            assert program.main(["--opts", *flat(values), *arguments]) == 0
         kept[key] = Seen(**seen)
         return kept[key]
 
@@ -341,6 +344,12 @@ ROWS = [
     Row("amp.level", "O1", lambda s: s.run.scaler is not None, True, gpu=True),
     Row("amp.dtype", "bfloat16", lambda s: s.options.amp["dtype"], "bfloat16", {"amp.level": "O1"}, gpu=True),
     Row("amp.dtype", "bfloat16", lambda s: s.run.scaler is not None, False, {"amp.level": "O1"}, gpu=True),
+    Row("gpu.prefetch", 3, lambda s: s.images().ahead, 3, gpu=True),
+    Row("gpu.prefetch", 0, lambda s: type(s.evaluation).__name__, "Loader", gpu=True),
+    Row("gpu.fused_update", "false", lambda s: s.run.optimizer.fused, False, gpu=True),
+    Row("gpu.fused_update", "false", lambda s: len(s.run.ema.flats), 0, AVERAGED, gpu=True),
+    Row("gpu.fused_attention", "false", of("fused_attention"), False, gpu=True),
+    Row("gpu.autotune", "false", of("autotuned"), False, gpu=True),
     Row("test.crop", "false", of_step("CenterCrop", "size", train=False), None),
     Row("test.resize", "short", of_step("Resize", "short", train=False), [True]),
     Row("test.crop_ratio", 0.5, of_step("Resize", "size", train=False), [80]),
@@ -350,7 +359,7 @@ ROWS = [
     Row("seed", 5, lambda s: s.images().samples.seed, 5),
     Row("seed", 5, lambda s: [i for _, i in s.images().batches[0]], epoch_order(1433, 5, 0)[:128].tolist()),
     Row("seed", 5, begins_with_seed_5, True),
-    Row("print_freq", 7, lambda s: s.callback(LogProgress).print_freq, 7),
+    Row("print_freq", 7, lambda s: (s.callback(LogProgress).print_freq, s.options.print_freq), (7, 7)),
     Row("save_freq", 2, of("options", "save_freq"), 2),
     Row("save_steps", 4, of("options", "save_steps"), 4),
     Row("keep_last", 5, lambda s: s.callback(CheckpointManager).keep_last, 5),
@@ -394,15 +403,15 @@ def test_pretrained_weights_are_those_that_a_run_begins_with(build_it, tmp_path)
 @pytest.mark.parametrize("how", [["--opts", "eval_mode", "true"], ["--eval"]])
 def test_evaluation_alone_is_asked_for_by_a_setting_or_a_flag(monkeypatch, how):
     called = []
-    monkeypatch.setattr(train_paddle, "only_evaluate", lambda config, args: called.append("eval") or 0)
-    assert train_paddle.main(how) == 0 and called == ["eval"]
+    monkeypatch.setattr(program, "only_evaluate", lambda config, args: called.append("eval") or 0)
+    assert program.main(how) == 0 and called == ["eval"]
 
 
 @pytest.mark.parametrize("how", [["--opts", "throughput_mode", "true"], ["--throughput"]])
 def test_the_speed_alone_is_asked_for_by_a_setting_or_a_flag(monkeypatch, how):
     called = []
-    monkeypatch.setattr(train_paddle, "throughput", lambda config: called.append("speed") or 0)
-    assert train_paddle.main(how) == 0 and called == ["speed"]
+    monkeypatch.setattr(program, "throughput", lambda config: called.append("speed") or 0)
+    assert program.main(how) == 0 and called == ["speed"]
 
 
 # flag -> (its arguments, the setting that it is, what that is then)
@@ -454,7 +463,7 @@ OTHER_FLAGS = {
 @pytest.mark.parametrize("flag", FLAGS)
 def test_a_flag_reaches_its_setting(flag):
     arguments, key, expected = FLAGS[flag]
-    usual, found = Config(), train_paddle.configure(train_paddle.parse([flag, *arguments]))
+    usual, found = Config(), program.configure(program.parse([flag, *arguments]))
     for name in key.split("."):
         usual, found = getattr(usual, name), getattr(found, name)
     assert found == expected != usual
@@ -464,14 +473,14 @@ def test_a_flag_reaches_its_setting(flag):
     "total, expected", [("6", (6, 0)), ("20", (20, 0)), ("21", (11, 10)), ("310", (300, 10))]
 )
 def test_epochs_are_those_of_the_whole_run(total, expected):
-    args = train_paddle.parse(["--cfg", str(ROOT / "configs" / "inline_pvt_t.yaml"), "--epochs", total])
-    train = train_paddle.configure(args).train
+    args = program.parse(["--cfg", str(ROOT / "configs" / "inline_pvt_t.yaml"), "--epochs", total])
+    train = program.configure(args).train
     assert (train.epochs, train.cooldown_epochs) == expected
     assert f"--epochs {total}: " in args.notes[0]
 
 
 def test_one_side_is_a_square():
-    assert train_paddle.configure(train_paddle.parse(["--img-size", "64"])).data.img_size == 64
+    assert program.configure(program.parse(["--img-size", "64"])).data.img_size == 64
 
 
 def test_every_flag_has_a_row(monkeypatch):
@@ -481,7 +490,7 @@ def test_every_flag_has_a_row(monkeypatch):
         known.extend(action.option_strings[-1] for action in parser._actions)
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", look)
-    train_paddle.parse([])
+    program.parse([])
     assert set(known) == {*FLAGS, *OTHER_FLAGS}
 
 
@@ -497,19 +506,17 @@ def test_an_evaluation_has_the_precision_of_the_settings(monkeypatch, level):
     """Of `--eval`, of its model and of `--throughput`: what `auto_cast` is given, on a GPU."""
     monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
     model = SimpleNamespace(name="m", spec=SimpleNamespace(num_classes=2))
-    monkeypatch.setattr(train_paddle.described_eval, "follow", lambda *a, **k: [])
-    monkeypatch.setattr(train_paddle.described_eval, "build_model", lambda *a: model)
-    monkeypatch.setattr(train_paddle, "known_classes", lambda *a: (None, "", []))
+    monkeypatch.setattr(program.described_eval, "follow", lambda *a, **k: [])
+    monkeypatch.setattr(program.described_eval, "build_model", lambda *a: model)
+    monkeypatch.setattr(program, "known_classes", lambda *a: (None, "", []))
     found = SimpleNamespace(classes=list("ab")), "the loader", []
-    monkeypatch.setattr(train_paddle.build, "build_eval", lambda *a, **k: found)
-    monkeypatch.setattr(train_paddle.build, "build_model", lambda *a: model)
+    monkeypatch.setattr(program.build, "build_eval", lambda *a, **k: found)
+    monkeypatch.setattr(program.build, "build_model", lambda *a: model)
     seen = []
-    monkeypatch.setattr(
-        train_paddle, "evaluate", lambda *a, **given: seen.append((a, given)) or Accuracy(1, 1, 1)
-    )
-    monkeypatch.setattr(train_paddle, "forward_speed", lambda *a: seen.append(a[2]) or 1.0)
+    monkeypatch.setattr(program, "evaluate", lambda *a, **given: seen.append((a, given)) or Accuracy(1, 1, 1))
+    monkeypatch.setattr(program, "forward_speed", lambda *a: seen.append(a[2]) or 1.0)
     level = ["--opts", "amp.level", level, "data.batch_size", "2"]
-    assert train_paddle.main(["--eval", "--pretrained", "/w", *level]) == 0
-    assert train_paddle.main(["--throughput", *level]) == 0
+    assert program.main(["--eval", "--pretrained", "/w", *level]) == 0
+    assert program.main(["--throughput", *level]) == 0
     amp = {"enable": True, "level": "O1", "dtype": "float16"} if "O1" in level else None
     assert seen == [((model, "the loader"), {"world": 1, "amp": amp}), amp]

@@ -91,3 +91,45 @@ def test_what_else_paddle_says_is_passed_on(tmp_path):
     assert done.returncode == 1
     assert "no driver" in done.stderr and "ImportError: broken" in done.stderr
     assert "OMP_NUM_THREADS" not in done.stderr
+
+
+class FakeLibrary:
+    """Records what mallopt is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def mallopt(self, parameter, value):
+        self.told.append((parameter, value))
+        return 1
+
+
+@pytest.fixture
+def library(monkeypatch):
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    fake = FakeLibrary()
+    monkeypatch.setattr(runtime.ctypes, "CDLL", lambda name: fake)
+    return fake
+
+
+def test_freed_memory_is_kept(library):
+    assert runtime.keep_freed_memory()
+    assert library.told == [(-1, -1), (-4, 0)]  # M_TRIM_THRESHOLD: never; M_MMAP_MAX: none
+
+
+def test_the_user_decides_first_about_memory(library, monkeypatch):
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+    assert not runtime.keep_freed_memory()
+    assert library.told == []
+
+
+def test_memory_is_left_to_other_libraries_than_glibc(library, monkeypatch):
+    monkeypatch.delattr(FakeLibrary, "mallopt")
+    assert not runtime.keep_freed_memory()
+
+    def missing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(runtime.ctypes, "CDLL", missing)
+    assert not runtime.keep_freed_memory()

@@ -6,6 +6,7 @@ import pytest
 from paddle import nn
 
 from paddle_inline import create_model, list_models
+from paddle_inline.cli.list import COUNTED_GMACS
 from paddle_inline.models.factory import model_spec
 from paddle_inline.utils.flops import profile
 
@@ -91,4 +92,5 @@ def test_every_model_is_what_its_configuration_builds(name):
     if figures.built_gmacs is not None:
         low = 0.9 if name in FEWER_PRODUCTS else 0.99
         assert low * figures.built_gmacs < counted.total / 1e9 < 1.01 * figures.built_gmacs
+    assert name not in COUNTED_GMACS or round(counted.total / 1e9, 3) == COUNTED_GMACS[name]
     assert counted.total == torch_macs(name)

@@ -195,8 +195,11 @@ def test_classes_and_input_size_are_read_off_the_tensors(tmp_path, name, overrid
     rest = {key: value for key, value in overrides.items() if key not in sizes}
     found = paddle_inline.create_model(name, weights=tmp_path / "plain", **rest)
     assert found.spec.num_classes == model.spec.num_classes and found.img_size == model.img_size
-    with pytest.raises(ValueError, match="names or shapes differ"):
-        paddle_inline.create_model(name, weights=tmp_path / "plain", **rest, num_classes=11)
+    with pytest.warns(
+        UserWarning, match=rf"head set to zero \({model.num_classes} -> 11 classes\), so train it"
+    ):
+        found = paddle_inline.create_model(name, weights=tmp_path / "plain", **rest, num_classes=11)
+    assert found.num_classes == 11 and not found.head.weight.numpy().any()
 
 
 def test_a_file_is_preferred_to_a_folder_and_a_run_means_its_best_weights(tmp_path):

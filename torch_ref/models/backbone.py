@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..layers.basic import LayerNorm, Module, Tensor, freeze, rest, set_mode
@@ -241,16 +241,29 @@ def create_backbone(
     fields: dict[str, Any] = {}
     if weights is not None:
         fields = {**stated_fields(weights, name, overrides), **shown_sizes(tensor_shapes(weights))}
-    spec = model_spec(name, **{**fields, **overrides, "num_classes": 0})
-    if isinstance(spec, SoftSpec):
-        own: dict[str, Any] = {"recompute": True, "per_matrix_alpha": spec.normed}
-        spec = dataclasses.replace(spec, **{key: value for key, value in own.items() if key not in overrides})
-    backbone = BACKBONES[model_class(name)](
-        spec, out_indices=out_indices, out_norm=out_norm, crop=crop, frozen_stages=frozen_stages
-    )
-    backbone.name = name
+    arguments = {
+        "out_indices": out_indices,
+        "out_norm": out_norm,
+        "crop": crop,
+        "frozen_stages": frozen_stages,
+    }
+    backbone = backbone_of_sizes(name, {**fields, **overrides}, **arguments)
     if weights is not None:
         _load(backbone, weights)
+    return backbone
+
+
+def backbone_of_sizes(name: str, sizes: Mapping[str, Any], **arguments: Any) -> Backbone:
+    """Build a backbone with fresh weights; arguments as for `Backbone`, errors as for `create_backbone`.
+
+    `sizes` are overrides as for `create_model`, with the img_size that weights were trained at.
+    """
+    spec = model_spec(name, **{**sizes, "num_classes": 0})
+    if isinstance(spec, SoftSpec):
+        own: dict[str, Any] = {"recompute": True, "per_matrix_alpha": spec.normed}
+        spec = dataclasses.replace(spec, **{key: value for key, value in own.items() if key not in sizes})
+    backbone = BACKBONES[model_class(name)](spec, **arguments)
+    backbone.name = name
     return backbone
 
 

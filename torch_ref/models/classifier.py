@@ -13,10 +13,16 @@ class Classifier(Module):
     """The base of every family.
 
     Attributes:
-        spec: the row of sizes that it was built by; head: Linear from features to logits, or Identity.
+        spec: the row of sizes that it was built by; head: Linear from features to logits, or Identity;
+        num_features: width of what the head takes.
     """
 
     spec: Any
+
+    @property
+    def num_classes(self) -> int:
+        """The outputs; 0: there is no head."""
+        return self.spec.num_classes
 
     def add_head(self, num_features: int, num_classes: int) -> None:
         """Add the head behind features of this width; no classes: none, the model then returns its features."""

@@ -23,6 +23,8 @@ FEATURE_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": lambda x: torch.exp(0.2 * x),
 }
 
+_switches = {"fused": True}  # of the whole process
+
 
 def inline_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """Injective linear attention in O(N d^2).
@@ -60,9 +62,41 @@ def quadratic_inline_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) ->
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
     """softmax(scale * q k^T + bias) v: [B, h, N, d] and [B, h, M, d] twice -> [B, h, N, d].
 
-    `bias`: [h, N, M], or [G, h, N, M] for each G batch entries in turn (the G windows of one image).
+    `bias`: [h, N, M], or [G, h, N, M] for each G batch entries in turn (the G windows of one image). On a GPU by the
+    framework's fused kernel, which keeps no [N, M], where `fuses` says so.
     """
+    if fuses(q, bias):
+        return fused_softmax_attention(q, k, v, scale)
     return torch.matmul(softmax_attention_weights(q, k, scale, bias), v)
+
+
+def use_fused_attention(wanted: bool) -> None:
+    """Let softmax attention on GPUs go through the framework's fused kernel, or not; at first it does."""
+    _switches["fused"] = wanted
+
+
+def fuses(q: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether attention with these queries [B, h, N, d] goes through the fused kernel: on a GPU that has it."""
+    if not (_switches["fused"] and q.is_cuda):
+        return False
+    capability = torch.cuda.get_device_capability(q.device)
+    return fused_kernel_takes(str(q.dtype), q.shape[-1], bias is not None, capability[0])
+
+
+def fused_kernel_takes(dtype: str, head_dim: int, biased: bool, capability: int) -> bool:
+    """Whether the fused kernel takes heads of this type and width on a GPU of this compute capability.
+
+    Source: Dao, arXiv 2307.08691: 16-bit types, from compute capability 8; widths that need no padding, backward too.
+    """
+    half = dtype.rpartition(".")[2] in ("float16", "bfloat16")
+    return half and not biased and head_dim % 8 == 0 and head_dim <= 128 and capability >= 8
+
+
+def fused_softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """`softmax_attention` without a bias by the framework's own operator, whose scale is d ** -0.5."""
+    factor = scale * q.shape[-1] ** 0.5
+    q = q if abs(factor - 1) < 1e-9 else q * factor
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 def softmax_attention_weights(q: Tensor, k: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 from rich import box
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -17,8 +18,26 @@ NOTHING = "nothing was compared"
 Job = tuple[Optional[str], str, Callable[[], Report]]  # model, dtype, what makes its report
 
 
-def overview(reports: Sequence[Report], jobs: Sequence[Job], console: Console) -> Table:
-    """Return one line per model: done, running, waiting; with fewer columns where there is little room."""
+def run_jobs(jobs: Sequence[Job], console: Console) -> list[Report]:
+    """Return the reports of all jobs, and show meanwhile how far they are."""
+    reports: list[Report] = []
+    try:
+        with Live(overview(reports, jobs, console), console=console, refresh_per_second=4) as live:
+            try:
+                for _, _, run in jobs:
+                    reports.append(run())
+                    live.update(overview(reports, jobs, console))
+            except BaseException:
+                live.update(overview(reports, jobs, console, failed=True))
+                raise
+    finally:
+        if not console.is_terminal:
+            console.print()  # there, Live ends in the middle of a line
+    return reports
+
+
+def overview(reports: Sequence[Report], jobs: Sequence[Job], console: Console, failed: bool = False) -> Table:
+    """Return one line per model: done, running (or failed), waiting; fewer columns where there is little room."""
     names = ["model", "dtype", "tensors", "error", "allowed", "where it is worst", "seconds", ""]
     if console.width < 100:
         names = [name for name in names if name not in ("tensors", "seconds")]
@@ -42,7 +61,7 @@ def overview(reports: Sequence[Report], jobs: Sequence[Job], console: Console) -
                 "": Text("equal", "green") if report.passed else Text("DIFFERS", "bold red"),
             }
         elif i == len(reports):
-            cells[""] = Text("running", "yellow")
+            cells[""] = Text("failed", "red") if failed else Text("running", "yellow")
         table.add_row(*(cells.get(name, "") for name in names))
     return table
 
