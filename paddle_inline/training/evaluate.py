@@ -105,8 +105,8 @@ def _counts(kept, classes):
     counted = labels != BAD
     np.add.at(of_classes, (labels[counted], 0), 1)
     np.add.at(of_classes, (labels[counted], 1), hits[counted, 0])
-    images = int(counted.sum())
-    counts = [int(hits[:, 0].sum()), int(hits.sum()), images, len(labels) - images]
+    images = counted.sum().item()
+    counts = [hits[:, 0].sum().item(), hits.sum().item(), images, len(labels) - images]
     return counts, sum(losses.tolist()), of_classes
 
 
