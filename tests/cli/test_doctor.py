@@ -253,7 +253,6 @@ from paddle_inline.cli import machine, main
 machine.probe = lambda *given: None
 assert main.main(["doctor"]) == 1
 assert main.main(["predict", "a.png", "--weights", "b"]) == 2
-assert main.main(["configs", "quickstart"]) == 0
 """
 
 
