@@ -240,7 +240,9 @@ def check_optional(machine: Machine) -> list[Finding]:
         version = machine.versions.get(distribution)
         text, fix = version or f"not installed; {purpose}", "" if version else f"pip install {distribution}"
         if distribution == "paddle2onnx" and machine.python >= (3, 13) and not version:
-            fix = "there is none for Python 3.13; Python 3.12 has it"
+            fix = (
+                "there is none for Python 3.13: `export --onnx` takes PyTorch there (pip install torch onnx)"
+            )
         found.append(Finding(OK, subject, text, fix))
     return found
 

@@ -110,7 +110,7 @@ def try_bfloat16(
         for precision, engine in engines.items():
             answers[precision].append(engine(images))
     full, half = (np.concatenate(answers[precision]) for precision in ("fp32", "bf16"))
-    agree = int((full.argmax(-1) == half.argmax(-1)).sum())
+    agree = (full.argmax(-1) == half.argmax(-1)).sum().item()
     error = (np.abs(half - full).max() / max(1.0, np.abs(full).max())).item()
     log(
         f"OpenVINO in bf16 finds the class of fp32 for {agree} of {len(full)} images, logits differ by {error:.1e}"

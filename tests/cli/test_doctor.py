@@ -243,7 +243,10 @@ def test_what_only_some_commands_need_is_named_with_what_for():
 def test_python_3_13_has_no_paddle2onnx():
     machine = changed(python=(3, 13, 0), versions={})
     (found,) = (one for one in doctor.check_optional(machine) if one.subject == "paddle2onnx")
-    assert found.fix == "there is none for Python 3.13; Python 3.12 has it"
+    assert (
+        found.fix
+        == "there is none for Python 3.13: `export --onnx` takes PyTorch there (pip install torch onnx)"
+    )
 
 
 WITHOUT_NUMPY = """

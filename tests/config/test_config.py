@@ -202,7 +202,7 @@ def test_every_limit_of_a_field_is_enforced(key):
 
 
 def test_as_many_settings_have_limits_as_are_known():
-    assert len(LIMITED) == 59
+    assert len(LIMITED) == 60
     assert is_config(load_config())
 
 

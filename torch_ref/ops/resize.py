@@ -32,8 +32,8 @@ def resize_map(x: Tensor, size: Size) -> Tensor:
 
     Two small matrix products, as in Paddle, whose own resize rounds its ratios to float32.
     """
-    rows = torch.as_tensor(bilinear_matrix(x.shape[2], size[0]), dtype=x.dtype, device=x.device)
-    columns = torch.as_tensor(bilinear_matrix(x.shape[3], size[1]), dtype=x.dtype, device=x.device)
+    rows = torch.as_tensor(bilinear_matrix(int(x.shape[2]), int(size[0])), dtype=x.dtype, device=x.device)
+    columns = torch.as_tensor(bilinear_matrix(int(x.shape[3]), int(size[1])), dtype=x.dtype, device=x.device)
     return torch.matmul(torch.matmul(rows, x), columns.transpose(0, 1))
 
 
@@ -59,6 +59,6 @@ def pooling_matrix(source: int, target: int) -> np.ndarray:
 
 def pool_map(x: Tensor, size: Size) -> Tensor:
     """[B, C, H, W] -> [B, C, *size], adaptive average pooling, by two small matrix products."""
-    rows = torch.as_tensor(pooling_matrix(x.shape[2], size[0]), dtype=x.dtype, device=x.device)
-    columns = torch.as_tensor(pooling_matrix(x.shape[3], size[1]), dtype=x.dtype, device=x.device)
+    rows = torch.as_tensor(pooling_matrix(int(x.shape[2]), int(size[0])), dtype=x.dtype, device=x.device)
+    columns = torch.as_tensor(pooling_matrix(int(x.shape[3]), int(size[1])), dtype=x.dtype, device=x.device)
     return torch.matmul(torch.matmul(rows, x), columns.transpose(0, 1))
