@@ -31,7 +31,6 @@ OPTIONAL = {
     "paddle2onnx": ("paddle2onnx", "only `export --onnx` needs it"),
     "hub": ("huggingface_hub", "only models of the Hugging Face hub need it"),
     "Ray": ("ray", "only predicting on several machines needs it"),
-    "NNCF": ("nncf", "only exports in 8 bits need it"),
 }
 PADDLE_PROBE = """
 import json, paddle
