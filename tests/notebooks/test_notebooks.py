@@ -18,7 +18,7 @@ for name in ("ipykernel", "matplotlib", "sklearn"):
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-WITHOUT_OUTPUTS = {"03_injectivity", "05_which_attention"}  # not run yet by docs/figures/make.py
+WITHOUT_OUTPUTS = {"05_which_attention"}  # not run yet by docs/figures/make.py
 NEEDS_TORCH = {"04_convert_and_verify"}
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
