@@ -181,7 +181,8 @@ class Loader:
             for pixels, labels, unread in batches:
                 if pixels.ndim == 1:  # a worker failed on this key: fail here, in the open
                     self.samples[tuple(labels.tolist())]
-                self.unread.append(unread)
+                # of the worker's memory, which goes with it; on a device it is read with the rest
+                self.unread.append(unread if unread.place.is_gpu_place() else unread.numpy().copy())
                 yield pixels, labels
         except SystemError as error:
             raise RuntimeError(
