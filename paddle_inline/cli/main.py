@@ -34,7 +34,20 @@ COMMANDS = (
 # What needs no Paddle: files alone, and the machine as the user has set it, from outside Paddle.
 WITHOUT_PADDLE = ("configs", "doctor")
 # Arguments that are paths, in which ~ is the home folder.
-PATHS = ("classes", "copy", "data", "export", "html", "images", "json", "output", "ovms", "triton", "weights")
+PATHS = (
+    "cfg",
+    "classes",
+    "copy",
+    "data",
+    "data_path",
+    "export",
+    "html",
+    "images",
+    "json",
+    "metrics",
+    "output",
+)
+PATHS += ("ovms", "pretrained", "report", "triton", "weights")
 
 
 def build_parser() -> argparse.ArgumentParser:

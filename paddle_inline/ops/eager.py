@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -142,12 +143,27 @@ def _gelu_gradient(x, grad):
 
 def mean_rows(x: Tensor) -> Tensor:
     """[..., M, C] -> [..., 1, C]."""
-    return matmul(paddle.ones([1, x.shape[-2]], x.dtype), x) / x.shape[-2]
+    return _sum_rows(x) / x.shape[-2]
 
 
 def sum_rows(x: Tensor) -> Tensor:
     """[M, C] -> [C]."""
-    return matmul(paddle.ones([1, x.shape[0]], x.dtype), x).flatten()
+    return _sum_rows(x).flatten()
+
+
+def _sum_rows(x):
+    """Products with ones, of blocks of rows and of their sums: in one go over thousands float32 loses a digit."""
+    rows, channels = x.shape[-2:]
+    blocks = _blocks(rows)
+    x = x.reshape([*x.shape[:-2], blocks, rows // blocks, channels])
+    sums = matmul(paddle.ones([1, rows // blocks], x.dtype), x).squeeze(-2)
+    return matmul(paddle.ones([1, blocks], x.dtype), sums)
+
+
+@cache
+def _blocks(rows: int) -> int:
+    """Return the largest number that divides a number of rows and is at most its root."""
+    return max(n for n in range(1, math.isqrt(max(rows, 1)) + 1) if rows % n == 0)
 
 
 def repeat_row(row: Tensor, rows: int) -> Tensor:

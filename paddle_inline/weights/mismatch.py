@@ -20,7 +20,7 @@ def reason(path: Path, own: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         name
         for name, tensor in own.items()
         if name in found
-        and found[name].ndim == 2
+        and len(found[name].shape) == 2
         and tuple(tensor.shape) != found[name].shape
         and tuple(tensor.shape) == found[name].shape[::-1]
     ]

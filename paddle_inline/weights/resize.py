@@ -13,6 +13,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from .channels import fit_convolution, other_channels, what_is_done
 from .description import fitted, for_channels
 from .lazy_array import LazyArray, numpy_dtype
 from .load import difference, load_weights, open_weights
-from .mismatch import of_backbone, stated_differences
+from .mismatch import of_backbone, reason, stated_differences
 from .tables import check_token_projection, fit_line, fit_positions, is_line, table_grids
 
 if TYPE_CHECKING:
@@ -168,7 +169,9 @@ def load_fitted(model: paddle.nn.Layer, path: str | os.PathLike[str], new_head: 
         MissingFileError, WeightsFileError, UserError: as `load_weights`; weights of other classes differ.
     """
     arrays, description = open_weights(path)
-    if _fits(model, arrays) or (not new_head and not _fits(model, arrays, HEAD)):
+    # what is no such file at all is refused there, with what it is
+    foreign = reason(Path(os.fspath(path)), model.state_dict(), arrays)
+    if foreign or _fits(model, arrays) or (not new_head and not _fits(model, arrays, HEAD)):
         load_weights(model, path)
     else:
         load_opened(model, arrays, description, path, stacklevel=4)

@@ -68,7 +68,10 @@ def test_a_fixed_batch_is_part_of_the_shape_and_nothing_is_joined(tmp_path):
 
 @pytest.mark.parametrize("batch", [None, 4])
 def test_the_configuration_is_one_of_tritons_own_message(tmp_path, batch):
-    message = pytest.importorskip("tritonclient.grpc.model_config_pb2").ModelConfig
+    try:
+        message = pytest.importorskip("tritonclient.grpc.model_config_pb2").ModelConfig
+    except RuntimeError as error:  # tritonclient without its part for gRPC
+        pytest.skip(str(error))
     from google.protobuf import text_format
 
     version = add_to_triton(make_export(tmp_path / "e", batch), tmp_path / "models")
