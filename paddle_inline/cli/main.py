@@ -35,19 +35,9 @@ COMMANDS = (
 WITHOUT_PADDLE = ("configs", "doctor")
 # Arguments that are paths, in which ~ is the home folder.
 PATHS = (
-    "cfg",
-    "classes",
-    "copy",
-    "data",
-    "data_path",
-    "export",
-    "html",
-    "images",
-    "json",
-    "metrics",
-    "output",
+    *("cfg", "classes", "copy", "data", "data_path", "export", "html", "images", "json", "metrics", "output"),
+    *("ovms", "pretrained", "report", "triton", "weights"),
 )
-PATHS += ("ovms", "pretrained", "report", "triton", "weights")
 
 
 def build_parser() -> argparse.ArgumentParser:
