@@ -14,6 +14,7 @@ from typing import Any
 
 import paddle
 from paddle import _C_ops
+from paddle.base.layer_helper import LayerHelper
 
 from .flat import FlatAdamW
 
@@ -147,6 +148,8 @@ def create_slots(optimizer: paddle.optimizer.Optimizer) -> None:
     On a GPU, the powers of the betas move there from the host, where Paddle keeps them.
     """
     block = paddle.base.framework.default_main_program().global_block()
+    if getattr(optimizer, "helper", None) is None:  # Paddle 2.6 asks for what its own step makes first
+        optimizer.helper = LayerHelper(type(optimizer).__name__)
     for group in _groups(optimizer):
         trained = [each for each in group["params"] if not each.stop_gradient]
         whole = isinstance(optimizer._parameter_list[0], dict)
