@@ -35,7 +35,7 @@ def suits(x: Tensor) -> bool:
         and x.place.is_cpu_place()
         and x.dtype in (paddle.float32, paddle.float64)
         and x.ndim > 1
-        and x.size > 0
+        and 0 not in x.shape
     )
 
 
@@ -219,13 +219,13 @@ def on_cores(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
 
     Paddle lets go of Python's lock inside its operators.
     """
-    x = tensors[0]
-    parts = min(_threads(), x.size // ENOUGH)
+    x, size = tensors[0], math.prod(tensors[0].shape)  # x.size is a method where Paddle 2.6 traces
+    parts = min(_threads(), size // ENOUGH)
     if parts < 2:
         return function(*tensors)
     flat = [tensor.detach().reshape([-1]) for tensor in tensors]  # what is detached records nothing
     # Whole vectors of the processor, as without a cut: what is left over at an end is rounded in another way.
-    cuts = [x.size * i // parts // WHOLE * WHOLE for i in range(parts)] + [x.size]
+    cuts = [size * i // parts // WHOLE * WHOLE for i in range(parts)] + [size]
 
     def run(i):
         return function(*(tensor[cuts[i] : cuts[i + 1]] for tensor in flat))
