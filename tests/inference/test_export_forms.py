@@ -19,6 +19,8 @@ OPTIONS = {
     "inline without its filter": ("inline", {"local": False}),
     "linear_relu with it": ("linear_relu", {"local": True}),
 }
+# What Paddle Inference 2.6 computes wrongly with oneDNN or does not run; the export's check refuses it.
+REFUSED = ("l2", "nystrom") if paddle.__version__.startswith("2.") else ()
 ALL = {**{form: (form, {}) for form in FORMS}, **OPTIONS}
 ENGINES = ["Paddle Inference", "Paddle Inference with oneDNN"]
 ENGINES += [] if NO_ONNX else ["ONNX Runtime", "OpenVINO"]
@@ -51,4 +53,9 @@ def test_a_deit_of_every_form(name, tmp_path, monkeypatch):
     form, options = ALL[name]
     sizes = {"embed_dim": 24, "num_heads": 3, "depth": 1, "img_size": 16}
     model = create_model("inline_deit_digits", attn_type=form, attn_options=options, **sizes)
+    if form in REFUSED:
+        with pytest.raises((checks.ExportError, RuntimeError)):
+            exported(with_large_weights(model), tmp_path / "out", monkeypatch)
+        assert not (tmp_path / "out").exists()
+        return
     check(exported(with_large_weights(model), tmp_path / "out", monkeypatch))
