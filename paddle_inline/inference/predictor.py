@@ -329,7 +329,8 @@ def choose_precision(card: Mapping[str, Any], engine: str) -> tuple[str, str]:
     if not isinstance(tried, Mapping):
         return "fp32", "the export was not tried in bf16; export it again on a processor that multiplies it"
     found = f"the export's classes in bf16 were those in fp32 for {tried.get('agree')} of {tried.get('images')} images"
-    return ("bf16" if tried.get("agree") == tried.get("images") else "fp32"), found
+    kept = tried.get("images") and tried.get("agree") == tried.get("images")
+    return ("bf16" if kept else "fp32"), found
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

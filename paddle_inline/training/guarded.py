@@ -29,16 +29,7 @@ class Adam(paddle.optimizer.Adam):
     def _append_optimize_op(self, block: Any, param_and_grad: Any) -> Any:
         if self.skip is None:
             return super()._append_optimize_op(block, param_and_grad)
-        pair = _pair(self, param_and_grad)
-        master = _master(self, pair[0])
-        with_amsgrad = hasattr(self, "_amsgrad")  # Paddle 3 has two arguments more
-        _C_ops.adam_(
-            *pair,
-            *(self._create_param_lr(pair), *_moments(self, pair[0]), *((None,) if with_amsgrad else ())),
-            *(*_powers(self, pair[0]), master, self.skip, self._beta1, self._beta2, self._epsilon),
-            *(self._lazy_mode, LEAST_ROWS, master is not None, False),
-            *((False,) if with_amsgrad else ()),
-        )
+        _update(_C_ops.adam_, self, param_and_grad)
         return None
 
 
@@ -66,17 +57,28 @@ class AdamW(paddle.optimizer.AdamW):
     def _append_optimize_op(self, block: Any, param_and_grad: Any) -> Any:
         if self.skip is None:
             return super()._append_optimize_op(block, param_and_grad)
-        pair = _pair(self, param_and_grad)
-        master = _master(self, pair[0])
-        with_amsgrad = hasattr(self, "_amsgrad")
-        _C_ops.adamw_(
-            *pair,
-            *(self._create_param_lr(pair), *_moments(self, pair[0]), *((None,) if with_amsgrad else ())),
-            *(*_powers(self, pair[0]), master, self.skip, self._beta1, self._beta2, self._epsilon, 1.0),
-            *(self._weight_decay, True, self._lazy_mode, LEAST_ROWS, master is not None, False),
-            *((False,) if with_amsgrad else ()),
-        )
+        _update(_C_ops.adamw_, self, param_and_grad)
         return None
+
+
+def _update(kernel, optimizer, given):
+    """Update one parameter by the kernel of Adam or AdamW, unless `skip` says otherwise."""
+    pair = _pair(optimizer, given)  # which sets the group's decay
+    decay = (1.0, optimizer._weight_decay, True) if isinstance(optimizer, AdamW) else ()
+    master = _master(optimizer, pair[0])
+    with_amsgrad = hasattr(optimizer, "_amsgrad")  # Paddle 3 has two arguments more
+    kernel(
+        *pair,
+        *(
+            optimizer._create_param_lr(pair),
+            *_moments(optimizer, pair[0]),
+            *((None,) if with_amsgrad else ()),
+        ),
+        *(*_powers(optimizer, pair[0]), master, optimizer.skip),
+        *(optimizer._beta1, optimizer._beta2, optimizer._epsilon, *decay),
+        *(optimizer._lazy_mode, LEAST_ROWS, master is not None, False),
+        *((False,) if with_amsgrad else ()),
+    )
 
 
 def _pair(optimizer, given):

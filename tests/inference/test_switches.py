@@ -336,6 +336,7 @@ def test_what_an_export_is_given_stands_in_its_card(written, tmp_path, model):
     [
         ("openvino", True, {"images": 16, "agree": 16}, "bf16", "16 of 16 images"),
         ("openvino", True, {"images": 16, "agree": 15}, "fp32", "15 of 16 images"),
+        ("openvino", True, {}, "fp32", "None of None images"),  # says nothing
         ("openvino", True, None, "fp32", "not tried in bf16"),  # exported before, or elsewhere
         ("openvino", False, {"images": 16, "agree": 16}, "fp32", "does not multiply"),
         ("onnx", True, {"images": 16, "agree": 16}, "fp32", "this is onnx"),
