@@ -72,9 +72,10 @@ def openvino_of_torch(name: str, kinds: list[str], threads: int | None) -> dict[
     import torch
 
     import torch_ref
+    from paddle_inline.inference.openvino_graph import openvino_core
     from paddle_inline.utils.cores import available_cores
 
-    model, core = torch_ref.create_model(name).eval(), openvino.Core()
+    model, core = torch_ref.create_model(name).eval(), openvino_core()
     programs, requests = {}, {}
 
     def run(images, kind):

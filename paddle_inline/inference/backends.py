@@ -18,7 +18,7 @@ import numpy as np
 from ..utils.cores import available_cores
 from ..utils.errors import MissingFileError, MissingPackageError, UserError, unknown
 from ..utils.paths import home_for_libraries
-from .openvino_graph import simplify
+from .openvino_graph import openvino_core, simplify
 
 if TYPE_CHECKING:
     import paddle
@@ -165,7 +165,7 @@ class OpenVinoEngine:
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
         try:
-            import openvino
+            self.core = openvino_core()
         except ImportError:
             raise MissingPackageError("OpenVINO is not installed: pip install openvino") from None
         self.options = {
@@ -175,7 +175,6 @@ class OpenVinoEngine:
             "ENABLE_CPU_PINNING": False,  # other engines and processes share the cores
         }
         self.batches = batches
-        self.core = openvino.Core()
         self.program = self.core.read_model(str(_existing(program)))
         self.requests: dict[int | None, Any] = {}  # by batch size; None: any, or the one the program is for
 
@@ -202,10 +201,10 @@ class OpenVinoEngine:
 def multiplies_bfloat16() -> bool:
     """Return whether OpenVINO is installed and finds instructions for bfloat16 in this processor."""
     try:
-        import openvino
+        core = openvino_core()
     except ImportError:
         return False
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class EagerEngine:

@@ -11,11 +11,28 @@ compares what comes of it with the model, for a known batch and for any.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 TAPS = 9  # of a 3 x 3 filter
+
+
+@cache
+def openvino_core() -> Any:
+    """Return this process's one `openvino.Core`, which is never taken down.
+
+    A Core's CPU plugin gives the thread a stack for signals and, when it ends, puts back the one that it found. When
+    two end in the order in which they began, what is put back is gone, and the next signal that Python handles
+    (Ctrl-C, the end of a loader's process) ends the process with a segmentation fault.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def simplify(program: Any) -> None:

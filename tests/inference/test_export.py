@@ -239,9 +239,9 @@ def test_onnx_agrees_at_any_batch(name, exported):
 @pytest.mark.parametrize("name", SMALL)
 def test_openvino_filters_by_convolutions_where_the_batch_is_known(name, exported):
     """As many as there are filters; none of the nine shifted products of the file is left."""
-    import openvino
+    from paddle_inline.inference.openvino_graph import openvino_core
 
-    program = openvino.Core().read_model(str(exported(name)[1] / "model.onnx"))
+    program = openvino_core().read_model(str(exported(name)[1] / "model.onnx"))
     kinds = [node.get_type_name() for node in program.get_ordered_ops()]
     filters = [
         node

@@ -1,5 +1,7 @@
 """What OpenVINO is given in place of an ONNX file computes the same, and is changed only where it is as expected."""
 
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 openvino = pytest.importorskip("openvino")
 ops = pytest.importorskip("openvino.opset13")
 
-from paddle_inline.inference.openvino_graph import simplify  # noqa: E402
+from paddle_inline.inference.openvino_graph import openvino_core, simplify  # noqa: E402
 
 HEIGHT, WIDTH, CHANNELS = 3, 4, 5
 
@@ -50,7 +52,7 @@ def kinds(program):
 
 
 def answers(program, *inputs):
-    compiled = openvino.Core().compile_model(program, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(program, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return [np.array(one) for one in compiled(inputs).values()]
 
 
@@ -126,3 +128,34 @@ def test_what_does_nothing_is_left_out():
     program = openvino.Model([ops.relu(one) for one in (nothing, small, wide)], [x], "sums")
     simplify(program)
     assert kinds(program)["Add"] == 2 and [len(one.shape) for one in program.outputs] == [2, 2, 3]
+
+
+AFTER_ENGINES = """
+import os, signal, sys
+import numpy as np
+from paddle_inline.inference import backends, openvino_graph
+if "a core each" in sys.argv:
+    import openvino
+    backends.openvino_core = openvino.Core
+image = np.zeros((1, 3), np.float32)
+first, second = (backends.OpenVinoEngine(sys.argv[1]) for _ in range(2))
+first(image), second(image), backends.multiplies_bfloat16()
+del first
+del second
+signal.signal(signal.SIGUSR1, lambda *which: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux's stacks for signals")
+def test_signals_are_handled_after_engines_in_any_order(tmp_path):
+    """One Core a process: of two, the second to end leaves a stack for signals that is gone."""
+    x = ops.parameter([1, 3], np.float32)
+    openvino.save_model(openvino.Model([ops.relu(x)], [x], "relu"), str(tmp_path / "m.xml"))
+    ended = []
+    for more in ([], ["a core each"]):
+        command = [sys.executable, "-c", AFTER_ENGINES, str(tmp_path / "m.xml"), *more]
+        ended.append(subprocess.run(command, capture_output=True, text=True))
+    ours, theirs = ended
+    assert (ours.returncode, ours.stdout) == (0, "handled\n"), ours.stderr
+    assert theirs.returncode == -11  # else the reason for `openvino_core` is gone
