@@ -20,24 +20,47 @@ SUBJECTS = {  # benchmark: the column of what is compared, and the one that othe
     "loader": ("pipeline", "paddle_inline"),
     "attention_forms": ("form", "inline"),
 }
-BENCHMARKS = (*SUBJECTS, "attention", "resolution")
+# Of like precision: what else is compared with what.
+PAIRS = {("openvino-bf16", "torch-openvino-bf16"), ("openvino-int8", "openvino-bf16")}
+BENCHMARKS = (*SUBJECTS, "attention", "resolution", "dense", "scaling")
+MEASURED = {"seconds", "peak_mib", "images_per_second", "images_per_second_and_core", "MiB"}
+OF_THE_RUN = {
+    "date",
+    "paddle",
+    "torch",
+    "onnxruntime",
+    "openvino",
+    "numpy",
+}  # columns of a row that only say when
 TOLERANCE = 0.15  # a ratio may fall by this share: quartiles of one run lie about 10% apart
 
 
 def ratios(facts: dict) -> dict[str, float]:
-    """Return {what: how many times as fast as the others that one is} of one report."""
-    found = {}
-    key, subject = SUBJECTS.get(facts["benchmark"], ("form", "InLine"))
-    skipped = {key, "seconds", "peak_mib", "images_per_second", "images_per_second_and_core"}
-    groups = {}
+    """Return {what: how many times as fast, or as small in memory, as the others that one is} of one report."""
+    name = facts["benchmark"]
+    if name == "scaling":  # what a ring would send, over what was sent
+        rows = [row for row in facts["rows"] if row.get("bytes")]
+        return {
+            f"scaling: bytes of a ring over those sent, {row['model']}, {row['ranks']}": row["expected_bytes"]
+            / row["bytes"]
+            for row in rows
+        }
+    key, subject = SUBJECTS.get(name, ("form", "InLine"))
+    skipped = {key} | MEASURED | OF_THE_RUN
+    groups: dict[str, dict[str, dict[str, float]]] = {}  # group, quantity, what is compared
     for row in facts["rows"]:
-        if "seconds" in row:
-            group = ", ".join(f"{value}" for name, value in row.items() if name not in skipped)
-            groups.setdefault(group, {})[row[key]] = row["seconds"]["median"]
-    for group, seconds in groups.items():
-        for other, value in seconds.items():
-            if other != subject and subject in seconds:
-                found[f"{facts['benchmark']}: {subject} over {other}, {group}"] = value / seconds[subject]
+        group = ", ".join(f"{value}" for column, value in row.items() if column not in skipped)
+        values = {"": row.get("seconds"), "memory, ": row.get("MiB")}
+        for quantity, value in values.items():
+            if value is not None:
+                of_quantity = groups.setdefault(quantity + group, {})
+                of_quantity[row[key]] = value["median"] if isinstance(value, dict) else value
+    found = {}
+    for group, measured in groups.items():
+        others = {(subject, other) for other in measured if other != subject}
+        for one, other in sorted(others | PAIRS):
+            if one in measured and other in measured:
+                found[f"{name}: {one} over {other}, {group}"] = measured[other] / measured[one]
     return found
 
 

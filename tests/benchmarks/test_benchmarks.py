@@ -84,6 +84,28 @@ def test_ratios_of_frameworks_and_pipelines(monkeypatch):
     assert check.ratios({"benchmark": "loader", "rows": rows}) == {"loader: paddle_inline over timm, 1": 3.0}
 
 
+def test_ratios_of_like_precision_of_memory_and_of_bytes(monkeypatch):
+    check = load("check", monkeypatch)
+    rows = [row("openvino", 2.0), row("openvino-bf16", 1.0), row("torch-openvino-bf16", 0.9)]
+    found = check.ratios({"benchmark": "inference", "rows": [*rows, row("openvino-int8", 0.5)]})
+    assert found["inference: openvino-bf16 over torch-openvino-bf16, m, 8"] == 0.9
+    assert found["inference: openvino-int8 over openvino-bf16, m, 8"] == 2.0
+    assert found["inference: openvino over openvino-bf16, m, 8"] == 0.5 and len(found) == 5
+    cell = {"model": "m", "size": "512x512", "backward": True, "date": "2026-11-26", "paddle": "3.3.1"}
+    rows = [
+        {**cell, "form": form, "seconds": s, "MiB": m}
+        for form, s, m in (("InLine", 2.0, 10), ("softmax", 3.0, 40))
+    ]
+    assert check.ratios({"benchmark": "dense", "rows": rows}) == {
+        "dense: InLine over softmax, m, 512x512, True": 1.5,
+        "dense: InLine over softmax, memory, m, 512x512, True": 4.0,
+    }
+    rows = [{"model": "m", "ranks": 1}, {"model": "m", "ranks": 2, "bytes": 110.0, "expected_bytes": 55}]
+    assert check.ratios({"benchmark": "scaling", "rows": rows}) == {
+        "scaling: bytes of a ring over those sent, m, 2": 0.5
+    }
+
+
 def test_the_loader_s_photographs_and_our_pipeline(monkeypatch, tmp_path):
     pytest.importorskip("sklearn")
     loader = load("loader", monkeypatch)
