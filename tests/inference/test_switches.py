@@ -160,9 +160,7 @@ def openvino(monkeypatch):
             infer = lambda inputs, share_inputs: [np.zeros((len(inputs[0]), 10), "float32")]  # noqa: E731
             return SimpleNamespace(create_infer_request=lambda: SimpleNamespace(infer=infer))
 
-    fake = ModuleType("openvino")
-    fake.Core = Core
-    monkeypatch.setitem(sys.modules, "openvino", fake)
+    monkeypatch.setattr(backends, "openvino_core", Core)
     return compiled
 
 
