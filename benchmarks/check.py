@@ -28,7 +28,7 @@ def ratios(facts: dict) -> dict[str, float]:
     """Return {what: how many times as fast as the others that one is} of one report."""
     found = {}
     key, subject = SUBJECTS.get(facts["benchmark"], ("form", "InLine"))
-    skipped = {key, "seconds", "peak_mib", "images_per_second", "images_per_second_and_core"}
+    skipped = {key, "seconds", "peak_mib", "images_per_second", "images_per_second_and_core", "over_timm"}
     groups = {}
     for row in facts["rows"]:
         if "seconds" in row:
