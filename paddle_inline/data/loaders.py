@@ -9,7 +9,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,7 +61,8 @@ class Samples(Dataset):
         replace: bool = True,
         reduced_decoding: bool = False,
     ) -> None:
-        self.source, self.transform, self.seed = source, transform, seed
+        self.source, self.seed = source, seed
+        self.transform: Any = transform
         self.on_bad_image, self.replace, self.reduced_decoding = on_bad_image, replace, reduced_decoding
         self.normalize: Normalize | None = getattr(transform, "normalize", None)
 
@@ -192,7 +193,7 @@ class Loader:
         labels, *images = batch
         return (images[0] if self.samples.normalize is None else self.samples.normalize(*images)), labels
 
-    def unfinished(self) -> Iterator[tuple[paddle.Tensor, ...]]:
+    def unfinished(self) -> Generator[tuple[paddle.Tensor, ...], None, None]:
         """Load the batches: (labels [B], what `samples.normalize` takes); without one (labels, images)."""
         self.unread = []
         place = {"place": paddle.CPUPlace()} if self.host else {}
@@ -255,7 +256,7 @@ def _shut_down(iterator):
 
 
 def collate(samples: Sequence[tuple]) -> tuple[np.ndarray, ...]:
-    """Stack [(array or `Pixels`, label, unread), ...] to (unread [B], labels [B], arrays [B, ...] or those of Pixels)."""
+    """Stack [(array or `Pixels`, label, unread), ...] to (unread [B], labels [B], arrays [B, ...] or Pixels' three)."""
     images, labels, unread = zip(*samples)
     stacked = collate_pixels(images) if isinstance(images[0], Pixels) else (np.stack(images),)
     return (np.stack(unread), np.stack(labels), *stacked)

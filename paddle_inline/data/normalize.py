@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
+from paddle.utils.dlpack import from_dlpack
 
 
 class Pixels(NamedTuple):
@@ -67,7 +68,9 @@ class Normalize:
         for image, finished in zip(pixels, out):  # one at a time stays in the processor's cache
             self.one(image, finished)
         out.reshape(-1)[places.numpy()[:-1]] = filling.numpy()[:-1]
-        return paddle.to_tensor(out, place=paddle.CPUPlace())
+        return from_dlpack(
+            out.__dlpack__()
+        )  # the same memory: a copy takes longer than all that is done here
 
     def by_table(self, values: paddle.Tensor, places: paddle.Tensor, filling: paddle.Tensor) -> paddle.Tensor:
         """As a call, by looking every value up: the host's numbers, however a device divides."""

@@ -119,8 +119,8 @@ def upright_rgb(image: Image.Image, mode: str = "RGB", reading: Reading | None =
     _halve_transparency(image)
     _require_all_rows(image)
     if reading is not None and image.format in REDUCIBLE:
-        orientation = _orientation(image)
-        reading.open(image, orientation in _TRANSPOSED, orientation in _SWAPPED)
+        number = _orientation(image)
+        reading.open(image, number in _TRANSPOSED, number in _SWAPPED)
     image.load()
     form, tags = image.format, getattr(image, "tag_v2", {})
     turn = _TRANSPOSED.get(_orientation(image))

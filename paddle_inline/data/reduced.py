@@ -13,7 +13,9 @@ from PIL import Image
 
 FORMATS = ("JPEG", "MPO")  # that can be read so; MPO is JPEG of several frames
 DENOMINATORS = (8, 4, 2)
-MARGIN = 1.0  # times the result's sides are the least that a cut has when it is reduced
+MARGIN = (
+    1.5  # times the result's sides are the least that a cut has when it is reduced: docs/data.md says why
+)
 
 
 class Cut(NamedTuple):
@@ -24,7 +26,7 @@ class Cut(NamedTuple):
     resample: Any  # a filter of PIL
 
     def denominator(self) -> int:
-        """Return by how much the picture can be reduced with the part still as large as the result."""
+        """Return by how much the picture can be reduced with the part still MARGIN times as large as the result."""
         left, top, right, bottom = self.box
         for number in DENOMINATORS:
             least = MARGIN * number

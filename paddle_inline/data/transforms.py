@@ -46,13 +46,13 @@ class Compose:
     """
 
     def __init__(self, steps: Iterable[Callable], channels: int | None = None) -> None:
-        self.steps = list(steps)
+        self.steps: list[Any] = list(steps)
         self.mode = None if channels is None else picture_mode(channels)
-        arrays = [i for i, step in enumerate(self.steps) if isinstance(step, ToArray)]
-        self.of_images = (
-            self.steps[: arrays[0]] if arrays else self.steps
-        )  # the steps before the array is made
-        self.normalize = self.steps[arrays[0]].normalize if arrays else None
+        self.of_images, self.erasing = list(self.steps), None  # those before the array is made; the one after
+        if isinstance(self.steps[-1], RandomErasing):
+            self.erasing = self.of_images.pop()
+        last = self.of_images.pop() if self.of_images else None
+        self.normalize = last.normalize if isinstance(last, ToArray) else None  # None: of another end
 
     def __call__(self, image: Image.Image, draws: Draws | None = None) -> np.ndarray:
         if self.mode not in (None, image.mode):
@@ -62,7 +62,7 @@ class Compose:
         return image
 
     def pixels(self, image: Image.Image, draws: Draws, reading: Reading | None = None) -> Pixels:
-        """Return what `normalize` makes of a batch what calls make of single images, where the recipe has a ToArray.
+        """Return that of which `normalize`, where it is not None, makes for a batch what a call makes of an image.
 
         Args:
             image: in full, or as `reading` says.
@@ -77,9 +77,8 @@ class Compose:
         for step in steps:
             image = step(image, draws)
         values = planes(image)
-        erasing = self.steps[len(self.of_images) + 1 :]
-        places, filling = erasing[0].filling(values.shape, draws) if erasing else NOTHING
-        return Pixels(values, places, filling)
+        erased = NOTHING if self.erasing is None else self.erasing.filling(values.shape, draws)
+        return Pixels(values, *erased)
 
     def cut(self, width: int, height: int, draws: Draws) -> Cut | None:
         """Return the first step's cut of an upright image of this size, in pixels; None: it has none."""
@@ -282,7 +281,7 @@ class RandomErasing:
 
     def fillings(self, shape: Sequence[int], draws: Draws) -> list[tuple[tuple[slice, ...], np.ndarray]]:
         """Return [(box, [C, h, w] or [C, 1, 1] of what is put there), ...] for one image [C, H, W]."""
-        found = []
+        found: list[tuple[tuple[slice, ...], np.ndarray]] = []
         for top, left, h, w in self.boxes(shape[1], shape[2], draws):
             size = (shape[0], h, w) if self.mode == "pixel" else (shape[0], 1, 1)
             noise = draws.np.standard_normal(size) if self.mode != "const" else np.zeros(size)
