@@ -110,6 +110,14 @@ class Samples(Dataset):
             "`python -m paddle_inline doctor DATA` says why"
         )
 
+    def most_bytes(self, key: Key) -> int:
+        """Return how many bytes an image has on its way from a worker, at most; it is loaded to see its size."""
+        pixels = self.load_pixels(key)[0]
+        if self.normalize is None:
+            return pixels.nbytes
+        # up to a third is erased, in 8 bytes for each value, its place and what is put there
+        return pixels.values.nbytes * (1 if self.transform.erasing is None else 4)
+
     def _rescue(self, index: int, error: OSError) -> tuple[Image.Image, int] | None:
         """Return what can be read of a truncated image, where that is asked for."""
         if self.on_bad_image != "read":
@@ -292,7 +300,7 @@ def shared_memory_suffices(
 
     A container's default of 64 MiB ends a run with a bus error in the middle of an epoch.
     """
-    one = samples[batches[0][0]][0].nbytes * max(len(batch) for batch in batches)
+    one = samples.most_bytes(batches[0][0]) * max(len(batch) for batch in batches)
     needed = 2 * num_workers * one  # two batches a worker are on their way
     try:
         free = shutil.disk_usage(folder).free
