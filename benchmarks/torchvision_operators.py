@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 from typing import Any
 
 DECLARED: list[Any] = []  # libraries of torch, whose operators vanish with them
 
 
-@functools.cache
 def declare() -> None:
     """Let torchvision be imported where its compiled operators find no partner.
 
     Its import fails on the two that it annotates: they are declared, not made. Where torch or torchvision is missing,
-    or they fit each other, nothing is done.
+    they fit each other, or the two are there, nothing is done.
     """
     versions = {}
     for name in ("torch", "torchvision"):
@@ -25,6 +23,8 @@ def declare() -> None:
     if versions["torch"].endswith("+cpu") and not versions["torchvision"].endswith("+cpu"):
         import torch
 
+        if hasattr(torch.ops.torchvision, "nms"):
+            return
         library = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

@@ -257,8 +257,8 @@ class Relabelled:
 
     def read(self, index: int, reading: Reading) -> tuple[Image.Image, int]:
         """Return what the source reads, cut as `reading` plans it where it can."""
-        image, label = read_from(self.source, index, reading)
-        return image, self.numbers[int(label)]
+        found = read_from(self.source, index, reading)
+        return found[0], self.numbers[int(found[1])]
 
     def name(self, index: int) -> str:
         """Return where an image is, as messages name it."""

@@ -83,10 +83,10 @@ class Samples(Dataset):
 
     def load_pixels(self, key: Key) -> tuple[Any, np.int64, np.int64]:
         """As `load`, with `Pixels` of which `normalize` makes the array; without one with the array itself."""
-        epoch, first = key
+        first = key[1]
         for step in range(len(self.source)):
             index = (first + step) % len(self.source)
-            draws, reading = Draws(self.seed, epoch, first), None
+            draws, reading = self.draws(key), None
             if self.reduced_decoding and self.normalize is not None:
                 reading = Reading(functools.partial(self.transform.cut, draws=draws))
             try:
@@ -99,7 +99,7 @@ class Samples(Dataset):
                     self._report(self.source.name(index), error)
                     continue
                 image, label = rescued
-                draws, reading = Draws(self.seed, epoch, first), None
+                draws, reading = self.draws(key), None
             if self.normalize is None:
                 pixels = self.transform(image, draws)
             else:
@@ -109,6 +109,11 @@ class Samples(Dataset):
             f"no image of all {len(self.source)} can be read, {short(self.source.name(first), 400)} among them: "
             "`python -m paddle_inline doctor DATA` says why"
         )
+
+    def draws(self, key: Key) -> Draws:
+        """Return the draws of an image, before the first of them."""
+        epoch, first = key
+        return Draws(self.seed, epoch, first)
 
     def most_bytes(self, key: Key) -> int:
         """Return how many bytes an image has on its way from a worker, at most; it is loaded to see its size."""
@@ -198,16 +203,16 @@ class Loader:
 
     def finish(self, batch: Sequence[paddle.Tensor]) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Return (images, labels) of a batch of `unfinished`, on the device where it is."""
-        labels, *images = batch
+        *images, labels = batch
         return (images[0] if self.samples.normalize is None else self.samples.normalize(*images)), labels
 
     def unfinished(self) -> Generator[tuple[paddle.Tensor, ...], None, None]:
-        """Load the batches: (labels [B], what `samples.normalize` takes); without one (labels, images)."""
+        """Load the batches: what `samples.normalize` takes, without one images, and labels [B]."""
         self.unread = []
         place = {"place": paddle.CPUPlace()} if self.host else {}
         if self.num_workers == 0:
             for keys in self.batches:
-                unread, *batch = collate([self.samples.load_pixels(key) for key in keys])
+                *batch, unread = collate([self.samples.load_pixels(key) for key in keys])
                 self.unread.append(unread)
                 yield tuple(paddle.to_tensor(part, **place) for part in batch)
             return
@@ -222,7 +227,7 @@ class Loader:
         )
         batches = iter(loader)
         try:
-            for unread, *batch in batches:
+            for *batch, unread in batches:
                 if len(batch) == 1:  # a worker failed on this key: fail here, in the open
                     self.samples[tuple(batch[0].tolist())]
                 # of the worker's memory, which goes with it; on a device it is read with the rest
@@ -264,10 +269,10 @@ def _shut_down(iterator):
 
 
 def collate(samples: Sequence[tuple]) -> tuple[np.ndarray, ...]:
-    """Stack [(array or `Pixels`, label, unread), ...] to (unread [B], labels [B], arrays [B, ...] or Pixels' three)."""
+    """Stack [(array, label, unread), ...] to (arrays [B, ...], labels [B], unread [B]); of `Pixels` three arrays."""
     images, labels, unread = zip(*samples)
     stacked = collate_pixels(images) if isinstance(images[0], Pixels) else (np.stack(images),)
-    return (np.stack(unread), np.stack(labels), *stacked)
+    return (*stacked, np.stack(labels), np.stack(unread))
 
 
 class _Quiet(Dataset):
@@ -289,7 +294,7 @@ class _Quiet(Dataset):
 def _collate_quiet(samples):
     failed = [key for pixels, key, _ in samples if pixels is None]
     if failed:
-        return np.zeros(1, np.int64), np.asarray(failed[0], np.int64)
+        return np.asarray(failed[0], np.int64), np.zeros(1, np.int64)
     return collate(samples)
 
 

@@ -116,7 +116,7 @@ def test_batches_are_the_bits_of_single_images(name, workers):
             assert images.dtype == paddle.float32 and images.place.is_cpu_place()
             np.testing.assert_array_equal(images.numpy(), right)  # after the workers have ended, too
     first = next(loader.unfinished())
-    assert first[1].dtype == paddle.uint8 and first[1].shape == [2, 1 if name == "grey" else 3, 34, 34]
+    assert first[0].dtype == paddle.uint8 and first[0].shape == [2, 1 if name == "grey" else 3, 34, 34]
 
 
 def test_a_recipe_of_another_end_hands_over_its_own_arrays():

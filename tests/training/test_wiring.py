@@ -285,7 +285,12 @@ ROWS = [
     ),
     Row("data.mean", "[0,0,0]", lambda s: s.step("RandAugment").geometry.fill, (0, 0, 0)),
     Row("data.std", "[1,2,3]", lambda s: s.step("ToArray").normalize.std.ravel().tolist(), [1, 2, 3]),
-    Row("data.std", "[1,2,3]", lambda s: s.step("ToArray", train=False).std.ravel().tolist(), [1, 2, 3]),
+    Row(
+        "data.std",
+        "[1,2,3]",
+        lambda s: s.step("ToArray", train=False).normalize.std.ravel().tolist(),
+        [1, 2, 3],
+    ),
     Row("train.epochs", 12, of("options", "epochs"), 12),
     Row("train.epochs", 8, lambda s: s.run.schedule(9 * STEPS), 5e-6),
     Row("train.warmup_epochs", 4, lambda s: round(s.run.schedule(2 * STEPS + 1), 9), 2.5025e-4),
