@@ -1,4 +1,7 @@
-"""From a source of images to batches of tensors, by any number of worker processes."""
+"""From a source of images to batches of tensors, by any number of worker processes.
+
+(A few lines above 300: what a worker hands over stands beside what the training process makes of it.)
+"""
 
 from __future__ import annotations
 

@@ -12,6 +12,8 @@ One reader for training, evaluation and prediction. What it makes of each kind o
 
 That is for a model of three channels. One of a single channel gets the same in grey (ITU-R 601's luma, which leaves a
 grey picture as it is), one of four the colours with their alpha and no background, opaque where there is none.
+
+(A few lines above 300: the kinds of pixels stand beside the reader that they are told apart for.)
 """
 
 from __future__ import annotations

@@ -99,11 +99,15 @@ def test_the_loader_s_photographs_and_our_pipeline(monkeypatch, tmp_path):
 def test_the_peer_s_pipeline_runs_beside_any_build_of_torchvision(monkeypatch, tmp_path):
     for name in ("sklearn", "torch", "torchvision", "timm"):
         pytest.importorskip(name)
+    import torch
+
     loader = load("loader", monkeypatch)
     loader.write_jpegs(tmp_path, 16)
-    missing = []
+    missing, threads = [], torch.get_num_threads()
+    monkeypatch.setattr(loader.ImageOps, "posterize", loader.ImageOps.posterize)  # which it replaces
     monkeypatch.setattr(loader, "PIPELINES", {"timm": loader.timm_pipeline, "none": lambda *given: lambda: 3})
     found = loader.measure(str(tmp_path), 0, "randaugment", 16, 1, missing)
+    torch.set_num_threads(threads)
     assert list(found) == ["timm"] and found["timm"]["median"] > 0
     assert missing == ["none, randaugment, 0 workers: ValueError: 16 images were wanted"]
 
