@@ -23,7 +23,7 @@ SUBJECTS = {  # benchmark: the column of what is compared, and the one that othe
 # Of like precision: what else is compared with what.
 PAIRS = {("openvino-bf16", "torch-openvino-bf16"), ("openvino-int8", "openvino-bf16")}
 BENCHMARKS = (*SUBJECTS, "attention", "resolution", "dense", "scaling")
-MEASURED = {"seconds", "peak_mib", "images_per_second", "images_per_second_and_core", "MiB"}
+MEASURED = {"seconds", "peak_mib", "images_per_second", "images_per_second_and_core", "over_timm", "MiB"}
 OF_THE_RUN = {
     "date",
     "paddle",

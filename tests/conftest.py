@@ -7,8 +7,6 @@ that comes upon it later: the Paddle half of the suite runs on Paddle alone.
 """
 
 import ast
-import functools
-import importlib.metadata
 import importlib.util
 import os
 import random
@@ -102,28 +100,9 @@ def pytest_pyfunc_call():
 
 def pytest_pycollect_makemodule(module_path):
     if HAS_TORCH and imported_packages(module_path) & {*NEEDS_TORCH, "convert"}:
-        declare_torchvision_operators()
+        from benchmarks.torchvision_operators import declare
 
-
-@functools.cache
-def declare_torchvision_operators():
-    """Let torchvision's GPU build, and so timm, be imported beside a CPU build of torch.
-
-    Its compiled operators find no partner there, and its import fails on the two that it annotates.
-    """
-    versions = {}
-    for name in ("torch", "torchvision"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            return
-    if versions["torch"].endswith("+cpu") and not versions["torchvision"].endswith("+cpu"):
-        import torch
-
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        sys.modules[__name__].torchvision_operators = library  # they vanish with the object
+        declare()
 
 
 @pytest.fixture(autouse=True)

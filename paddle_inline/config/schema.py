@@ -58,6 +58,7 @@ class DataConfig:
     zip_mode: bool = False
     num_workers: int = setting(8, minimum=0)  # per device; 0 loads in the training process
     on_bad_image: str = setting("fail", choices=("fail", "skip", "read"))
+    reduced_decoding: bool = False  # of JPEG, where the training crop makes it smaller still: other pixels
     mean: list[float] = setting(
         [0.485, 0.456, 0.406]
     )  # of the channels, of values from 0 to 1; fitted to in_chans
@@ -151,6 +152,7 @@ class TestConfig:
         "square", choices=("square", "short")
     )  # both sides alike; or the short one, aspect kept
     crop_ratio: float = setting(0.875, minimum=0.1, maximum=1)  # of the side that the crop keeps
+    reduced_decoding: bool = False  # as data.reduced_decoding, of the held-out images
 
 
 @dataclass

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import UserError, joined, short
+from .reduced import Reading, read_from
 from .text import read_text
 
 if TYPE_CHECKING:
@@ -253,6 +254,11 @@ class Relabelled:
         """Return (PIL image in RGB, class number)."""
         image, label = self.source[index]
         return image, self.numbers[int(label)]
+
+    def read(self, index: int, reading: Reading) -> tuple[Image.Image, int]:
+        """Return what the source reads, cut as `reading` plans it where it can."""
+        found = read_from(self.source, index, reading)
+        return found[0], self.numbers[int(found[1])]
 
     def name(self, index: int) -> str:
         """Return where an image is, as messages name it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 
 import numpy as np
@@ -27,10 +28,15 @@ class Draws:
     """
 
     def __init__(self, *key: int) -> None:
-        for_py, for_np = np.random.SeedSequence(key).generate_state(2)
+        for_py, self._for_np = np.random.SeedSequence(key).generate_state(2)
         self.py = random.Random(int(for_py))
-        self.np = np.random.RandomState(np.random.MT19937(_Nothing()))
-        self.np.seed(for_np)  # as RandomState(for_np), which first asks the system for 0.1 ms of chance
+
+    @functools.cached_property
+    def np(self) -> np.random.RandomState:
+        """The generator of numpy's kind, made when it is first asked for."""
+        made = np.random.RandomState(np.random.MT19937(_Nothing()))
+        made.seed(self._for_np)  # as RandomState(seed), which first asks the system for 0.1 ms of chance
+        return made
 
 
 def seed_of(*key: int) -> int:

@@ -1,14 +1,18 @@
-"""From a source of images to batches of tensors, by any number of worker processes."""
+"""From a source of images to batches of tensors, by any number of worker processes.
+
+(A few lines above 300: what a worker hands over stands beside what the training process makes of it.)
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +21,9 @@ from paddle.io import BatchSampler, DataLoader, Dataset
 
 from ..utils.errors import FileAccessError, short
 from .draws import Draws
+from .normalize import Normalize, Pixels, collate_pixels
 from .pictures import truncated_allowed
+from .reduced import Reading, read_from
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -45,6 +51,7 @@ class Samples(Dataset):
         on_bad_image: `fail`; `read`, which takes of a truncated image what is there, and else fails; or
             `skip`, which puts the next image of the source in its place when `replace` is set and labels it
             BAD, not to be counted, when it is not.
+        reduced_decoding: decode JPEG at a fraction of its size where the recipe makes it smaller still (`reduced`).
     """
 
     def __init__(
@@ -55,9 +62,12 @@ class Samples(Dataset):
         seed: int = 0,
         on_bad_image: str = "fail",
         replace: bool = True,
+        reduced_decoding: bool = False,
     ) -> None:
-        self.source, self.transform, self.seed = source, transform, seed
-        self.on_bad_image, self.replace = on_bad_image, replace
+        self.source, self.seed = source, seed
+        self.transform: Any = transform
+        self.on_bad_image, self.replace, self.reduced_decoding = on_bad_image, replace, reduced_decoding
+        self.normalize: Normalize | None = getattr(transform, "normalize", None)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -67,23 +77,54 @@ class Samples(Dataset):
 
     def load(self, key: Key) -> tuple[np.ndarray, np.int64, np.int64]:
         """Return (array, label, 1 if the image asked for could not be read, else 0)."""
-        epoch, first = key
+        pixels, label, unread = self.load_pixels(key)
+        if self.normalize is None:
+            return pixels, label, unread
+        array = self.normalize.one(pixels.values)
+        array.reshape(-1)[pixels.places] = pixels.filling
+        return array, label, unread
+
+    def load_pixels(self, key: Key) -> tuple[Any, np.int64, np.int64]:
+        """As `load`, with `Pixels` of which `normalize` makes the array; without one with the array itself."""
+        first = key[1]
         for step in range(len(self.source)):
             index = (first + step) % len(self.source)
+            draws, reading = self.draws(key), None
+            if self.reduced_decoding and self.normalize is not None:
+                reading = Reading(functools.partial(self.transform.cut, draws=draws))
             try:
-                image, label = self.source[index]
+                image, label = (
+                    self.source[index] if reading is None else read_from(self.source, index, reading)
+                )
             except OSError as error:
                 rescued = self._rescue(index, error)
                 if rescued is None:
                     self._report(self.source.name(index), error)
                     continue
                 image, label = rescued
-            pixels = self.transform(image, Draws(self.seed, epoch, first))
+                draws, reading = self.draws(key), None
+            if self.normalize is None:
+                pixels = self.transform(image, draws)
+            else:
+                pixels = self.transform.pixels(image, draws, reading)
             return pixels, np.int64(BAD if step and not self.replace else label), np.int64(step > 0)
         raise BadImage(
             f"no image of all {len(self.source)} can be read, {short(self.source.name(first), 400)} among them: "
             "`python -m paddle_inline doctor DATA` says why"
         )
+
+    def draws(self, key: Key) -> Draws:
+        """Return the draws of an image, before the first of them."""
+        epoch, first = key
+        return Draws(self.seed, epoch, first)
+
+    def most_bytes(self, key: Key) -> int:
+        """Return how many bytes an image has on its way from a worker, at most; it is loaded to see its size."""
+        pixels = self.load_pixels(key)[0]
+        if self.normalize is None:
+            return pixels.nbytes
+        # up to a third is erased, in 8 bytes for each value, its place and what is put there
+        return pixels.values.nbytes * (1 if self.transform.erasing is None else 4)
 
     def _rescue(self, index: int, error: OSError) -> tuple[Image.Image, int] | None:
         """Return what can be read of a truncated image, where that is asked for."""
@@ -159,13 +200,24 @@ class Loader:
         return sum(np.asarray(unread).sum().item() for unread in self.unread[:batches])
 
     def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
+        with contextlib.closing(self.unfinished()) as batches:
+            for batch in batches:
+                yield self.finish(batch)
+
+    def finish(self, batch: Sequence[paddle.Tensor]) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Return (images, labels) of a batch of `unfinished`, on the device where it is."""
+        *images, labels = batch
+        return (images[0] if self.samples.normalize is None else self.samples.normalize(*images)), labels
+
+    def unfinished(self) -> Generator[tuple[paddle.Tensor, ...], None, None]:
+        """Load the batches: what `samples.normalize` takes, without one images, and labels [B]."""
         self.unread = []
         place = {"place": paddle.CPUPlace()} if self.host else {}
         if self.num_workers == 0:
-            for batch in self.batches:
-                pixels, labels, unread = collate([self.samples.load(key) for key in batch])
+            for keys in self.batches:
+                *batch, unread = collate([self.samples.load_pixels(key) for key in keys])
                 self.unread.append(unread)
-                yield paddle.to_tensor(pixels, **place), paddle.to_tensor(labels, **place)
+                yield tuple(paddle.to_tensor(part, **place) for part in batch)
             return
         loader = DataLoader(
             _Quiet(self.samples),
@@ -178,12 +230,12 @@ class Loader:
         )
         batches = iter(loader)
         try:
-            for pixels, labels, unread in batches:
-                if pixels.ndim == 1:  # a worker failed on this key: fail here, in the open
-                    self.samples[tuple(labels.tolist())]
+            for *batch, unread in batches:
+                if len(batch) == 1:  # a worker failed on this key: fail here, in the open
+                    self.samples[tuple(batch[0].tolist())]
                 # of the worker's memory, which goes with it; on a device it is read with the rest
                 self.unread.append(unread if unread.place.is_gpu_place() else unread.numpy().copy())
-                yield pixels, labels
+                yield tuple(batch)
         except SystemError as error:
             raise RuntimeError(
                 f"one of {self.num_workers} data workers was killed, often for lack of memory: lower "
@@ -220,8 +272,10 @@ def _shut_down(iterator):
 
 
 def collate(samples: Sequence[tuple]) -> tuple[np.ndarray, ...]:
-    """Stack [(array, number, number), ...] to (arrays [B, ...], numbers [B], numbers [B])."""
-    return tuple(np.stack(part) for part in zip(*samples))
+    """Stack [(array, label, unread), ...] to (arrays [B, ...], labels [B], unread [B]); of `Pixels` three arrays."""
+    images, labels, unread = zip(*samples)
+    stacked = collate_pixels(images) if isinstance(images[0], Pixels) else (np.stack(images),)
+    return (*stacked, np.stack(labels), np.stack(unread))
 
 
 class _Quiet(Dataset):
@@ -235,7 +289,7 @@ class _Quiet(Dataset):
 
     def __getitem__(self, key):
         try:
-            return self.samples.load(key)
+            return self.samples.load_pixels(key)
         except Exception:
             return None, key, 0
 
@@ -243,7 +297,7 @@ class _Quiet(Dataset):
 def _collate_quiet(samples):
     failed = [key for pixels, key, _ in samples if pixels is None]
     if failed:
-        return np.zeros(1, np.float32), np.asarray(failed[0], np.int64), np.zeros(1, np.int64)
+        return np.asarray(failed[0], np.int64), np.zeros(1, np.int64)
     return collate(samples)
 
 
@@ -254,7 +308,7 @@ def shared_memory_suffices(
 
     A container's default of 64 MiB ends a run with a bus error in the middle of an epoch.
     """
-    one = samples[batches[0][0]][0].nbytes * max(len(batch) for batch in batches)
+    one = samples.most_bytes(batches[0][0]) * max(len(batch) for batch in batches)
     needed = 2 * num_workers * one  # two batches a worker are on their way
     try:
         free = shutil.disk_usage(folder).free

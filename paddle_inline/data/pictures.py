@@ -12,6 +12,8 @@ One reader for training, evaluation and prediction. What it makes of each kind o
 
 That is for a model of three channels. One of a single channel gets the same in grey (ITU-R 601's luma, which leaves a
 grey picture as it is), one of four the colours with their alpha and no background, opaque where there is none.
+
+(A few lines above 300: the kinds of pixels stand beside the reader that they are told apart for.)
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from ..utils.errors import FileAccessError, MissingFileError, UserError, short
 from ..utils.paths import expand
 from ..weights.description import MODES
+from .reduced import FORMATS as REDUCIBLE
+from .reduced import Reading
 from .signatures import HEAD, what_is
 
 SUFFIXES = (
@@ -40,6 +44,7 @@ _ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 0x0102, 0x0106, 0x01
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the last two
 # EXIF orientation -> what turns it upright: Pillow's numbers of FLIP_LEFT_RIGHT, ROTATE_180 ..., old and new
 _TRANSPOSED: dict[int, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+_SWAPPED = (5, 6, 7, 8)  # those that exchange width and height
 _TRUNCATED = threading.Lock()
 
 
@@ -86,12 +91,15 @@ def picture_mode(channels: int) -> str:
     return MODES[channels]
 
 
-def read_rgb(file: str | os.PathLike[str] | BinaryIO, mode: str = "RGB") -> Image.Image:
+def read_rgb(
+    file: str | os.PathLike[str] | BinaryIO, mode: str = "RGB", reading: Reading | None = None
+) -> Image.Image:
     """Read an image in RGB, 8 bits a channel, upright, as the head of this module says.
 
     Args:
         file: a path or an open binary file; of several frames the first is read.
         mode: of MODES, in place of RGB.
+        reading: plans what is cut out of it, and may let it be decoded at a fraction of its size.
 
     Raises:
         UnreadableImage: it cannot be read; the message says why and does not name the file.
@@ -100,7 +108,7 @@ def read_rgb(file: str | os.PathLike[str] | BinaryIO, mode: str = "RGB") -> Imag
         with Image.open(file) as image:
             if image.format == "EPS":
                 raise UnreadableImage(f"it is {what_is(b'%!PS')}")
-            return upright_rgb(image, mode)
+            return upright_rgb(image, mode, reading)
     except UnidentifiedImageError as error:
         kind = what_is(first_bytes(file))
         raise UnreadableImage(f"it is {kind}" if kind else "it is no image of a known kind") from error
@@ -108,10 +116,13 @@ def read_rgb(file: str | os.PathLike[str] | BinaryIO, mode: str = "RGB") -> Imag
         raise UnreadableImage(describe(error)) from error
 
 
-def upright_rgb(image: Image.Image, mode: str = "RGB") -> Image.Image:
+def upright_rgb(image: Image.Image, mode: str = "RGB", reading: Reading | None = None) -> Image.Image:
     """Return an opened image in RGB or another of MODES, 8 bits a channel, upright, as this module's head says."""
     _halve_transparency(image)
     _require_all_rows(image)
+    if reading is not None and image.format in REDUCIBLE:
+        number = _orientation(image)
+        reading.open(image, number in _TRANSPOSED, number in _SWAPPED)
     image.load()
     form, tags = image.format, getattr(image, "tag_v2", {})
     turn = _TRANSPOSED.get(_orientation(image))
@@ -270,7 +281,14 @@ class PictureSource:
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """Return (PIL image in `mode`, class number); UnreadableImage as `read`."""
+        return self.read(index)
+
+    def read(self, index: int, reading: Reading | None = None) -> tuple[Image.Image, int]:
         """Return (PIL image in `mode`, class number).
+
+        Args:
+            reading: as of `read_rgb`.
 
         Raises:
             UnreadableImage: it cannot be read, in whatever way its file or archive fails.
@@ -279,7 +297,7 @@ class PictureSource:
             file = self.file(index)
         except Exception as error:  # a damaged archive can fail in any way
             raise UnreadableImage(describe(error)) from error
-        return read_rgb(file, self.mode), self.items[index][-1]
+        return read_rgb(file, self.mode, reading), self.items[index][-1]
 
     def file(self, index: int) -> str | BinaryIO:
         """Return the path of an image's file, or its bytes as a file."""

@@ -13,14 +13,14 @@ from .loaders import Loader
 
 UNFINISHED = 16  # batches whose copies the device has not come to; then the host waits for the oldest
 
-Batch = tuple[paddle.Tensor, paddle.Tensor]
+Batch = tuple[paddle.Tensor, ...]
 
 
 class Prefetch:
     """A loader whose batches a thread moves to a device ahead of time, in their order.
 
-    To a GPU they go through pinned memory, from which the device copies them by itself; on a CPU the same iterator
-    hands them on. What a batch raises is raised when it is its turn.
+    To a GPU they go through pinned memory, from which the device copies them by itself, in 8 bits; it normalises them
+    there. On a CPU the same iterator hands them on. What a batch raises is raised when it is its turn.
 
     Args:
         loader: of batches on the host (`Loader(..., host=True)`).
@@ -44,9 +44,9 @@ class Prefetch:
     def bad(self) -> int:
         return self.loader.bad_of(self.handed_out)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
         self.handed_out = 0
-        batches, ready, done = iter(self.loader), deque[Future](), False
+        batches, ready, done = self.loader.unfinished(), deque[Future](), False
         with ThreadPoolExecutor(1, "prefetch") as thread:
             try:
                 while True:
@@ -64,9 +64,9 @@ class Prefetch:
                         return
                     batch = ready.popleft().result()
                     self.handed_out += 1
-                    yield batch
+                    yield self.loader.finish(batch)
             finally:
-                getattr(batches, "close", bool)()
+                batches.close()
 
     def _move(self, batch):
         if self.device == "cpu":

@@ -22,6 +22,7 @@ from .folders import index_file, listing, subfolders, walk
 from .imagenet import Folder, layouts, open_imagenet
 from .misplaced import SIMILAR, not_a_folder
 from .pictures import PictureSource
+from .reduced import Reading, read_from
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -72,6 +73,10 @@ class Part:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """Return (PIL image in the source's mode, class number)."""
         return self.source[self.indices[index]]
+
+    def read(self, index: int, reading: Reading) -> tuple[Image.Image, int]:
+        """Return what the source reads, cut as `reading` plans it where it can."""
+        return read_from(self.source, self.indices[index], reading)
 
     def name(self, index: int) -> str:
         """Return where an image is, as messages name it."""

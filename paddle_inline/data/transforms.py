@@ -19,8 +19,10 @@ from PIL import Image
 from ..utils.errors import UserError, unknown
 from ..weights.description import RESIZES, image_sides, plain_size
 from .draws import Draws
+from .normalize import NOTHING, Normalize, Pixels
 from .pictures import picture_mode
 from .randaugment import rand_augment
+from .reduced import Cut, Reading
 from .resizing import LONGEST, resized
 
 INTERPOLATIONS = {
@@ -44,8 +46,13 @@ class Compose:
     """
 
     def __init__(self, steps: Iterable[Callable], channels: int | None = None) -> None:
-        self.steps = list(steps)
+        self.steps: list[Any] = list(steps)
         self.mode = None if channels is None else picture_mode(channels)
+        self.of_images, self.erasing = list(self.steps), None  # those before the array is made; the one after
+        if isinstance(self.steps[-1], RandomErasing):
+            self.erasing = self.of_images.pop()
+        last = self.of_images.pop() if self.of_images else None
+        self.normalize = last.normalize if isinstance(last, ToArray) else None  # None: of another end
 
     def __call__(self, image: Image.Image, draws: Draws | None = None) -> np.ndarray:
         if self.mode not in (None, image.mode):
@@ -53,6 +60,30 @@ class Compose:
         for step in self.steps:
             image = step(image, draws)
         return image
+
+    def pixels(self, image: Image.Image, draws: Draws, reading: Reading | None = None) -> Pixels:
+        """Return that of which `normalize`, where it is not None, makes for a batch what a call makes of an image.
+
+        Args:
+            image: in full, or as `reading` says.
+            draws: at the beginning, or behind those of the reading's cut.
+            reading: of an image that has been cut before it was decoded.
+        """
+        if self.mode not in (None, image.mode):
+            image = image.convert(self.mode)
+        steps = self.of_images
+        if reading is not None and reading.cut is not None:
+            image, steps = reading.cut.of(image, reading.denominator), steps[1:]
+        for step in steps:
+            image = step(image, draws)
+        values = planes(image)
+        erased = NOTHING if self.erasing is None else self.erasing.filling(values.shape, draws)
+        return Pixels(values, *erased)
+
+    def cut(self, width: int, height: int, draws: Draws) -> Cut | None:
+        """Return the first step's cut of an upright image of this size, in pixels; None: it has none."""
+        first = self.steps[0]
+        return first.cut(width, height, draws) if isinstance(first, (Resize, RandomResizedCrop)) else None
 
 
 class Resize:
@@ -65,21 +96,32 @@ class Resize:
         self.size, self.short = plain_size(size), short
         self.resample = INTERPOLATIONS[interpolation]
 
-    def __call__(self, image: Image.Image, draws: Draws) -> Image.Image:
+    def goal(self, before: tuple[int, int]) -> tuple[int, int]:
+        """Return (width, height) of what becomes of an image of such."""
         height, width = image_sides(self.size)
         if self.short:
-            before = image.size
             whole = int if height == width else round  # the longer side: rounded as torchvision's and timm's
             if height * before[0] >= width * before[1]:
                 width = whole(height * before[0] / before[1])
             else:
                 height = whole(width * before[1] / before[0])
-        if image.size == (width, height):
+        return width, height
+
+    def cut(self, width: int, height: int, draws: Draws) -> Cut | None:
+        """Return the whole of an image of this size; None where it stays as it is, or is a strip."""
+        goal = self.goal((width, height))
+        if goal == (width, height) or max(goal) > LONGEST * min(goal):
+            return None
+        return Cut((0, 0, width, height), goal, _choose(self.resample, draws))
+
+    def __call__(self, image: Image.Image, draws: Draws) -> Image.Image:
+        goal = self.goal(image.size)
+        if image.size == goal:
             return image
         resample = _choose(self.resample, draws)
         if self.short and max(image_sides(self.size)) <= LONGEST * min(image_sides(self.size)):
-            return resized(image, (width, height), resample)
-        return image.resize((width, height), resample)
+            return resized(image, goal, resample)
+        return image.resize(goal, resample)
 
 
 class CenterCrop:
@@ -130,10 +172,14 @@ class RandomResizedCrop:
             w = round(height * self.ratio[1])
         return (height - h) // 2, (width - w) // 2, h, w
 
+    def cut(self, width: int, height: int, draws: Draws) -> Cut:
+        """Return the cut of an image of this size."""
+        top, left, h, w = self.box(width, height, draws)
+        size = image_sides(self.size)
+        return Cut((left, top, left + w, top + h), (size[1], size[0]), _choose(self.resample, draws))
+
     def __call__(self, image: Image.Image, draws: Draws) -> Image.Image:
-        top, left, h, w = self.box(image.width, image.height, draws)
-        image = image.crop((left, top, left + w, top + h))
-        return image.resize(image_sides(self.size)[::-1], _choose(self.resample, draws))
+        return self.cut(image.width, image.height, draws).of(image)
 
 
 class RandomShift:
@@ -182,21 +228,20 @@ class ColorJitter:
         return image
 
 
+def planes(image: Image.Image) -> np.ndarray:
+    """Return the values of an image as [C, H, W] uint8, each channel in one piece."""
+    values = np.asarray(image, np.uint8)
+    return values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
 class ToArray:
     """A PIL image -> [C, H, W] float32: 0..1, less the mean, over the deviation, per channel."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.mean, self.std = (np.float32(values).reshape(-1, 1, 1) for values in (mean, std))
+        self.normalize = Normalize(mean, std)
 
     def __call__(self, image: Image.Image, draws: Draws) -> np.ndarray:
-        # In rows of one channel from the start: four times as fast as in pixels of three.
-        values = np.asarray(image, np.uint8)
-        values = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
-        pixels = values.astype(np.float32, order="C")
-        pixels /= 255
-        pixels -= self.mean
-        pixels /= self.std
-        return pixels
+        return self.normalize.one(planes(image))
 
 
 class RandomErasing:
@@ -234,12 +279,33 @@ class RandomErasing:
                     break
         return found
 
+    def fillings(self, shape: Sequence[int], draws: Draws) -> list[tuple[tuple[slice, ...], np.ndarray]]:
+        """Return [(box, [C, h, w] or [C, 1, 1] of what is put there), ...] for one image [C, H, W]."""
+        found: list[tuple[tuple[slice, ...], np.ndarray]] = []
+        for top, left, h, w in self.boxes(shape[1], shape[2], draws):
+            size = (shape[0], h, w) if self.mode == "pixel" else (shape[0], 1, 1)
+            noise = draws.np.standard_normal(size) if self.mode != "const" else np.zeros(size)
+            found.append(((slice(None), slice(top, top + h), slice(left, left + w)), noise))
+        return found
+
     def __call__(self, pixels: np.ndarray, draws: Draws) -> np.ndarray:
-        for top, left, h, w in self.boxes(pixels.shape[1], pixels.shape[2], draws):
-            shape = (len(pixels), h, w) if self.mode == "pixel" else (len(pixels), 1, 1)
-            noise = draws.np.standard_normal(shape) if self.mode != "const" else 0
-            pixels[:, top : top + h, left : left + w] = noise
+        for box, noise in self.fillings(pixels.shape, draws):
+            pixels[box] = noise
         return pixels
+
+    def filling(self, shape: Sequence[int], draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+        """Return (places [n] in an image's C * H * W numbers, each once; what a call puts there [n] float32)."""
+        fillings = self.fillings(shape, draws)
+        if not fillings:
+            return NOTHING
+        numbers = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
+        places = [numbers[box] for box, _ in fillings]
+        values = [np.broadcast_to(np.float32(noise), at.shape) for (_, noise), at in zip(fillings, places)]
+        at, put = (np.concatenate([part.ravel() for part in parts]) for parts in (places, values))
+        if len(fillings) > 1:  # where boxes overlap the last one stands
+            at, last = np.unique(at[::-1], return_index=True)
+            put = put[::-1][last]
+        return at, put
 
 
 def train_transform(

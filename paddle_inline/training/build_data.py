@@ -57,7 +57,13 @@ def build_eval(
         notes += more
     values = evaluation_transform(config)
     transform = eval_transform(values.pop("img_size"), **values)
-    samples = Samples(source, transform, on_bad_image=data.on_bad_image, replace=False)
+    samples = Samples(
+        source,
+        transform,
+        on_bad_image=data.on_bad_image,
+        replace=False,
+        reduced_decoding=config.test.reduced_decoding,
+    )
     batches = sampler.eval_batches(len(source), data.batch_size, rank=rank, world=world)
     return source, Loader(samples, batches, num_workers=worker_count(config)), notes
 
@@ -120,7 +126,13 @@ def build_train(
         remode=aug.remode,
         recount=aug.recount,
     )
-    samples = Samples(source, transform, seed=config.seed, on_bad_image=data.on_bad_image)
+    samples = Samples(
+        source,
+        transform,
+        seed=config.seed,
+        on_bad_image=data.on_bad_image,
+        reduced_decoding=data.reduced_decoding,
+    )
 
     workers = worker_count(config)
 

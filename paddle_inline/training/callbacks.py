@@ -193,7 +193,9 @@ class LogProgress(Callback):
         self.epochs, self.steps_per_epoch = options.epochs, options.steps_per_epoch
         self.print_freq, self.histogram_freq = print_freq, histogram_freq
         self.bar, self.shown = ExitStack(), "-"  # the last loss that was read
-        self.way = ""  # the loss, speed and time left of the epoch's last step
+        self.way = (
+            ""  # the loss, speed, share of the time waited for data, and time left of the epoch's last step
+        )
 
     def on_epoch_start(self, progress: Progress) -> None:
         self.first, self.started, self.images, self.waited = progress.step, time.perf_counter(), 0, 0.0
@@ -217,12 +219,13 @@ class LogProgress(Callback):
         self.images += step.images
         self.waited += step.waited
         seconds = time.perf_counter() - self.started
-        speed = self.images / seconds
+        speed, waiting = self.images / seconds, self.waited / seconds
         number = progress.step - progress.epoch * self.steps_per_epoch
         due = progress.step % self.print_freq == 0 or number == self.steps_per_epoch
         if due:  # only then is the loss read from the device
             self.shown = f"{step.loss:.4f}"
-        self.advance(1, loss=self.shown, lr=f"{step.rate:.2e}", **{"images/s": f"{speed:.0f}"})
+        shown = {"images/s": f"{speed:.0f}", "data": f"{waiting:.0%}"}
+        self.advance(1, loss=self.shown, lr=f"{step.rate:.2e}", **shown)
         if not due:
             return
         done = progress.step - self.first
@@ -234,10 +237,11 @@ class LogProgress(Callback):
             grad_norm=step.grad_norm,
             images_per_s=round(speed, 1),
             reader_s=round(self.waited / done, 4),
+            reader_share=round(waiting, 4),
             memory_mb=memory_mb(),
         )
         left = (self.epochs * self.steps_per_epoch - progress.step) / done * seconds
-        self.way = f"loss {step.loss:.4f}, {speed:.0f} images/s, left {duration(left)}"
+        self.way = f"loss {step.loss:.4f}, {speed:.0f} images/s, data {waiting:.0%}, left {duration(left)}"
         if not self.log.live and number < self.steps_per_epoch and time.perf_counter() - self.said >= EVERY:
             self.said = time.perf_counter()
             self.log.info(f"{self.title}  {number}/{self.steps_per_epoch}  {self.way}, lr {step.rate:.3e}")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import paddle
 
 # numbers of metrics.jsonl on the machine and the files
-SYSTEM = ("images_per_s", "reader_s", "memory_mb", "bad_images", "bad_held_out_images")
+SYSTEM = ("images_per_s", "reader_s", "reader_share", "memory_mb", "bad_images", "bad_held_out_images")
 
 
 class RunLog:

@@ -112,7 +112,26 @@ def test_the_loader_s_photographs_and_our_pipeline(monkeypatch, tmp_path):
     loader.write_jpegs(tmp_path, 16)
     sizes = [Image.open(path).size for path in tmp_path.rglob("*.JPEG")]
     assert len(sizes) == 16 and all(width == 500 and 350 <= height < 400 for width, height in sizes)
-    assert loader.paddle_pipeline(tmp_path, 0)() == 16
+    assert loader.paddle_pipeline(tmp_path, 0)() == loader.paddle_in_full(tmp_path, 0, "simple")() == 16
+    loader.write_jpegs(tmp_path / "large", 2, 1000)
+    sizes = [Image.open(path).size for path in (tmp_path / "large").rglob("*.JPEG")]
+    assert len(sizes) == 2 and all(width == 1000 and 700 <= height < 800 for width, height in sizes)
+
+
+def test_the_peer_s_pipeline_runs_beside_any_build_of_torchvision(monkeypatch, tmp_path):
+    for name in ("sklearn", "torch", "torchvision", "timm"):
+        pytest.importorskip(name)
+    import torch
+
+    loader = load("loader", monkeypatch)
+    loader.write_jpegs(tmp_path, 16)
+    missing, threads = [], torch.get_num_threads()
+    monkeypatch.setattr(loader.ImageOps, "posterize", loader.ImageOps.posterize)  # which it replaces
+    monkeypatch.setattr(loader, "PIPELINES", {"timm": loader.timm_pipeline, "none": lambda *given: lambda: 3})
+    found = loader.measure(str(tmp_path), 0, "randaugment", 16, 1, missing)
+    torch.set_num_threads(threads)
+    assert list(found) == ["timm"] and found["timm"]["median"] > 0
+    assert missing == ["none, randaugment, 0 workers: ValueError: 16 images were wanted"]
 
 
 def test_a_step_of_training_on_paddle_and_torch(monkeypatch):

@@ -249,3 +249,8 @@ def test_a_small_shared_memory_is_noticed(monkeypatch, capfd):
     free(2 * 3 * 2 * one - 1)
     assert not loaders.shared_memory_suffices(samples, batches, num_workers=3)
     assert "--shm-size" in capfd.readouterr().err
+    whole = Samples(Photos(()), train_transform(34, mean=(0.5,) * 3, std=(0.5,) * 3, reprob=0))
+    free(2 * 3 * 2 * one // 4)  # a byte for each value where nothing is erased
+    assert loaders.shared_memory_suffices(whole, batches, num_workers=3)
+    free(2 * 3 * 2 * one // 4 - 1)
+    assert not loaders.shared_memory_suffices(whole, batches, num_workers=3)

@@ -78,7 +78,9 @@ PINNED = {
         "_WHITE_IS_ZERO": 0,
         "_SIGNED": 2,
         "_TRANSPOSED": {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2},
+        "_SWAPPED": (5, 6, 7, 8),
     },
+    "paddle_inline/data/reduced.py": {"DENOMINATORS": (8, 4, 2), "MARGIN": 1.5},
     "paddle_inline/inference/pictures.py": {"_CHANNELS": {"L": (1, 3), "RGB": (3,), "RGBA": (4, 3)}},
     "paddle_inline/weights/channels.py": {"FROM": (1, 3)},
     "paddle_inline/data/published.py": {

@@ -387,7 +387,8 @@ def test_an_epoch_is_one_line_and_a_long_one_more(tmp_path, monkeypatch, every, 
     for pattern, line in zip(on_the_way, lines[1 + more : -1]):
         assert re.search(pattern, line)
     assert re.search(
-        r" epoch 2: top-1 .* of 25 images; best .*; loss \d\.\d{4}, \d+ images/s, left 0:00:00$", last
+        r" epoch 2: top-1 .* of 25 images; best .*; loss \d\.\d{4}, \d+ images/s, data \d+%, left 0:00:00$",
+        last,
     )
 
 

@@ -196,6 +196,11 @@ def begins_with_seed_5(seen):
     return bool((model.head.weight == seen.run.model.head.weight).all())
 
 
+def reduced(seen):
+    """Return whether pictures of training, and held-out ones, may be decoded at a fraction of their size."""
+    return tuple(loader.samples.reduced_decoding for loader in (seen.images(), seen.evaluation))
+
+
 NO_MIXUP = {"aug.mixup": 0, "aug.cutmix": 0}
 SGD = {"train.optimizer.name": "sgd"}
 DECAYS = {"train.lr_scheduler.name": "step", "train.lr_scheduler.decay_epochs": 5}
@@ -232,7 +237,7 @@ ROWS = [
     Row("model.in_chans", 1, lambda s: s.run.model.patch_embed.proj.weight.shape[1], 1),
     Row("model.in_chans", 1, lambda s: s.images().samples.transform.mode, "L"),
     Row("model.in_chans", 4, lambda s: s.evaluation.samples.transform.mode, "RGBA"),
-    Row("model.in_chans", 1, lambda s: round(s.step("ToArray").mean.ravel()[0].item(), 6), 0.449),
+    Row("model.in_chans", 1, lambda s: round(s.step("ToArray").normalize.mean.ravel()[0].item(), 6), 0.449),
     Row("model.drop_rate", 0.25, dropout, {0.25}),
     Row("model.drop_path_rate", 0.3, drop_rates, 0.3, SMALL),
     Row("model.label_smoothing", 0.2, of("run", "mixup", "smoothing"), 0.2),
@@ -270,11 +275,22 @@ ROWS = [
     Row("data.num_workers", 1, lambda s: (s.images().num_workers, s.evaluation.num_workers), (1, 1)),
     Row("data.on_bad_image", "skip", lambda s: s.images().samples.on_bad_image, "skip"),
     Row("data.on_bad_image", "skip", lambda s: s.evaluation.samples.on_bad_image, "skip"),
-    Row("data.mean", "[0,0,0]", lambda s: s.step("ToArray").mean.ravel().tolist(), [0, 0, 0]),
-    Row("data.mean", "[0,0,0]", lambda s: s.step("ToArray", train=False).mean.ravel().tolist(), [0, 0, 0]),
+    Row("data.reduced_decoding", "true", reduced, (True, False)),
+    Row("data.mean", "[0,0,0]", lambda s: s.step("ToArray").normalize.mean.ravel().tolist(), [0, 0, 0]),
+    Row(
+        "data.mean",
+        "[0,0,0]",
+        lambda s: s.step("ToArray", train=False).normalize.mean.ravel().tolist(),
+        [0, 0, 0],
+    ),
     Row("data.mean", "[0,0,0]", lambda s: s.step("RandAugment").geometry.fill, (0, 0, 0)),
-    Row("data.std", "[1,2,3]", lambda s: s.step("ToArray").std.ravel().tolist(), [1, 2, 3]),
-    Row("data.std", "[1,2,3]", lambda s: s.step("ToArray", train=False).std.ravel().tolist(), [1, 2, 3]),
+    Row("data.std", "[1,2,3]", lambda s: s.step("ToArray").normalize.std.ravel().tolist(), [1, 2, 3]),
+    Row(
+        "data.std",
+        "[1,2,3]",
+        lambda s: s.step("ToArray", train=False).normalize.std.ravel().tolist(),
+        [1, 2, 3],
+    ),
     Row("train.epochs", 12, of("options", "epochs"), 12),
     Row("train.epochs", 8, lambda s: s.run.schedule(9 * STEPS), 5e-6),
     Row("train.warmup_epochs", 4, lambda s: round(s.run.schedule(2 * STEPS + 1), 9), 2.5025e-4),
@@ -353,6 +369,7 @@ ROWS = [
     Row("test.crop", "false", of_step("CenterCrop", "size", train=False), None),
     Row("test.resize", "short", of_step("Resize", "short", train=False), [True]),
     Row("test.crop_ratio", 0.5, of_step("Resize", "size", train=False), [80]),
+    Row("test.reduced_decoding", "true", reduced, (False, True)),
     Row("output", "/OUT", lambda s: str(s.folder), "/OUT/inline_deit_digits/default"),
     Row("tag", "mine", lambda s: (s.folder.name, s.options.run_folder.name), ("mine", "mine")),
     Row("seed", 5, of("options", "seed"), 5),
