@@ -192,7 +192,7 @@ def _unlabelled(
             return prepare(read_image(files[index], mode))
 
         parts.append(_enough(Pictures(read, len(files), None, f"{what} of {root}")))
-    return Calibration(*parts, max_drop=max_drop)
+    return Calibration(parts[0], parts[1], max_drop)
 
 
 def _enough(pictures: Pictures) -> Pictures:
