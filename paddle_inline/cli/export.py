@@ -68,12 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
     sizes = {"img_size": size_of(arguments.img_size), "num_classes": arguments.num_classes}
     sizes = {name: value for name, value in sizes.items() if value is not None}
     model = create_model(arguments.model, weights=arguments.weights, **sizes)
-    transform, names, _ = evaluation_of(model)
-    preprocessing = {**transform, "crop": False} if arguments.no_crop else None
+    preprocessing = None
+    if arguments.no_crop:
+        preprocessing = {**evaluation_of(model)[0], "crop": False}
     classes = read_class_names(arguments.classes) if arguments.classes else None
     weights = find_weights(arguments.weights)
     calibration = None
     if arguments.int8:
+        transform, names, _ = evaluation_of(model)
         calibration = calibration_of(
             arguments.calibrate,
             transform=preprocessing or transform,
