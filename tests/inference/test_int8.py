@@ -11,7 +11,7 @@ import pytest
 paddle = pytest.importorskip("paddle")
 
 from paddle_inline import Predictor, create_model  # noqa: E402
-from paddle_inline.inference import backends, int8, predictor  # noqa: E402
+from paddle_inline.inference import backends, export, int8, onnx_export, predictor  # noqa: E402
 from paddle_inline.inference.backends import OpenVinoEngine  # noqa: E402
 from paddle_inline.inference.calibration import Calibration, Pictures  # noqa: E402
 from paddle_inline.inference.card import files_of, read_card  # noqa: E402
@@ -26,6 +26,7 @@ from paddle_inline.inference.int8 import (  # noqa: E402
 )
 from paddle_inline.inference.openvino_graph import simplify  # noqa: E402
 from paddle_inline.utils.errors import MissingPackageError, UserError  # noqa: E402
+from tests.inference.test_export import run_here  # noqa: E402
 
 MISSING = "paddle2onnx needs Paddle 3" if paddle.__version__.startswith("2.") else ""
 for module in ("paddle2onnx", "onnxruntime", "openvino", "nncf"):
@@ -49,7 +50,17 @@ def calibration(max_drop=100.0, labels=None):
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
+def quick():
+    """Exports without processes of their own: the engines of other tests are not tried here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "check_engines", lambda *given: [])
+        patch.setattr(export, "try_bfloat16", lambda *given: None)
+        patch.setattr(onnx_export, "run_python", run_here)
+        yield
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, quick):
     """(folder of a small model's export in int8, its card, what was said)."""
     folder, lines = tmp_path_factory.mktemp("int8"), []
     paddle.seed(0)
@@ -237,7 +248,7 @@ def test_without_labels_it_is_said_and_classes_are_compared(exported, tmp_path, 
 
 
 @needs_nncf
-def test_a_program_for_one_batch_size_is_filled_up(exported, tmp_path):
+def test_a_program_for_one_batch_size_is_filled_up(quick, tmp_path):
     model = create_model("inline_deit_digits", depth=1)
     card = export_model(model, tmp_path, batch=5, int8=calibration(), log=lambda line: None)
     assert card["int8"]["rows"][0]["agree"] == 36
