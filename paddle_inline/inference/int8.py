@@ -1,14 +1,17 @@
 """An export's ONNX file as an int8 program of OpenVINO: calibrated on pictures, measured on others, or not written.
 
 NNCF quantises the linear layers, found in the graph by what they are (`kind_of`): their products are what int8 makes
-faster. All else stays in float, by what was measured (docs/deploy.md): the head, whose one product costs as much accuracy as many layers and no time; the
-attention's products and centring, the local residual and its filters, convolutions, normalisations and sums.
+faster. All else stays in float, by what was measured (docs/deploy.md): the head, whose one product costs as much
+accuracy as many layers and takes no time; the attention's products and centring, the local residual and its filters,
+convolutions, normalisations and sums.
 
 B batch, C channels, K classes.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
@@ -107,6 +110,21 @@ def write_int8(
     }
 
 
+def import_nncf() -> Any:
+    """Return NNCF, without the reports of its use that it sends over the network: it reads the switch at its import."""
+    before = os.environ.get("NNCF_CI")
+    os.environ["NNCF_CI"] = "1"
+    try:
+        import nncf
+    finally:
+        if before is None:
+            del os.environ["NNCF_CI"]
+        else:
+            os.environ["NNCF_CI"] = before
+    nncf.set_log_level(logging.ERROR)
+    return nncf
+
+
 def quantise(onnx: str | Path, batches: Iterable[np.ndarray], kept: Sequence[str] = ()) -> Any:
     """Return an `openvino.Model` of an ONNX file, its linear layers in int8.
 
@@ -117,12 +135,9 @@ def quantise(onnx: str | Path, batches: Iterable[np.ndarray], kept: Sequence[str
         batches: images [B, C, H, W] float32 to read the ranges of numbers from.
         kept: kinds (`kind_of`) that stay in float besides.
     """
-    import logging
-
-    import nncf
     import openvino
 
-    nncf.set_log_level(logging.ERROR)
+    nncf = import_nncf()
     program = openvino.Core().read_model(str(onnx))
     simplify(program)
     nodes = program.get_ordered_ops()

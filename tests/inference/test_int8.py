@@ -25,6 +25,7 @@ from paddle_inline.inference.int8 import (  # noqa: E402
     write_int8,
 )
 from paddle_inline.inference.openvino_graph import simplify  # noqa: E402
+from paddle_inline.utils.child import run_python  # noqa: E402
 from paddle_inline.utils.errors import MissingPackageError, UserError  # noqa: E402
 from tests.inference.test_export import run_here  # noqa: E402
 
@@ -255,6 +256,15 @@ def test_a_program_for_one_batch_size_is_filled_up(quick, tmp_path):
     answers = Predictor(tmp_path, precision="int8").logits(np.stack([image(i) for i in range(7)]))
     full = Predictor(tmp_path).logits(np.stack([image(i) for i in range(7)]))
     assert answers.shape == (7, 10) and 0 < np.abs(answers - full).max() < 0.3 * max(1, np.abs(full).max())
+
+
+@needs_nncf
+def test_nncf_reports_nothing_and_the_environment_is_as_before():
+    code = (
+        "import os; from paddle_inline.inference.int8 import import_nncf; import_nncf()\n"
+        "from nncf.telemetry import wrapper; print(type(wrapper.telemetry).__name__, os.environ.get('NNCF_CI'))"
+    )
+    assert run_python(code).stdout.split() == ["MagicMock", "None"]
 
 
 def test_logits_are_compared_with_those_of_float32():
