@@ -18,7 +18,6 @@ from ..data.folders import find_images, subfolders, walk
 from ..data.pictures import picture_mode, read_image
 from ..data.sources import Source, open_source
 from ..data.split import Split, has_part
-from ..data.transforms import eval_transform
 from ..utils.cores import available_cores
 from ..utils.errors import MissingFileError, UserError
 from ..utils.paths import expand
@@ -111,6 +110,8 @@ def calibration_of(
         UserError: it has too few pictures, or other classes than the model; `max_drop` is none.
         MissingPackageError: the digits' package is not installed.
     """
+    from ..data.transforms import eval_transform  # which loads Paddle
+
     check_max_drop(max_drop)
     mode, values = picture_mode(len(transform["mean"])), dict(transform)
     prepare = eval_transform(values.pop("img_size"), **values)
