@@ -6,6 +6,7 @@ Paddle's engines run one exported any-batch program; OpenVINO and ONNX Runtime r
 file, OpenVINO for each batch size its own, or one for any (openvino-any). torch-eager and torch-compile run the
 reference, torch-onnx the ONNX file that torch.onnx writes of it, for each batch size its own, in ONNX Runtime, and
 torch-openvino what OpenVINO converts straight from it, for each batch size its own or for any (torch-openvino-any).
+openvino-int8 is the ONNX file in int8, as `export --int8` makes it, calibrated on noise: its speed is that of any.
 What cannot run here is named and left out.
 """
 
@@ -18,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import RESULTS, could_not_run, plotting, print_table, report
@@ -28,6 +30,7 @@ from paddle_inline.utils.timing import REST, benchmark_interleaved
 MODELS = ["inline_deit_tiny", "inline_pvt_small", "inline_swin_tiny", "inline_cswin_tiny"]
 DEFAULT = ("openvino", "openvino-bf16", "onnx", "paddle", "paddle-bf16")
 DEFAULT += ("torch-eager", "torch-compile", "torch-onnx", "torch-openvino", "torch-openvino-bf16")
+INT8 = ("openvino-int8",)
 ANY_BATCH = ("openvino-any", "openvino-any-bf16")
 TORCH = ("torch-eager", "torch-compile", "torch-bf16", "torch-onnx")
 PEERS = ("torch-openvino", "torch-openvino-bf16", "torch-openvino-any", "torch-openvino-any-bf16")
@@ -115,8 +118,11 @@ def paddle_engines(
     engines = {}
     for kind in kinds:
         try:
-            if (kind in ON_ONNX or kind in ANY_BATCH) and not files["onnx"]:
+            if (kind in ON_ONNX or kind in ANY_BATCH or kind in INT8) and not files["onnx"]:
                 files = write_files(model, folder, onnx=True)
+            if kind in INT8:
+                engines[kind] = int8_engine(folder, folder / files["onnx"], model, threads)
+                continue
             if kind in ANY_BATCH:
                 precision = "bf16" if kind.endswith("bf16") else "fp32"
                 engines[kind] = OpenVinoEngine(folder / files["onnx"], threads, precision, batches=0)
@@ -125,6 +131,19 @@ def paddle_engines(
         except Exception as error:  # whatever is missing here, the rest can still be measured
             missing.append(could_not_run(f"{name} {kind}", error))
     return engines
+
+
+def int8_engine(folder: Path, onnx: Path, model: Any, threads: int | None) -> Callable:
+    """Return an engine of an ONNX file in int8, the rest in bfloat16 where the processor multiplies it."""
+    import openvino
+
+    from paddle_inline.inference.backends import OpenVinoEngine, multiplies_bfloat16
+    from paddle_inline.inference.int8 import quantise
+
+    shape, random = (1, model.spec.in_chans, *model.img_size), np.random.RandomState(0)
+    program = quantise(onnx, (random.standard_normal(shape).astype(np.float32) for _ in range(8)))
+    openvino.save_model(program, str(folder / "int8.xml"), compress_to_fp16=False)
+    return OpenVinoEngine(folder / "int8.xml", threads, "bf16" if multiplies_bfloat16() else "fp32")
 
 
 def measure(name: str, arguments: argparse.Namespace, missing: list[str]) -> list[dict]:
@@ -223,7 +242,9 @@ def main(argv: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--engines", nargs="+", default=DEFAULT, choices=ENGINES + ANY_BATCH + TORCH + PEERS)
+    parser.add_argument(
+        "--engines", nargs="+", default=DEFAULT, choices=ENGINES + INT8 + ANY_BATCH + TORCH + PEERS
+    )
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")

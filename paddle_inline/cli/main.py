@@ -35,8 +35,8 @@ COMMANDS = (
 WITHOUT_PADDLE = ("configs", "doctor")
 # Arguments that are paths, in which ~ is the home folder.
 PATHS = (
-    *("cfg", "classes", "copy", "data", "data_path", "export", "html", "images", "json", "metrics", "output"),
-    *("ovms", "pretrained", "report", "triton", "weights"),
+    *("calibrate", "cfg", "classes", "copy", "data", "data_path", "export", "html", "images", "json"),
+    *("metrics", "output", "ovms", "pretrained", "report", "triton", "weights"),
 )
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from ..data.classes import read_class_names
 from ..data.folders import find_images
 from ..data.pictures import read_image
-from ..inference.backends import AUTO, PRECISIONS, check_device, check_gpu
+from ..inference.backends import AUTO, INT8, PRECISIONS, check_device, check_gpu
 from ..inference.predictor import ENGINES, Predictor
 from ..utils.cores import available_cores
 from ..utils.errors import UserError
@@ -64,8 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--precision",
         default="fp32",
-        choices=(AUTO, *PRECISIONS),
-        help="auto: bf16 where it is fast and was found to keep the classes; default: fp32",
+        choices=(AUTO, *PRECISIONS, INT8),
+        help="auto: bf16 where it is fast and was found to keep the classes; int8: of an export made with --int8; "
+        "default: fp32",
     )
     add("--engine", default="auto", choices=ENGINES, help="default: the fastest that is installed")
     add(
@@ -195,7 +196,7 @@ def in_order(
 
 def default_device(engine: str, precision: str) -> str:
     """Return the device where none is named: a GPU where Paddle has one, unless something else asks for the CPU."""
-    if engine in ("openvino", "onnx") or precision == "bf16":  # which are the CPU's
+    if engine in ("openvino", "onnx") or precision in ("bf16", INT8):  # which are the CPU's
         return "cpu"
     import paddle
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Engine = Callable[[np.ndarray], np.ndarray]
 PRECISIONS = ("fp32", "bf16")
+INT8 = "int8"  # of an export that holds a program in it (`int8.py`), in OpenVINO
 AUTO = "auto"  # bfloat16 where the processor multiplies it and an export was found to keep its classes in it
 # Passes of Paddle 3.3 for oneDNN that break programs which are right without them.
 BROKEN_PASSES = (
@@ -205,6 +206,17 @@ def multiplies_bfloat16() -> bool:
     except ImportError:
         return False
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def multiplies_int8(flags: str | Path = "/proc/cpuinfo") -> bool:
+    """Return whether this processor has instructions for sums of int8 products; where that is not known, True."""
+    try:
+        words = set(Path(flags).read_text().split())
+    except OSError:
+        return True
+    return not {"flags", "Features"} & words or bool(
+        {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"} & words
+    )
 
 
 class EagerEngine:

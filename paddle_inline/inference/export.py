@@ -5,6 +5,7 @@ A folder of one model:
     card.json                       what it is, how its input is made, what was checked
     model.json, model.pdiparams     program and weights for Paddle Inference (`.pdmodel` from Paddle 2)
     model.onnx                      both for OpenVINO and ONNX Runtime, on request
+    model-int8.xml, model-int8.bin  both in int8 for OpenVINO, on request
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ..utils.paths import expand, home_for_libraries
 from ..weights.atomic import sha256
 from ..weights.description import plain_transform
 from .backends import input_spec
+from .calibration import Calibration, check_max_drop
 from .card import (
     CARD,
     FORMAT,
@@ -34,6 +36,7 @@ from .card import (
     read_card,
 )
 from .checks import TOLERANCE, ExportError, check_engines, try_bfloat16
+from .int8 import check_packages, write_int8
 from .onnx_export import onnx_writer, write_onnx, write_onnx_by_torch
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ def export_model(
     *,
     batch: int | None = None,
     onnx: bool = False,
+    int8: Calibration | None = None,
     preprocessing: dict[str, Any] | None = None,
     classes: Sequence[str] | None = None,
     top1: float | None = None,
@@ -66,6 +70,7 @@ def export_model(
         directory: is made; files of an earlier export in it are replaced.
         batch: the one batch size of the program; None: any.
         onnx: also write an ONNX file.
+        int8: also write that file in int8, calibrated and measured on these pictures (`calibration.calibration_of`).
         preprocessing: arguments of `data.transforms.eval_transform`; None: what the model's weights say of
             themselves, else its published recipe, with a line that says so.
         classes: their names; None: those that the weights name, if any.
@@ -78,8 +83,10 @@ def export_model(
 
     Raises:
         ExportError: a program differs from the model by more than TOLERANCE; no file is left.
-        UserError: arguments do not fit the model, or the folder cannot be written.
-        MissingPackageError: ONNX was asked for, and onnxruntime is missing, or both paddle2onnx and PyTorch are.
+        UserError: arguments do not fit the model, int8 costs more accuracy than it may, or the folder cannot be
+            written.
+        MissingPackageError: ONNX was asked for, and onnxruntime is missing, or both paddle2onnx and PyTorch are; int8
+            was, and NNCF or OpenVINO is missing.
     """
     transform, own_classes, assumed = evaluation_of(model)
     if assumed and preprocessing is None:
@@ -93,6 +100,10 @@ def export_model(
         raise UserError(f"batch {batch} must be a positive number, or None for any")
     directory = Path(expand(directory))
     check_engine_path(directory)
+    if int8 is not None:
+        check_packages()
+        check_max_drop(int8.max_drop)
+        onnx = True
     writer = onnx_writer() if onnx else None
     if writer == "torch.onnx":
         log("paddle2onnx is not installed: PyTorch writes the ONNX file, from the model's twin")
@@ -107,6 +118,10 @@ def export_model(
         checks = check_engines(model, work, files, batch, log)
         image = (model.spec.in_chans, *model.img_size)
         half = try_bfloat16(work / files["onnx"], image, batch, log) if files["onnx"] else None
+        quantised = None
+        if int8 is not None:
+            more, quantised = write_int8(work / str(files["onnx"]), work, int8, batch, log)
+            files.update(more)
         import paddle
 
         from ..data.pictures import picture_mode
@@ -135,6 +150,7 @@ def export_model(
             "tolerance": TOLERANCE,
             "checks": checks,
             "bf16": half,
+            "int8": quantised,
         }
         (work / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         if (directory / CARD).is_file():  # remove what an earlier export wrote, and nothing else

@@ -26,6 +26,7 @@ from ..utils.errors import FileAccessError, UserError, WrongTypeError, unknown
 from ..utils.paths import expand
 from .backends import (
     AUTO,
+    INT8,
     PRECISIONS,
     EagerEngine,
     Engine,
@@ -37,6 +38,7 @@ from .backends import (
 )
 from .card import check_file, evaluation_of, read_card
 from .engine_process import EngineProcess, needed_after_fork
+from .int8 import int8_engine
 from .pickled_model import PickledModel
 from .pictures import Picture, pictures
 
@@ -77,9 +79,9 @@ class Predictor:
             classes are those that its weights name; where they do not, the published recipe's, with a warning.
         device: "cpu", "gpu" or "gpu:1"; of a model: where it is.
         threads: CPU threads; None: the cores this process may use.
-        precision: "fp32"; "bf16", not with ONNX Runtime; or "auto": bf16 in OpenVINO, where the processor multiplies
-            it and the export was found to keep its classes in it, else fp32. `options["precision"]` is what was taken,
-            `why_precision` says why.
+        precision: "fp32"; "bf16", not with ONNX Runtime; "int8", of an export that was made with `--int8`, in
+            OpenVINO; or "auto": bf16 in OpenVINO, where the processor multiplies it and the export was found to keep
+            its classes in it, else fp32. `options["precision"]` is what was taken, `why_precision` says why.
         engine: "paddle"; "openvino" or "onnx" (ONNX Runtime), on a CPU and for a folder that holds an ONNX
             file; "auto": the fastest that can be had (`choose_engine`).
         onednn: None: as the export found it to work.
@@ -107,8 +109,8 @@ class Predictor:
             raise unknown("engine", engine, ENGINES)
         if threads is not None and (not isinstance(threads, numbers.Integral) or threads < 1):
             raise UserError(f"threads is {threads!r}; give a positive number, or None for all cores")
-        if precision not in (AUTO, *PRECISIONS):
-            raise unknown("precision", precision, (AUTO, *PRECISIONS))
+        if precision not in (AUTO, *PRECISIONS, INT8):
+            raise unknown("precision", precision, (AUTO, *PRECISIONS, INT8))
         check_device(device)
         self.why_precision: str | None = None
         self.options: dict[str, Any] = {"device": device, "threads": threads, "precision": precision}
@@ -121,6 +123,8 @@ class Predictor:
             self.card = read_card(expand(source))
             self.onednn = self.card["onednn"] if onednn is None else onednn
             has_onnx = self.card["files"].get("onnx") is not None
+            if precision == INT8:
+                self.engine = engine = int8_engine(self.card, engine, source)
             if engine == "auto":
                 known = "fp32" if precision == AUTO else precision
                 self.engine = engine = choose_engine(has_onnx and onednn is None, device, known)
@@ -285,11 +289,14 @@ class Predictor:
             return EagerEngine(self._model)
         names, digests = self.card["files"], self.card.get("sha256")
         files = {kind: name and self.directory / name for kind, name in names.items()}
-        used = ("program", "params") if self.engine == "paddle" else ("onnx",)
-        for kind in used:
+        int8 = self.options["precision"] == INT8
+        used = ("int8", "int8_weights") if int8 else ("onnx",)
+        for kind in ("program", "params") if self.engine == "paddle" else used:
             check_file(files[kind], digests.get(names[kind]) if isinstance(digests, dict) else None)
         if self.engine == "onnx":
             return OnnxEngine(files["onnx"], self.options["threads"])
+        if int8:
+            return OpenVinoEngine(files["int8"], self.options["threads"], self.card["int8"]["rest"])
         if self.engine == "openvino":
             return OpenVinoEngine(files["onnx"], self.options["threads"], self.options["precision"])
         program = files["program"], files["params"]

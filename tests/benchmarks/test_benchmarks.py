@@ -145,6 +145,19 @@ def test_a_step_of_training_on_paddle_and_torch(monkeypatch):
         assert 1 < losses[-1] < losses[0] < 5
 
 
+def test_an_engine_in_int8_is_timed(monkeypatch, tmp_path):
+    for package in ("nncf", "openvino", "paddle2onnx"):
+        pytest.importorskip(package)
+    inference, missing = load("inference", monkeypatch), []
+    import paddle_inline
+
+    create = paddle_inline.create_model
+    monkeypatch.setattr(paddle_inline, "create_model", lambda name: create("inline_deit_digits", depth=1))
+    engines = inference.paddle_engines("m", ["openvino-int8"], tmp_path, "cpu", 1, missing)
+    assert missing == [] and (tmp_path / "int8.xml").is_file()
+    assert engines["openvino-int8"](np.zeros((2, 3, 32, 32), np.float32)).shape == (2, 10)
+
+
 def test_what_could_not_run_is_said_loudly(monkeypatch, capsys):
     common = load("common", monkeypatch)
     assert common.could_not_run("torch", ImportError("no torch")) == "torch: ImportError: no torch"

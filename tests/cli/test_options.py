@@ -25,7 +25,7 @@ EXPORT = {  # option: (its arguments, what create_model and export_model are giv
     "--no-crop": ([], {"preprocessing": {"crop_ratio": 0.9, "crop": False}}),
 }
 EXPORT_DEFAULTS = dict(
-    name=None, loaded="w", sizes={}, directory="o", batch=1, onnx=False, preprocessing=None
+    name=None, loaded="w", sizes={}, directory="o", batch=1, onnx=False, int8=None, preprocessing=None
 )
 EXPORT_DEFAULTS.update(classes=None, top1=None, weights="found w")
 
@@ -216,9 +216,10 @@ def test_every_file_of_a_comparison_is_written_and_its_code_says_whether_all_agr
     assert code == (0 if all(passed) else 1) and written == [(kind, len(passed), "file")]
 
 
-# Options that the tests above, those of predict (tests/inference/test_answers.py) or of their own files set.
+# Options that the tests above, those of predict (tests/inference/test_answers.py) or of their own files set (of int8:
+# tests/inference/test_calibration.py).
 KNOWN = {
-    "export": {*EXPORT, "--triton", "--ovms", "--name"},
+    "export": {*EXPORT, "--triton", "--ovms", "--name", "--int8", "--calibrate", "--max-drop"},
     "predict": {
         *("--export", "--model", "--weights", "--classes", "--topk", "--batch-size", "--device", "--threads"),
         *("--precision", "--engine", "--json", "--html"),

@@ -116,8 +116,12 @@ PINNED = {
     "paddle_inline/data/tar_members.py": {"_BLOCK": 512},
     "paddle_inline/data/transforms.py": {"SMALL": 32},
     "paddle_inline/inference/backends.py": {"ONEDNN_SHAPES": 16},
+    "paddle_inline/inference/calibration.py": {
+        **{"MAX_DROP": 0.5, "CALIBRATION": 300, "MOST_HELD_OUT": 10_000, "LEAST": 32, "SHARE": 0.5, "SEED": 0}
+    },
     "paddle_inline/inference/card.py": {"FORMAT": 1},
     "paddle_inline/inference/checks.py": {"TOLERANCE": 1e-5, "BF16_IMAGES": 16},
+    "paddle_inline/inference/int8.py": {"BATCH": 8},
     "paddle_inline/inference/gallery.py": {"THUMBNAIL": 224, "SMALL": 64},
     "paddle_inline/inference/onnx_export.py": {"OPSET": 17},
     "convert/families/forms.py": {
