@@ -10,10 +10,11 @@ B batch, C channels, K classes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 from ..utils.errors import MissingPackageError, UserError
 from .backends import PRECISIONS, OpenVinoEngine, multiplies_bfloat16, multiplies_int8
 from .calibration import Calibration, Pictures, check_max_drop
-from .openvino_graph import simplify
+from .openvino_graph import openvino_core, signal_stack_kept, simplify
 
 BATCH = 8  # pictures at once, of a program for any batch
 # What goes through the graph on the way to the next layer without being one, between a product and what follows it.
@@ -135,10 +136,8 @@ def quantise(onnx: str | Path, batches: Iterable[np.ndarray], kept: Sequence[str
         batches: images [B, C, H, W] float32 to read the ranges of numbers from.
         kept: kinds (`kind_of`) that stay in float besides.
     """
-    import openvino
-
     nncf = import_nncf()
-    program = openvino.Core().read_model(str(onnx))
+    program = openvino_core().read_model(str(onnx))
     simplify(program)
     nodes = program.get_ordered_ops()
     chosen = {node.get_friendly_name() for node in nodes if kind_of(node) not in (None, *kept)}
@@ -149,14 +148,28 @@ def quantise(onnx: str | Path, batches: Iterable[np.ndarray], kept: Sequence[str
         and node.get_type_name() not in ("Constant", "Parameter", "Result")
     ]
     images = list(batches)
-    return nncf.quantize(
-        program,
-        nncf.Dataset(images),
-        preset=nncf.QuantizationPreset.PERFORMANCE,
-        model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=len(images),
-        ignored_scope=nncf.IgnoredScope(names=others, validate=False),
-    )
+    with signal_stack_kept(), no_progress_bars():
+        return nncf.quantize(
+            program,
+            nncf.Dataset(images),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(names=others, validate=False),
+        )
+
+
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keep rich's console, on which NNCF draws its progress, quiet."""
+    import rich
+
+    console = rich.get_console()
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
 
 
 def kind_of(node: Any) -> str | None:

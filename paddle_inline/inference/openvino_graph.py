@@ -11,6 +11,11 @@ compares what comes of it with the model, for a known batch and for any.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
+import sys
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -33,6 +38,28 @@ def openvino_core() -> Any:
     import openvino
 
     return openvino.Core()
+
+
+class _SignalStack(ctypes.Structure):
+    """Linux's stack_t."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextlib.contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """Give the thread the stack for signals that it had, after a library that makes Cores of its own."""
+    openvino_core()  # what it gives lasts
+    if sys.platform != "linux":
+        yield
+        return
+    libc, before = ctypes.CDLL(None), _SignalStack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        gc.collect()
+        libc.sigaltstack(ctypes.byref(before), None)
 
 
 def simplify(program: Any) -> None:

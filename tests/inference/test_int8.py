@@ -24,7 +24,7 @@ from paddle_inline.inference.int8 import (  # noqa: E402
     table,
     write_int8,
 )
-from paddle_inline.inference.openvino_graph import simplify  # noqa: E402
+from paddle_inline.inference.openvino_graph import openvino_core, simplify  # noqa: E402
 from paddle_inline.utils.child import run_python  # noqa: E402
 from paddle_inline.utils.errors import MissingPackageError, UserError  # noqa: E402
 from tests.inference.test_export import run_here  # noqa: E402
@@ -86,9 +86,7 @@ def kinds(program):
 
 @needs_nncf
 def test_linear_layers_are_in_int8_and_nothing_else(exported):
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_core()
     full = core.read_model(str(exported[0] / "model.onnx"))
     simplify(full)
     assert sorted(kinds(full)) == sorted(["other", "first of an MLP", "second of an MLP", "other"] * 2)
@@ -108,9 +106,7 @@ def test_linear_layers_are_in_int8_and_nothing_else(exported):
 
 @needs_nncf
 def test_the_local_residual_is_one_convolution_in_int8_as_well(exported):
-    import openvino
-
-    program = openvino.Core().read_model(str(exported[0] / "model-int8.xml"))
+    program = openvino_core().read_model(str(exported[0] / "model-int8.xml"))
     before = [node.get_type_name() for node in program.get_ordered_ops()]
     shape = program.input(0).partial_shape
     shape[0] = 2
@@ -195,9 +191,7 @@ def test_an_int8_program_that_costs_too_much_leaves_an_earlier_export_as_it_was(
 
 
 def unquantised(onnx, batches, kept=()):
-    import openvino
-
-    return openvino.Core().read_model(str(onnx))
+    return openvino_core().read_model(str(onnx))
 
 
 @needs_nncf
@@ -348,3 +342,9 @@ def test_without_nncf_nothing_is_written(monkeypatch, tmp_path):
     with pytest.raises(MissingPackageError, match="needs nncf and openvino"):
         export_model(model, tmp_path / "out", int8=calibration(), log=lambda line: None)
     assert not (tmp_path / "out").exists()
+
+
+@needs_nncf
+def test_nncf_prints_nothing(exported, capfd):
+    quantise(exported[0] / "model.onnx", calibration().training.batches(1))
+    assert capfd.readouterr().out == ""
