@@ -12,7 +12,7 @@ def test_an_axis_has_ticks_that_differ(low, times, log):
     axis = Axis([low, low * times], 0, 400, log)
     positions, texts = zip(*axis.ticks())
     assert 2 <= len(texts) <= 12
-    assert list(positions) == sorted(set(positions)) and 0 <= positions[0] and positions[-1] <= 400
+    assert list(positions) == sorted(set(positions)) and positions[0] >= 0 and positions[-1] <= 400
     assert len(set(texts)) == len(texts)
 
 
