@@ -362,8 +362,8 @@ def _refuse_unseen_heads(chosen: _Candidate, inferred: InferredSpec) -> None:
     heads = inferred.fields.get("num_heads", UNKNOWN)
     if heads is UNKNOWN or set(heads) == {UNKNOWN}:
         raise UnknownModelError(
-            f"{_call(chosen.name, chosen.overrides)} has these tensors, but softmax attention does not show "
-            "its number of heads, and other transformers have the same tensors with another number (plain "
+            f"{_call(chosen.name, chosen.overrides)} has these tensors, but its attention does not show its "
+            "number of heads, and other transformers have the same tensors with another number (plain "
             "DeiT and PVT one head per 64 channels, these models one per 32)\n"
             f"  add --model {chosen.name} for {chosen.assumed['num_heads']}, or --opts num_heads ..."
         )

@@ -38,7 +38,7 @@ def infer_spec(shapes: TensorShapes, known: Mapping[str, Any]) -> InferredSpec:
 
 
 FAMILY = Family(
-    landmark=r"blocks\.0\.attn\.qkv\.",
+    landmark=r"blocks\.0\.attn\.(?:qkv[go]?|qk)\.",  # qkvg, qkvo and qk: forms that project in their own way
     infer_spec=infer_spec,
     recipe=Recipe(),
     small={

@@ -46,15 +46,21 @@ class Axis:
     def ticks(self) -> list[tuple[float, str]]:
         """Return (position, text) of a few round values."""
         if not self.log:
-            step = _round_step((self.high - self.low) / 5)
-            first = math.ceil(self.low / step)
-            values = [step * i for i in range(first, math.floor(self.high / step) + 1)]
+            values = _round_values(self.low, self.high)
         else:
             decades = range(math.floor(self.low), math.ceil(self.high) + 1)
             factors = (1, 2, 5) if self.high - self.low < 2.5 else (1,)
             values = [10.0**d * f for d in decades for f in factors]
             values = [value for value in values if self.low <= math.log10(value) <= self.high]
-        return [(self.position(value), _short_number(value)) for value in values]
+            if len(values) < 2:  # as between 260 and 370
+                values = _round_values(10.0**self.low, 10.0**self.high)
+        gap = min((after - before for before, after in zip(values, values[1:])), default=1.0)
+        return [(self.position(value), _short_number(value, gap / 1000)) for value in values]
+
+
+def _round_values(low: float, high: float) -> list[float]:
+    step = _round_step((high - low) / 5)
+    return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _round_step(least: float) -> float:
@@ -62,10 +68,14 @@ def _round_step(least: float) -> float:
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least * 0.999)
 
 
-def _short_number(value: float) -> str:
-    if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-3):
-        return f"{value:.0e}".replace("e+0", "e").replace("e-0", "e-")
-    return f"{value:,.10g}" if abs(value) < 10 else f"{value:,.0f}"
+def _short_number(value: float, error: float) -> str:
+    """A number with as many digits as keep it within an error, so that no two ticks read alike."""
+    kind = "e" if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-3) else "f"
+    for digits in range(16):
+        text = f"{value:,.{digits}{kind}}"
+        if abs(float(text.replace(",", "")) - value) <= error:
+            break
+    return text.replace("e+0", "e").replace("e-0", "e-")
 
 
 def chart(

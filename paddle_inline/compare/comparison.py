@@ -26,7 +26,7 @@ from . import inside, summary, timing
 from .inside import INSIDE
 from .page import write_page
 from .plan import Form, Plan
-from .trial import RESULT, check_same_inputs, read_json, train, trial_folder, write_json
+from .trial import RESULT, check_same_inputs, generators_put_back, read_json, train, trial_folder, write_json
 from .workers import run_jobs
 
 PLAN, COSTS, SPEED, RESULTS = "comparison.json", "costs.json", "speed.json", "results.json"
@@ -59,9 +59,12 @@ def compare(
         What results.json holds.
 
     Raises:
-        UserError: the folder holds another comparison; the data or a stage's input is not what it was.
+        UserError: the folder holds another comparison; the data cannot be read, or is not what it was.
     """
     stages = set(stages)
+    if "train" in stages and not (output / PLAN).exists():
+        with generators_put_back():
+            check_data(plan, output)
     make_folder(output)
     with locked(output):
         begin(plan, output)
@@ -75,6 +78,22 @@ def compare(
         if "page" not in stages:
             return {}
         return conclude(plan, output)
+
+
+def check_data(plan: Plan, output: Path) -> build.Run:
+    """Build a training without doing it, so that data which it cannot take leaves no folder behind.
+
+    Raises:
+        UserError: the data cannot be read, or is less than one batch, whose size is the recipe's.
+    """
+    config = plan.config(plan.forms[0], 0, output / "trials")
+    source, _ = build.build_train(config, 0, 1, build.build_split(config))
+    if len(source) < config.data.batch_size:
+        raise UserError(
+            f"{plan.data} has {len(source)} pictures to learn from, fewer than the {config.data.batch_size} that a "
+            "comparison takes in one step; give a folder with more"
+        )
+    return build.build_run(config, 0, 1)
 
 
 def conclude(plan: Plan, output: Path) -> dict[str, Any]:
@@ -214,7 +233,7 @@ def estimate(plan: Plan, output: Path, workers: int) -> dict[str, Any]:
     Raises:
         UserError: the data cannot be read.
     """
-    run = build.build_run(plan.config(plan.forms[0], 0, output / "trials"), 0, 1)
+    run = check_data(plan, output)
     batch = next(iter(run.components.load(0, 0)))
     costs: list[dict[str, Any]] = []
     for form in plan.forms:

@@ -83,11 +83,13 @@ def read_form(text: str, known: Sequence[str]) -> Form:
     name, colon, rest = text.partition(":")
     if name not in known:
         raise unknown("form of attention", name, known)
-    options = []
+    options: list[tuple[str, Any]] = []
     for part in rest.split(",") if colon else ():
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not (equals and key.isidentifier() and value):
             raise UserError(f"{text!r}: write a form as NAME or NAME:OPTION=VALUE,..., e.g. {CONTROLS[0]}")
+        if key in dict(options):
+            raise UserError(f"{text!r} gives {key} more than once; leave all but one out")
         options.append((key, _value(value)))
     return Form(text, name, tuple(sorted(options)))
 
@@ -202,6 +204,11 @@ def make_plan(
     if repeated:
         raise UserError(f"--forms names {', '.join(repeated)} more than once")
     chosen = tuple(read_form(name, known) for name in names)
+    by_folder: dict[str, str] = {}
+    for form in chosen:
+        other = by_folder.setdefault(form.folder, form.name)
+        if other != form.name:
+            raise UserError(f"--forms names {other!r} and {form.name!r}, which are one form; leave one out")
     default = EPOCHS if data == DIGITS else EPOCHS_OF_A_FOLDER
     plan = Plan(chosen, backbone, data, seeds, epochs or default)
     check_forms(plan)

@@ -108,11 +108,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
         UserError: it is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
     except FileNotFoundError:
         return None
     except ValueError:
-        raise UserError(f"{path} is damaged: remove it, and the comparison makes it again") from None
+        pass
+    raise UserError(f"{path} is damaged: remove it, and the comparison makes it again")
 
 
 def write_json(path: Path, values: Any) -> None:

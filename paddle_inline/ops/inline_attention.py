@@ -132,6 +132,8 @@ def _filter_grouped(v: Tensor, kernel: Tensor, size: Size) -> Tensor:
     """One convolution with a group per image and channel: the fastest eagerly. Not for programs: it fixes
     the batch, and oneDNN in Paddle 3.3 takes a filter for a constant and keeps the first call's."""
     batch, _, channels = v.shape
+    if batch == 0:
+        return v  # an empty batch, and no convolution has 0 groups
     images = tokens_to_map(v, size).reshape([1, batch * channels, *size])
     kernel = kernel.reshape([batch * channels, 1, 3, 3])
 

@@ -222,6 +222,28 @@ def test_a_damaged_file_is_named(again, plan):
         compare(plan, again, stages=["page"], report=print)
 
 
+@pytest.mark.parametrize("text", ["{", "[1]", "null"])
+def test_a_plan_that_is_none_is_damaged(plan, tmp_path, text):
+    (tmp_path / "comparison.json").write_text(text)
+    with pytest.raises(UserError, match=r"comparison\.json is damaged: remove it"):
+        compare(plan, tmp_path, report=print)
+
+
+def test_data_that_cannot_be_trained_on_leaves_no_folder(pictures, tmp_path, capsys):
+    few = tmp_path / "few"
+    for part in ("train", "val"):
+        for name in ("above", "below"):
+            shutil.copytree(pictures / "val" / name, few / part / name)
+    for data, message in (
+        (few, "8 pictures to learn from, fewer than the 32"),
+        (tmp_path / "no", "no such path"),
+    ):
+        for more in ([], ["--dry-run"]):
+            assert main(words(data, tmp_path / "out", *more)) == 2
+            assert message in capsys.readouterr().err
+            assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -59,6 +59,8 @@ def test_every_entry_of_the_recipe_is_a_setting(tmp_path):
         ({"forms": ["sofmax"]}, "unknown form of attention 'sofmax'; did you mean 'softmax'"),
         ({"forms": ["inline:local"]}, "NAME:OPTION=VALUE"),
         ({"forms": ["softmax", "inline", "softmax"]}, "softmax more than once"),
+        ({"forms": ["inline:local=false,local=true"]}, "gives local more than once"),
+        ({"forms": ["inline:local=false", "inline:local=False"]}, "'inline:local=False', which are one form"),
         ({"seeds": 0}, "--seeds is 0; give 1 or more"),
         ({"epochs": 0}, "--epochs is 0; give 1 or more"),
         ({"backbone": "inline_deit_digit"}, "did you mean 'inline_deit_digits'"),

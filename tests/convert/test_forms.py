@@ -64,6 +64,21 @@ def test_a_form_is_found_or_listed(family, form):
             assert all(other in str(caught.value) for other in [form, *others])
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("family", MODELS)
+def test_the_family_of_a_form_is_found_without_a_name(family, form):
+    """Whichever projections the form has: what is left to ask is the form, or its number of heads."""
+    if not takes(family, form):
+        pytest.skip("CSwin has not got it")
+    for side in ("torch", "paddle"):
+        try:
+            name = identify(shapes(MODELS[family], side, attn_type=form)).name
+        except UnknownModelError as error:
+            assert "which only a name tells apart" in str(error) or "has these tensors, but" in str(error)
+        else:
+            assert name == MODELS[family]
+
+
 @pytest.mark.parametrize(
     ("family", "form", "options"),
     [

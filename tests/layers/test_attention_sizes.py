@@ -22,13 +22,15 @@ def package(request):
     return pytest.importorskip(request.param.partition("_ref")[0]) and importlib.import_module(request.param)
 
 
-def drawn(form, dtype, grid, heads=1, head_dim=16):
-    """A layer of torch_ref without prefix, with weights that make its q, k and v of size 1, and its tokens."""
+def drawn(form, dtype, grid, heads=1, head_dim=16, prefix=0):
+    """A layer of torch_ref with weights that make its q, k and v of size 1, and its tokens."""
     import torch
 
     import torch_ref
 
-    layer = torch_ref.create_attention(form, heads * head_dim, heads, grid=grid).double()
+    layer = torch_ref.create_attention(
+        form, heads * head_dim, heads, grid=grid, prefix_tokens=prefix
+    ).double()
     with torch.no_grad():
         for name, values in layer.state_dict().items():
             if name != "projection":
@@ -36,7 +38,8 @@ def drawn(form, dtype, grid, heads=1, head_dim=16):
                 if name in ("proj_k.weight", "proj_v.weight"):  # Linformer's, [N, m], sum over tokens
                     array *= (array.shape[1] / array.shape[0]) ** 0.5
                 values.copy_(torch.tensor(array))
-    x = torch.tensor(np.random.RandomState(0).standard_normal((1, grid[0] * grid[1], heads * head_dim)))
+    shape = (1, prefix + grid[0] * grid[1], heads * head_dim)
+    x = torch.tensor(np.random.RandomState(0).standard_normal(shape))
     return layer.to(dtype), x.to(dtype)
 
 
@@ -61,6 +64,31 @@ class TestHalfPrecision:
     def test_bfloat16(self, form):
         torch = pytest.importorskip("torch")
         assert self.error(form, torch.bfloat16, (14, 14)) < 2e-2
+
+    def test_gradients_of_float16_with_a_class_token(self, form):
+        torch = pytest.importorskip("torch")
+        layer, x = drawn(form, torch.float16, (3, 4), prefix=1)
+        x.requires_grad_()
+        layer(x, (3, 4)).sum().backward()
+        assert all(torch.isfinite(t.grad).all() for t in (x, *layer.parameters()))
+
+
+@pytest.mark.parametrize("function", ["linear_relu_attention", "cosformer_attention"])
+def test_gradients_of_float16_where_a_query_has_no_positive_channel(function):
+    torch = pytest.importorskip("torch")
+    from torch_ref.ops.attention import divided
+
+    gradients = []
+    for dtype in (torch.float64, torch.float16):
+        q, k, v = (torch.tensor(np.random.RandomState(i).standard_normal((1, 2, 12, 8))) for i in range(3))
+        q[0, 0, 3] = -q[0, 0, 3].abs()
+        q, k, v = (t.half().to(dtype).requires_grad_() for t in (q, k, v))
+        out = getattr(divided, function)(q, k, v)
+        assert (out[0, 0, 3] == 0).all()
+        out.sum().backward()
+        gradients.append([t.grad.double() for t in (q, k, v)])
+    for expected, found in zip(*gradients):
+        assert (expected - found).abs().max() < 5e-2 * expected.abs().max()
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -115,6 +115,11 @@ class TestRefusals:
             ("nystrom", {"num_landmarks": 2.5}, "num_landmarks 2.5 must be an int from 1 to 1048576"),
             ("nystrom", {"conv_kernel": 4}, "conv_kernel 4 must be odd, or 0: no convolution; try 5"),
             (["flow"], {}, r"unknown form of attention \['flow'\]"),
+            (
+                "inline",
+                {"kernel_function": ["exp"]},
+                r"unknown kernel_function \['exp'\]; did you mean 'exp'",
+            ),
             ("", {}, "unknown form of attention ''. Known: inline"),
             ("flow", {"drop_rate": 1}, r"drop_rate 1 must lie in \[0, 1\)"),
             ("flow", {"drop_rate": "0.1"}, r"drop_rate '0.1' must lie in"),
@@ -160,6 +165,10 @@ class TestRefusals:
         [
             ((2, 13, DIM), None, r"size None must be the grid \(H, W\) of the tokens, two ints"),
             ((2, 13, DIM), 12, "size 12 must be the grid"),
+            ((2, 13, DIM), (3.0, 4), r"size \(3\.0, 4\) must be .* two ints above 0"),
+            ((2, 13, DIM), (-3, -4), r"size \(-3, -4\) must be"),
+            ((2, 13, DIM), (True, 12), r"size \(True, 12\) must be"),
+            ((2, 1, DIM), (0, 0), r"size \(0, 0\) must be"),
             ((2, 13, 8), GRID, r"tokens of shape \[2, 13, 8\] for a layer of \[B, N, 48\]"),
             ((13, DIM), GRID, r"tokens of shape \[13, 48\] for a layer of \[B, N, 48\]"),
             ((2, 12, DIM), GRID, "12 tokens on a grid of 3 x 4 behind 1 prefix tokens, which makes 13"),
@@ -172,6 +181,13 @@ class TestRefusals:
             with pytest.raises(ValueError, match=message) as caught:
                 call(x, size)
             assert type(caught.value).__name__ == "UserError"
+
+
+@pytest.mark.parametrize("form", list(paddle_inline.list_attentions()))
+def test_an_empty_batch_gives_an_empty_batch(package, form):
+    layer = package.create_attention(form, DIM, HEADS, grid=GRID, prefix_tokens=1)
+    out = layer(tensor(package, np.zeros((0, 13, DIM), "float32")), GRID)
+    assert tuple(out.shape) == (0, 13, DIM)
 
 
 def test_options_reach_the_layers_of_a_model(package):

@@ -38,6 +38,11 @@ def test_an_unknown_name_is_cut_and_its_neighbour_named():
     assert "did you mean 'soft_tiny'" in str(unknown("model", "soft_tinny", ["soft_tiny"]))
 
 
+@pytest.mark.parametrize("given", ["Mala", "MALA", " mala "])
+def test_a_name_in_other_case_is_its_own_neighbour(given):
+    assert "did you mean 'mala'" in str(unknown("form", given, ["rala", "mala"]))
+
+
 def test_a_long_difference_is_cut_and_says_so():
     lines = [f"  - tensor{i} [1]" for i in range(42)]
     assert shortened(lines) == [*lines[:40], "  ... and 2 more"]

@@ -119,6 +119,8 @@ def local_residual(v: Tensor, kernel: Tensor, size: Size) -> Tensor:
         [B, N, C]
     """
     batch, _, channels = v.shape
+    if batch == 0:
+        return v  # an empty batch, and no convolution has 0 groups
     out = F.conv2d(
         tokens_to_map(v, size).reshape([1, batch * channels, *size]),
         kernel.reshape([batch * channels, 1, 3, 3]),

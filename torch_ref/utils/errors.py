@@ -51,6 +51,10 @@ def joined(names: Sequence[str], most: int) -> str:
 def unknown(kind: str, value: object, known: Iterable[str]) -> UserError:
     """Return a UserError that names the unknown value, its nearest known neighbour and all known ones."""
     known = [str(name) for name in known]
-    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)
+    text = str(value).strip()
+    same = [
+        name for name in known if name.lower() == text.lower()
+    ]  # 'Mala' is nearer to rala, letter by letter
+    near = same or difflib.get_close_matches(text, known, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return UserError(f"unknown {kind} {short(repr(value))}{hint} Known: {', '.join(known)}")

@@ -88,8 +88,10 @@ class Attention(Module):
 
     def check_size(self, x: Tensor, size: Size) -> None:
         """Refuse tokens that are not [B, N, C] on a grid (H, W), or another grid than that of the form's table."""
-        if not isinstance(size, (tuple, list)) or len(size) != 2:
-            raise UserError(f"size {short(repr(size))} must be the grid (H, W) of the tokens, two ints")
+        if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(map(is_side, size)):
+            raise UserError(
+                f"size {short(repr(size))} must be the grid (H, W) of the tokens, two ints above 0"
+            )
         if len(x.shape) != 3 or x.shape[2] != self.dim:
             raise UserError(
                 f"tokens of shape {list(x.shape)} for a layer of [B, N, {self.dim}]; build it for their width"
@@ -179,6 +181,11 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     if type(value) is not int or not least <= value <= MOST:
         raise UserError(f"{name} {short(repr(value))} must be an int from {least} to {MOST}")
     return value
+
+
+def is_side(value: Any) -> bool:
+    """Whether a value is a side of a grid: an int above 0, of Python, NumPy or a program that is traced."""
+    return hasattr(value, "__index__") and not isinstance(value, bool) and bool(value > 0)
 
 
 def check_flag(name: str, value: Any) -> bool:

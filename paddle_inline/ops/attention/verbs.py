@@ -137,15 +137,19 @@ def length_of_columns(x: Tensor, least: float = 1e-12) -> Tensor:
 
 
 def guarded(denominator: Tensor, eps: float) -> Tensor:
-    """denominator + eps; in float16, where such an eps is 0, at least 1e-7."""
-    if denominator.dtype == paddle.float16:
-        return at_least(denominator, 1e-7)
-    return plus(denominator, eps)
+    """denominator + eps, of a denominator that is at least 0; in float16, where such an eps is 0, see `_half`."""
+    return _half(denominator, 0.0) if denominator.dtype == paddle.float16 else plus(denominator, eps)
 
 
 def guarded_least(denominator: Tensor, least: float) -> Tensor:
-    """max(denominator, least); in float16, where less than 1e-7 is 0, at least that."""
-    return at_least(denominator, max(least, 1e-7) if denominator.dtype == paddle.float16 else least)
+    """max(denominator, least), of a denominator that is at least 0; in float16 see `_half`."""
+    return _half(denominator, least) if denominator.dtype == paddle.float16 else at_least(denominator, least)
+
+
+def _half(denominator, least):
+    # Not below 1e-7, the least that float16 divides by. 0 becomes 1: what it divides is 0 as well, whatever the
+    # number, but a gradient that is divided by 1e-7 passes 65504, and infinity times the query's 0 is NaN.
+    return where(denominator > 0, at_least(denominator, max(least, 1e-7)), paddle.ones_like(denominator))
 
 
 def random_normal(*shape: int) -> Tensor:

@@ -88,7 +88,7 @@ class InLineAttention(LocalAttention):
         **common: Any,
     ) -> None:
         super().__init__(dim, num_heads, local=local, **common)
-        if kernel_function not in FEATURE_MAPS:
+        if not isinstance(kernel_function, str) or kernel_function not in FEATURE_MAPS:
             raise unknown("kernel_function", kernel_function, FEATURE_MAPS)
         self.feature_map = FEATURE_MAPS[kernel_function]
 
