@@ -72,8 +72,8 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
         )
         training = {
             "paddle": "convert the whole run: FILE is a PyTorch checkpoint with AdamW's state, OUT the folder "
-            "in which a checkpoint for train_paddle.py is written",
-            "torch": "convert the whole run: FILE is a checkpoint folder of train_paddle.py",
+            "in which a checkpoint for the training program is written",
+            "torch": "convert the whole run: FILE is a checkpoint folder of the training program",
         }
         parser.add_argument("--training", action="store_true", help=training[side])
         parser.set_defaults(run=to_other, side=side)

@@ -185,7 +185,9 @@ def _read_slot(name, slot):
     if (result["exp_avg_sq"] < 0).any():
         raise UnfitWeightsError(f"the optimizer's exp_avg_sq of {name} has negative values")
     if slot.get("max_exp_avg_sq") is not None:
-        raise UnfitWeightsError("the optimizer is AdamW with amsgrad, which train_paddle.py does not have")
+        raise UnfitWeightsError(
+            "the optimizer is AdamW with amsgrad, which the training program does not have"
+        )
     return result
 
 

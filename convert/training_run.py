@@ -84,7 +84,8 @@ def training_to_paddle(
         raise UserError(f"{path} is Paddle's already; what is converted here is PyTorch's training state")
     if identity.maps is not None:
         raise UserError(
-            f"{path} has a backbone, and train_paddle.py trains classifiers: leave --training out for its weights alone"
+            f"{path} has a backbone, and the training program trains classifiers: leave --training out for its "
+            "weights alone"
         )
     for line in summary_lines(opened):
         log(line)
@@ -220,7 +221,7 @@ def _load(model, arrays):
 def _checkpoint_in(folder):
     if Path(folder).is_file():
         raise WeightsFileError(
-            f"{folder} is a file; --training takes a checkpoint's folder of train_paddle.py (OUTPUT/MODEL/TAG/"
+            f"{folder} is a file; --training takes a checkpoint's folder of the training program (OUTPUT/MODEL/TAG/"
             "checkpoints/step_N), or a run's; weights alone are converted without --training"
         )
     try:
@@ -244,7 +245,7 @@ def _open_run(folder):
         raise WeightsFileError(str(error)) from None
     except (KeyError, TypeError, AttributeError) as error:
         raise WeightsFileError(
-            f"{folder} is no checkpoint of train_paddle.py: its state.json lacks what one has ({error})"
+            f"{folder} is no checkpoint of the training program: its state.json lacks what one has ({error})"
         ) from None
     return model, optimizer, ema, state
 

@@ -403,7 +403,10 @@ def test_pretrained_says_where_weights_come_from():
         paddle_inline.create_model("inline_pvt_tiny", pretrained=True)
     with pytest.raises(UserError, match=r"github\.com/fudan-zvg/SOFT"):
         paddle_inline.models.soft_tiny(pretrained=True)
-    with pytest.raises(UserError, match="it is no published size: train it"):
+    with pytest.raises(
+        UserError,
+        match=r"it is no published size: train it \(python -m paddle_inline train --cfg (quickstart|soft_digits)\)",
+    ):
         paddle_inline.create_model(NAME, pretrained=True)
     assert paddle_inline.create_model(NAME, **SIZES, pretrained=False).num_classes == 3
 

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         default="digits",
         metavar="WHAT",
-        help="digits, or a folder as train_paddle.py takes it; default: digits",
+        help="digits, or a folder as training takes it; default: digits",
     )
     add(
         "--seeds",

@@ -199,11 +199,8 @@ def _report_images(path: str, every: bool) -> int:
     classes = Counter(
         os.path.relpath(file, path).split(os.sep)[0] for file in files if file.parent != Path(path)
     )
-    if len(classes) > 1:
-        counts = joined([f"{name} {number}" for name, number in classes.items()], 12)
-        print(
-            f"  as {len(classes)} class folders ({counts}) with --dataset folder --val-split 0.1: each gives a tenth"
-        )
+    if classes and os.path.isdir(path):
+        _report_shared(path, classes)
     print(f"  {_suffixes(map(str, files))}")
     count = len(files) if every else min(SAMPLE, len(files))
     sizes, broken = [], []
@@ -213,3 +210,20 @@ def _report_images(path: str, every: bool) -> int:
         except UserError as error:
             broken.append(str(error))
     return 1 if _report_images_read(sizes, broken) else 0
+
+
+def _report_shared(path: str, classes: Counter[str]) -> None:
+    """Print what a run would make of class folders that it has to share itself: what it says, or why it refuses."""
+    from ..data.split import Split, open_folder
+
+    counts = joined([f"{name} {number}" for name, number in classes.items()], 12)
+    what = f"as {len(classes)} class folders ({counts}) with --dataset folder --val-split 0.1"
+    try:
+        parts = [open_folder(path, train=train, split=Split(0.1, 0)) for train in (True, False)]
+    except UserError as error:
+        print(f"WARN  {what}, a run would not start: {error}")
+        return
+    print(f"  {what}: {len(parts[0])} to learn from, {len(parts[1])} held out")
+    for note in parts[0].notes:
+        if "held out, class by class" not in note:  # the line above
+            print(f"WARN  {note}")

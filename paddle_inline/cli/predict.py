@@ -79,8 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Classify images; 1 where one could not be read."""
-    if arguments.topk < 1 or arguments.batch_size < 1:
-        raise UserError("--topk and --batch-size start at 1")
+    for flag, value in (("--topk", arguments.topk), ("--batch-size", arguments.batch_size)):
+        if value < 1:
+            raise UserError(f"{flag} is {value}; it must be at least 1")
     if arguments.html:
         require_jinja2()
     if arguments.json in STDOUT:

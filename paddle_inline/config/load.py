@@ -69,6 +69,7 @@ def load_config(
     settings = read_file(path) if path else []
     unused: dict[str, str] = {}
     if is_flat((key, value) for key, value, _ in settings):
+        _check_flat(settings)
         flat, unused = from_flat({key: value for key, value, _ in settings}, path)
         settings = [Setting(key, value, path) for key, value in flat.items()]
     named = {key: value for key, value, _ in settings if key.isupper()}
@@ -130,12 +131,22 @@ def read_file(path: str, seen: tuple[str, ...] = ()) -> list[Setting]:
         tree = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file{_neighbours(path)}") from None
+    except IsADirectoryError:
+        kept = os.path.join(path, "config.yaml")  # where the folder is a run's
+        way = f"give {kept}, the settings of the run" if os.path.isfile(kept) else "give a YAML file"
+        raise ConfigError(f"{path}: is a folder, not a file of settings; {way}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: holds a {type(tree).__name__}, not settings as `key: value`")
+    if {"_base_", "_BASE_"} & set(tree):  # of PaddleDetection's and PaddleSeg's files
+        raise ConfigError(
+            f"{path}: has _base_, as files of detection and segmentation do, which train by "
+            "`python -m paddle_inline.detection` and `python -m paddle_inline.segmentation`; files of classification "
+            "have base"
+        )
     settings = []
     bases = [tree.pop(key) for key in ("base", "BASE") if key in tree]
     for base in (b for entry in bases for b in (entry if isinstance(entry, list) else [entry])):
@@ -143,6 +154,23 @@ def read_file(path: str, seen: tuple[str, ...] = ()) -> list[Setting]:
             found = files.find(expand(str(base)), beside=os.path.dirname(path))
             settings += read_file(found, (*seen, real))
     return settings + [Setting(key, value, path) for key, value in _flatten(tree)]
+
+
+def _check_flat(settings: Sequence[Setting]) -> None:
+    """Refuse a model's name in place of the section `model` where SOFT's recipe cannot be meant.
+
+    Such a file is one of SOFT's program (flat_keys.py), unless its model is another's, or it goes on from a file of
+    sections.
+    """
+    index = next(n for n, (key, value, _) in enumerate(settings) if key == "model" and isinstance(value, str))
+    _, name, path = settings[index]
+    after = next((origin for key, _, origin in settings[:index] if "." in key and origin != path), "")
+    if after or (_is_model(name) and not name.startswith("soft")):
+        why = f"its base {after} has sections" if after else f"{name} is none of its models"
+        raise ConfigError(
+            f"{path}: model is {name!r}, as in the flat files of SOFT's program, which mean SOFT's recipe; but {why}: "
+            f"write model: {{name: {name}}}"
+        )
 
 
 def to_dict(config: Config) -> dict[str, Any]:

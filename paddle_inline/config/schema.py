@@ -210,6 +210,14 @@ def known_settings(cls: type = Config, prefix: str = "") -> dict[str, Any]:
     return known
 
 
+# arguments of create_model that a run makes of other settings, which would win over model.overrides
+OWN = {
+    **{key: f"model.{key}" for key in ("num_classes", "in_chans", "drop_rate", "drop_path_rate")},
+    "img_size": "data.img_size",
+    "recompute": "train.use_checkpoint",
+}
+
+
 def check(config: Config) -> None:
     """Refuse values that no run could use.
 
@@ -224,6 +232,11 @@ def check(config: Config) -> None:
         if rule and (value is not None or known.type == "Any"):
             or_null = ", or null for none" if "Optional" in known.type else ""
             raise ConfigError(f"{key} is {value!r}; it {rule}{or_null}")
+    for key, value in config.model.overrides.items():
+        if key in OWN:
+            raise ConfigError(
+                f"model.overrides.{key} is {value!r}, and a run sets it by {OWN[key]}: set that in its place"
+            )
     if (
         "\0" in config.tag
         or not config.tag

@@ -41,9 +41,8 @@ class Folder(PictureSource):
         top = listing(root)
         self.classes = tuple(entry.name for entry in top.folders)
         if not self.classes:
-            raise MissingFileError(
-                f"{root} holds no class folders; expected {root}/CLASS/image.JPEG{_loose(top.files)}"
-            )
+            images = f": it has {len(top.files)} images ({short(top.files[0], 40)} ...)" if top.files else ""
+            raise MissingFileError(f"{root} holds no class folders{images}; expected {root}/CLASS/image.JPEG")
         stamp, self.items = keep_index(index, self._is_current, self._list)
         left_out = top.left_out
         left_out.add(
@@ -60,7 +59,7 @@ class Folder(PictureSource):
             )
         self.notes = left_out.notes(root)
         if top.files:
-            self.notes.append(f"{root}: left out:{_loose(top.files)}")
+            self.notes.append(f"{root}: left out: {_loose(top.files)}")
         if stamp["shared"]:
             self.notes.append(
                 f"{root}: links make one folder a part of two classes, so that its images have both labels: "
@@ -228,4 +227,4 @@ def _beside(folder: Path) -> list[str]:
 
 
 def _loose(files: list[str]) -> str:
-    return f" {len(files)} images beside the class folders ({short(files[0], 40)} ...)" if files else ""
+    return f"{len(files)} images beside the class folders ({short(files[0], 40)} ...)" if files else ""

@@ -197,7 +197,7 @@ def check_checkpoint(folder: str | os.PathLike[str]) -> TrainingState:
         raise CheckpointError(f"{folder} {error}") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{folder} is no checkpoint of train_paddle.py: its state.json lacks what one has ({error})"
+            f"{folder} is no checkpoint of the training program: its state.json lacks what one has ({error})"
         ) from None
     listed = {line.partition("  ")[2] for line in lines}
     for name in ("model.pdparams", "optimizer.safetensors", "state.json"):
@@ -252,7 +252,7 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
             raise CheckpointError(f"no valid checkpoint in {path}: " + "; ".join(skipped))
     what, step = kind_of(path)
     if step and any(path.iterdir()):
-        raise CheckpointError(f"{path} holds no checkpoint of train_paddle.py; it is {what}: {step}")
+        raise CheckpointError(f"{path} holds no checkpoint of the training program; it is {what}: {step}")
     raise CheckpointError(
         f"{path} holds no checkpoint: give a run's folder, OUTPUT/MODEL/TAG, or one of its checkpoints/step_N"
     )

@@ -66,7 +66,8 @@ def notes_on_limits(config: Config, images: int, steps_per_epoch: int) -> list[s
     reached = steps_per_epoch * train.warmup_epochs + (
         train.lr_per == "step"
     )  # the first step at the full rate
-    if train.warmup_epochs and reached >= steps_per_epoch * train.epochs:
+    unfinished = train.warmup_epochs > 0 and reached >= steps_per_epoch * train.epochs
+    if unfinished:
         finished = reached < steps_per_epoch * (train.epochs + train.cooldown_epochs)
         notes.append(
             f"the warm-up of {train.warmup_epochs} epochs (train.warmup_epochs) is not finished in the "
@@ -75,7 +76,7 @@ def notes_on_limits(config: Config, images: int, steps_per_epoch: int) -> list[s
         )
     base = scaled(train.base_lr, images, train.lr_batch)
     floor = scaled(train.min_lr, images, train.lr_batch if train.lr_scaled == "all" else None)
-    if train.lr_scheduler.name == "cosine" and floor > base:
+    if train.lr_scheduler.name == "cosine" and floor > base and not unfinished:
         notes.append(
             f"train.min_lr is {floor:g} and train.base_lr {base:g} at {images} images a step: the learning rate rises "
             "to the end"

@@ -31,7 +31,8 @@ def no_download(name: str | None) -> UserError:
     """Return what `pretrained=True` is answered with: where weights come from."""
     page = PAGES["soft" if str(name).startswith("soft") else "inline"]
     if str(name).endswith("_digits"):
-        way = "it is no published size: train it (train_paddle.py --cfg configs/quickstart.yaml)"
+        file = "soft_digits" if str(name).startswith("soft") else "quickstart"
+        way = f"it is no published size: train it (python -m paddle_inline train --cfg {file})"
     else:
         way = (
             f"fetch its authors' checkpoint with a browser from {page}, convert it (python -m convert to-paddle CKPT "

@@ -144,3 +144,31 @@ def test_one_folder_of_classes_is_said_to_be_trainable(tmp_path, capsys):
             picture(i).save(tmp_path / name / f"{i}.png")
     assert main(["doctor", str(tmp_path)]) == 0
     assert "as 2 class folders (cat 3, 猫 2) with --dataset folder --val-split 0.1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (
+            {"a": 3, "b": 3, "c": 0},
+            ["4 to learn from, 2 held out", "WARN  {}: no image in the class folders c"],
+        ),
+        ({"a": 3}, ["as 1 class folders (a 3)", "WARN  {} holds one class folder, 'a'"]),
+        (
+            {"a": 3, "b": 1},
+            ["3 to learn from, 1 held out", "WARN  too few images to share, learnt and never held out: b"],
+        ),
+        (
+            {"a": 1, "b": 1},
+            ["WARN  as 2 class folders", "a run would not start: {} has 2 images in 2 classes"],
+        ),
+    ],
+)
+def test_what_a_run_says_of_one_folder_of_classes_is_said_before(tmp_path, capsys, images, said):
+    for name, count in images.items():
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            picture(i).save(tmp_path / name / f"{i}.png")
+    assert main(["doctor", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert [line for line in said if line.format(tmp_path) not in out] == [] and "class by class" not in out

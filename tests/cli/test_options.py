@@ -249,5 +249,5 @@ def test_every_option_of_convert_has_a_test(command):
 @pytest.mark.parametrize("words", [["--batch-size", "0"], ["--topk", "0"]])
 def test_numbers_below_one_are_refused(words):
     arguments = build_parser().parse_args(["predict", "a.png", *words])
-    with pytest.raises(ValueError, match="start at 1"):
+    with pytest.raises(ValueError, match="it must be at least 1"):
         predict.run(arguments)

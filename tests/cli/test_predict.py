@@ -286,7 +286,7 @@ def test_the_process_s_output_is_silenced_for_a_while(capfd):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--topk", 0), "--topk and --batch-size start at 1"),
+        (("--topk", 0), "--topk is 0; it must be at least 1"),
         (("--device", "gpux"), "device 'gpux' must be cpu, gpu or gpu:N"),
         (("--json", "nowhere/o.json"), r"nowhere/o\.json cannot be written: No such file or directory"),
         (("--classes", "nowhere"), "no file nowhere"),

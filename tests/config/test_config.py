@@ -110,6 +110,8 @@ def test_nothing_is_evaluated(tmp_path):
         ("aug.reprob=2", "from 0 to 1"),
         ("train.clip_grad=-1", "at least 0, or null"),
         ("tag=../x", "holds no path"),
+        ("model.overrides.img_size=64", "model.overrides.img_size is 64, and a run sets it by data.img_size"),
+        ("model.overrides.num_classes=20", "a run sets it by model.num_classes: set that in its place"),
         ("seed", "write KEY=VALUE"),
     ],
 )

@@ -129,3 +129,23 @@ def test_train_of_the_commands_is_the_training_program(capsys):
     assert "nothing to train: give a file of settings, or pictures" in capsys.readouterr().err
     assert cli.main(["train", "--cfg", "quickstart", "-o", "train.epoch=1"]) == 2
     assert "-o: unknown key 'train.epoch'; did you mean 'train.epochs'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["detection/mask_rcnn_inline_pvt_tiny_1x", "segmentation/upernet_inline_swin_tiny_160k"]
+)
+def test_a_file_of_detection_or_segmentation_is_none_of_classification(tmp_path, name):
+    with pytest.raises(ConfigError, match=r"has _base_, .*`python -m paddle_inline\.detection`"):
+        load_config(name)
+    (tmp_path / "own.yaml").write_text(f"base: {name}\n")
+    with pytest.raises(ConfigError, match=r"has _base_"):
+        load_config("own.yaml")
+
+
+def test_a_folder_is_no_file_of_settings(tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ConfigError, match="run: is a folder, not a file of settings; give a YAML file"):
+        load_config("run")
+    (tmp_path / "run" / "config.yaml").write_text("tag: a\n")
+    with pytest.raises(ConfigError, match=r"give run.config\.yaml, the settings of the run"):
+        load_config("run")

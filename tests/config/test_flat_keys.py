@@ -93,3 +93,22 @@ def test_every_key_leads_to_a_setting():
     assert set(KEYS.values()) <= set(known_settings())
     assert not set(KEYS) & set(OFF)
     assert set(KEYS) & set(IGNORED) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("model: inline_deit_tiny\ntrain: {epochs: 3}\n", "inline_deit_tiny is none of its models"),
+        ("model: inline_pvt_tiny\nlr: 1e-3\n", "inline_pvt_tiny is none of its models"),
+        ("base: quickstart\nmodel: soft_tiny\n", r"its base .*quickstart\.yaml has sections"),
+    ],
+)
+def test_a_models_name_in_place_of_the_section_is_refused_where_soft_is_not_meant(tmp_path, text, why):
+    with pytest.raises(ConfigError, match=rf"a\.yaml: model is .*; but {why}: write model: \{{name: \w+\}}"):
+        read(tmp_path, text)
+
+
+def test_a_flat_file_may_go_on_from_a_flat_one(tmp_path):
+    (tmp_path / "b.yaml").write_text("model: soft_tiny\nlr: 1e-3\n", encoding="utf-8")
+    config = read(tmp_path, "base: b.yaml\nlr: 2e-3\ntrain: {epochs: 3}\n")
+    assert (config.model.name, config.train.base_lr, config.train.epochs) == ("soft_tiny", 2e-3, 3)

@@ -386,7 +386,7 @@ def test_a_classifier_is_not_built_from_a_backbone(folder, files, tmp_path, swin
     [
         (("--img-size", "384"), "--img-size for a backbone"),
         (("--num-classes", "3"), "--num-classes for a backbone"),
-        (("--training",), "has a backbone, and train_paddle.py trains classifiers"),
+        (("--training",), "has a backbone, and the training program trains classifiers"),
     ],
 )
 def test_what_is_of_classifiers_is_refused(tmp_path, swin, flags, why, capsys):

@@ -127,7 +127,13 @@ PARTS = {"train/a": 2, "valid/a": 2}
         ({"a": 2}, KEPT_ONE, UserError, "none of the 1 images that the run holds out"),
         (PARTS, SHARED, UserError, "holds valid with class folders inside: rename it to val"),
         (PARTS, None, MissingFileError, "is it valid? Rename it to val"),
-        ({}, SHARED, MissingFileError, "holds no class folders"),
+        ({}, SHARED, MissingFileError, "holds no class folders; expected "),
+        (
+            {".": 2},
+            SHARED,
+            MissingFileError,
+            "holds no class folders: it has 2 images (0.png ...); expected ",
+        ),
     ],
 )
 def test_where_nothing_can_be_shared_the_way_out_is_named(tmp_path, images, split, error, said):

@@ -54,7 +54,7 @@ class TestResetClassifier:
     def test_a_number_that_no_model_has_changes_nothing(self, package, zeros):
         model = package.create_model("inline_deit_digits", depth=1)
         head = model.head
-        for wrong in (-1, 2.5, None):
+        for wrong in (-1, 2.5, True, None):
             with pytest.raises((UserError, torch_ref.utils.errors.UserError), match="num_classes"):
                 model.reset_classifier(wrong)
         assert model.head is head and model.spec.num_classes == 10

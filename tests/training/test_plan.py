@@ -1,8 +1,10 @@
 """What a run says of itself before it begins is what it does."""
 
+import pytest
+
 from paddle_inline.config.schema import Config
 from paddle_inline.training.build import build_schedule
-from paddle_inline.training.plan import plan
+from paddle_inline.training.plan import notes_on_limits, plan
 
 
 def lines(config, images=1024, steps=10):
@@ -42,3 +44,11 @@ def test_a_warm_up_that_is_not_finished_has_no_full_rate():
     config = Config()
     config.train.epochs = 5
     assert "after the warm-up" not in lines(config)[1]
+
+
+@pytest.mark.parametrize(("epochs", "rises"), [(5, False), (30, True)])
+def test_the_rate_is_said_to_rise_to_the_end_only_where_the_warm_up_ends_before(epochs, rises):
+    config = Config()
+    config.train.base_lr, config.train.epochs = 1e-6, epochs  # below train.min_lr; 20 epochs of warm-up
+    said = " ".join(notes_on_limits(config, 512, 10))
+    assert ("rises to the end" in said, "is not finished" in said) == (rises, not rises)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from ..layers.attention import ATTENTION
@@ -42,7 +42,9 @@ class Published:
 def image_size(img_size: int | Size, divisor: int) -> Size:
     """Return (H, W) of `img_size`, an int or a pair; UserError unless each is a positive multiple of `divisor`."""
     sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+    if len(sides) != 2 or not all(
+        isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides
+    ):
         raise UserError(f"img_size {img_size!r} must be a positive int or a pair (height, width) of them")
     if any(side % divisor for side in sides):
         near = tuple(max(1, round(side / divisor)) * divisor for side in sides)
@@ -52,13 +54,16 @@ def image_size(img_size: int | Size, divisor: int) -> Size:
 
 def check_spec(spec: Any) -> None:
     """Refuse values that no family can build: UserError naming the field, its value and the rule."""
-    for name, least in (("in_chans", 1), ("num_classes", 0)):
-        value = getattr(spec, name)
-        if not isinstance(value, int) or value < least:
+    for name, kind in ((each.name, each.type) for each in fields(spec)):
+        value, least = getattr(spec, name), 0 if name == "num_classes" else 1
+        if kind == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise UserError(f"{name} {value!r} must be an int of at least {least}")
-    for name in ("drop_rate", "drop_path_rate"):
-        if not 0 <= getattr(spec, name) < 1:
-            raise UserError(f"{name} {getattr(spec, name)!r} must lie in [0, 1)")
+        if kind == "float" and (not isinstance(value, (int, float)) or isinstance(value, bool)):
+            raise UserError(f"{name} {value!r} must be a number")
+        if name in ("drop_rate", "drop_path_rate") and not 0 <= value < 1:
+            raise UserError(f"{name} {value!r} must lie in [0, 1)")
+        if name == "mlp_ratio" and not 0 < value < float("inf"):
+            raise UserError(f"mlp_ratio {value!r} must be a positive number")
 
 
 def check_heads(dim: int, num_heads: int) -> None:
