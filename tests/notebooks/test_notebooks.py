@@ -18,7 +18,6 @@ for name in ("ipykernel", "matplotlib", "sklearn"):
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-WITHOUT_OUTPUTS = {"05_which_attention"}  # not run yet by docs/figures/make.py
 NEEDS_TORCH = {"04_convert_and_verify"}
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -92,10 +91,7 @@ def faults(notebook):
 @every_notebook
 def test_what_a_notebook_shows_is_small_and_clean(path):
     notebook = nbformat.read(path, as_version=4)
-    if path.stem in WITHOUT_OUTPUTS:
-        assert not any(cell.get("outputs") for cell in notebook.cells), "take its name from WITHOUT_OUTPUTS"
-    else:
-        assert not faults(notebook), "run docs/figures/make.py for it"
+    assert not faults(notebook), "run docs/figures/make.py for it"
 
 
 def test_what_is_wrong_with_outputs_is_seen():
