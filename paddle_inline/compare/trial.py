@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import paddle
@@ -141,6 +141,11 @@ def check_same_inputs(plan: Plan, form: Form, seed: int, output: Path, inputs: s
             )
 
 
+def console_to(file: IO[str]) -> Console:
+    """Return a console that writes to a file in a notebook as well, where rich would display the lines."""
+    return Console(file=file, force_jupyter=False)
+
+
 def train(plan: Plan, form: Form, seed: int, output: Path) -> dict[str, Any]:
     """Train one network to its end, or from where an earlier process was cut off, and write its result.
 
@@ -165,7 +170,7 @@ def train(plan: Plan, form: Form, seed: int, output: Path) -> dict[str, Any]:
         check_same_inputs(plan, form, seed, output, inputs)
         if plan.widened:
             widen(run.components.model)
-        log = RunLog(folder, visualdl=False, console=Console(file=silence))
+        log = RunLog(folder, visualdl=False, console=console_to(silence))
         manager = _Checkpoints(folder, run.components, run.state, keep_last=1)
         progress = manager.resume("auto", log)
         diverged = None

@@ -287,3 +287,16 @@ def test_narrow_networks_begin_with_wider_weights():
     trial.widen(model)
     assert np.std(wide.weight.numpy()) == pytest.approx(1 / 8, rel=0.1)
     np.testing.assert_array_equal(kept.weight.numpy(), before)  # Xavier's, 0.125
+
+
+def test_a_silent_training_is_silent_in_a_notebook(monkeypatch):
+    """Where rich displays what is printed, whatever file it was to go to."""
+    import io
+
+    from rich import console
+
+    monkeypatch.setattr(console, "_is_jupyter", lambda: True)
+    assert console.Console(file=io.StringIO()).is_jupyter
+    file = io.StringIO()
+    trial.console_to(file).print("no checkpoint")
+    assert file.getvalue() == "no checkpoint\n"
