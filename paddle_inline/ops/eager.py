@@ -1,9 +1,9 @@
 """Functions whose operators are slow on Paddle's CPU in eager mode, and their gradients, by quick ones.
 
 There a sum over rows, or a row added to all, takes ten to sixty times as long as a matrix product that gives the
-same, a layer norm's gradient twenty times its forward pass, and element-wise operators use one core. `suits` says for
-which tensors these are; all others (programs, GPUs, 16-bit numbers) take Paddle's own operators. Gradients of
-gradients are right, too: a backward pass that is recorded consists of differentiable operators.
+same, and a layer norm's gradient twenty times its forward pass. `suits` says for which tensors these are; all others
+(programs, GPUs, 16-bit numbers) take Paddle's own operators. Gradients of gradients are right, too: a backward pass
+that is recorded consists of differentiable operators.
 
 M rows, K channels in, C channels.
 """
@@ -11,9 +11,7 @@ M rows, K channels in, C channels.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -23,9 +21,6 @@ import paddle.nn.functional as F
 from paddle import Tensor, matmul  # imported by name: what counts multiply-adds replaces paddle.matmul
 from paddle.autograd import PyLayer
 from paddle.nn.functional import conv2d
-
-WHOLE = 64  # numbers; a multiple of what one instruction takes
-ENOUGH = 1 << 17  # numbers for each core from which on a thread of its own pays
 
 
 def suits(x: Tensor) -> bool:
@@ -120,25 +115,20 @@ class _LayerNorm(PyLayer):
 
 def gelu(x: Tensor) -> Tensor:
     """Return the exact GELU, x Phi(x), element by element."""
-    return _GELU.apply(x) if learns(x) else on_cores(F.gelu, x)
+    return _GELU.apply(x) if learns(x) else F.gelu(x)
 
 
 class _GELU(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return on_cores(F.gelu, x)
+        return F.gelu(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensor()
-        return _gelu_gradient(x, grad) if paddle.is_grad_enabled() else on_cores(_gelu_gradient, x, grad)
-
-
-def _gelu_gradient(x, grad):
-    """grad * (Phi(x) + x phi(x))"""
-    density = paddle.exp(-0.5 * x * x) * (x * (0.5 / math.pi) ** 0.5)
-    return grad * (paddle.erf(x * 0.5**0.5) * 0.5 + 0.5 + density)
+        density = paddle.exp(-0.5 * x * x) * (x * (0.5 / math.pi) ** 0.5)
+        return grad * (paddle.erf(x * 0.5**0.5) * 0.5 + 0.5 + density)  # Phi(x) + x phi(x)
 
 
 def mean_rows(x: Tensor) -> Tensor:
@@ -212,41 +202,3 @@ class _Through(PyLayer):
 
 def _rows(x):
     return x.reshape([-1, x.shape[-1]])
-
-
-def on_cores(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """Return an element-wise function of tensors of one shape, computed on slices by threads of their own.
-
-    Paddle lets go of Python's lock inside its operators.
-    """
-    x, size = tensors[0], math.prod(tensors[0].shape)  # x.size is a method where Paddle 2.6 traces
-    parts = min(_threads(), size // ENOUGH)
-    if parts < 2:
-        return function(*tensors)
-    flat = [tensor.detach().reshape([-1]) for tensor in tensors]  # what is detached records nothing
-    # Whole vectors of the processor, as without a cut: what is left over at an end is rounded in another way.
-    cuts = [size * i // parts // WHOLE * WHOLE for i in range(parts)] + [size]
-
-    def run(i):
-        return function(*(tensor[cuts[i] : cuts[i + 1]] for tensor in flat))
-
-    others = [_pool().submit(run, i) for i in range(1, parts)]
-    return paddle.concat([run(0), *(other.result() for other in others)]).reshape(x.shape)
-
-
-def _threads() -> int:
-    try:
-        return int(os.environ.get("OMP_NUM_THREADS", "1"))
-    except ValueError:
-        return 1
-
-
-_POOLS: dict[int, ThreadPoolExecutor] = {}
-
-
-def _pool() -> ThreadPoolExecutor:
-    process = os.getpid()  # a forked process has none of its parent's threads
-    if process not in _POOLS:
-        _POOLS.clear()
-        _POOLS[process] = ThreadPoolExecutor(_threads(), "eager")
-    return _POOLS[process]

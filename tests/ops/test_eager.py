@@ -63,27 +63,13 @@ def run(function, arrays, dtype, frozen=()):
     return [out.numpy(), *(None if t.grad is None else t.grad.numpy() for t in tensors)]
 
 
-@pytest.mark.parametrize("cores", [1, 3])
 @pytest.mark.parametrize("name", CASES)
-def test_values_and_gradients_are_those_of_the_operators(name, cores, monkeypatch):
-    monkeypatch.setattr(eager, "_threads", lambda: cores)
-    monkeypatch.setattr(eager, "ENOUGH", 16)
+def test_values_and_gradients_are_those_of_the_operators(name):
     function, operator, shapes = CASES[name]
     arrays = [numbers(*shape) for shape in shapes]
     for dtype, tolerance in (("float64", 1e-13), ("float32", 1e-5)):
         for ours, theirs in zip(run(function, arrays, dtype), run(operator, arrays, dtype)):
             np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
-
-
-def test_slices_change_no_bit(monkeypatch):
-    monkeypatch.setattr(eager, "ENOUGH", 1)
-    results = []
-    for cores in (1, 2, 3, 7):
-        monkeypatch.setattr(eager, "_threads", lambda cores=cores: cores)
-        results.append(run(eager.gelu, [3 * numbers(11, 173)], "float32"))
-    for other in results[1:]:
-        for ours, whole in zip(other, results[0]):
-            np.testing.assert_array_equal(ours, whole)
 
 
 @pytest.mark.parametrize("name", ["affine", "layer_norm", "depthwise 3"])
@@ -168,16 +154,3 @@ def test_multiply_adds_are_counted_once():
     with counted_macs(block) as macs:
         block(paddle.ones([2, 8, 4, 4], "float32")).sum().backward()
     assert macs == {"convolution": 2 * 8 * 16 * 9, "Linear": 2 * 8 * 4 * 24}
-
-
-def test_a_failure_in_a_thread_is_raised(monkeypatch):
-    monkeypatch.setattr(eager, "_threads", lambda: 2)
-    monkeypatch.setattr(eager, "ENOUGH", 1)
-
-    def fail_late(x):
-        if x[0].item() > 0:
-            raise RuntimeError("in the second slice")
-        return x
-
-    with pytest.raises(RuntimeError, match="second slice"):
-        eager.on_cores(fail_late, paddle.arange(128.0))
