@@ -78,7 +78,7 @@ def add_family(root):
 def copy(tmp_path_factory):
     """(folder of the packages with the toy family, the files that it took)."""
     root = tmp_path_factory.mktemp("copy")
-    for folder in ("paddle_inline", "torch_ref", "convert", "tests", "configs"):
+    for folder in ("paddle_inline", "torch_ref", "convert", "tests", "benchmarks", "configs"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", "golden"))
     shutil.copy(ROOT / "pyproject.toml", root)
     return root, add_family(root)

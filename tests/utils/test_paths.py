@@ -131,7 +131,7 @@ def options_of(parser):
         if isinstance(action, argparse._SubParsersAction):
             for each in action.choices.values():
                 yield from options_of(each)
-        elif action.metavar in ("FILE", "DIR", "PATH", "IMAGE", "DATA", "OUT", "DETECTOR"):
+        elif action.metavar in ("FILE", "DIR", "PATH", "IMAGE", "DATA", "OUT", "DETECTOR", "PICTURES"):
             yield action.dest
 
 

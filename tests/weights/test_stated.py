@@ -150,7 +150,7 @@ def test_a_predictor_and_a_run_say_what_they_were_given(tmp_path):
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "model.safetensors").write_bytes(b"x")
     with pytest.raises(
-        CheckpointError, match=r"holds no checkpoint of train_paddle\.py; it is a folder of checkpoints"
+        CheckpointError, match=r"holds no checkpoint of the training program; it is a folder of checkpoints"
     ):
         find_checkpoint(tmp_path / "hub")
 
