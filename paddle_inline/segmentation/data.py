@@ -142,11 +142,12 @@ class TrainingSamples(Samples):
 
     def __init__(self, dataset: Any, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
+        self.normalize = None  # the toolkit's transforms have done it
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def load(self, key: tuple[int, int]) -> tuple[np.ndarray, Any, np.int64]:
+    def load_pixels(self, key: tuple[int, int]) -> tuple[np.ndarray, Any, np.int64]:
         """Return (image, labels, 0: nothing was put in the place of another picture)."""
         epoch, index = key
         draws = Draws(self.seed, epoch, index)

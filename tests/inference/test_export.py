@@ -13,7 +13,7 @@ paddle = pytest.importorskip("paddle")
 
 from convert.families import small_models  # noqa: E402
 from paddle_inline import create_model  # noqa: E402
-from paddle_inline.inference import checks, onnx_export  # noqa: E402
+from paddle_inline.inference import checks, export, onnx_export  # noqa: E402
 from paddle_inline.inference.backends import (  # noqa: E402
     PRECISIONS,
     CompiledEngine,
@@ -355,7 +355,7 @@ def test_without_paddle2onnx_and_pytorch_the_ways_out_are_named(tmp_path, monkey
 
 
 def test_what_torch_onnx_cannot_write_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
-    hide(monkeypatch, "paddle2onnx")
+    monkeypatch.setattr(export, "onnx_writer", lambda: "torch.onnx")
     failed = subprocess.CompletedProcess([], 1, "", "SymbolicValueError: no")
     monkeypatch.setattr(onnx_export, "run_python", lambda *given: failed)
     with pytest.raises(

@@ -281,6 +281,7 @@ def test_an_export_is_refused_where_one_engine_differs(model, monkeypatch, tmp_p
     engine = (wrong if which == "run_onednn_apart" else right)()
     monkeypatch.setattr(checks, "run_onednn_apart", lambda *a: [engine(one) for one in a[2]])
     monkeypatch.setattr(checks, "find_spec", lambda name: True)
+    monkeypatch.setattr(export, "onnx_writer", lambda: "paddle2onnx")
     monkeypatch.setattr(export, "write_files", lambda *a: {"program": "p", "params": "q", "onnx": "o"})
     with pytest.raises(ExportError, match="differs from the model"):
         export.export_model(model, tmp_path / "out", onnx=True, log=lambda line: None)
@@ -297,6 +298,7 @@ def written(model, monkeypatch, tmp_path):
         return {"program": "model.json", "params": "model.pdiparams", "onnx": "model.onnx" if onnx else None}
 
     rows = [{"engine": "a", "batches": [1, 3], "error": 0.0}]
+    monkeypatch.setattr(export, "onnx_writer", lambda: "paddle2onnx")
     monkeypatch.setattr(export, "write_files", write_files)
     monkeypatch.setattr(export, "check_engines", lambda *given: rows)
     monkeypatch.setattr(export, "try_bfloat16", lambda *given: {"images": 16, "agree": 15, "error": 0.1})
