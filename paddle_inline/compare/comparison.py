@@ -81,7 +81,7 @@ def compare(
 
 
 def check_data(plan: Plan, output: Path) -> build.Run:
-    """Build a training without doing it, so that data which it cannot take leaves no folder behind.
+    """Return the first form's training, not begun, so that data which it cannot take leaves no folder behind.
 
     Raises:
         UserError: the data cannot be read, or is less than one batch, whose size is the recipe's.

@@ -159,6 +159,11 @@ def of_step(name, *fields, train=True):
     return found
 
 
+def of_normalize(field, train=True):
+    """Return the function that reads the mean or deviation of the channels."""
+    return lambda seen: getattr(seen.step("ToArray", train=train).normalize, field).ravel().tolist()
+
+
 def of(*path):
     """Return the function that follows attributes from what was seen."""
 
@@ -276,21 +281,11 @@ ROWS = [
     Row("data.on_bad_image", "skip", lambda s: s.images().samples.on_bad_image, "skip"),
     Row("data.on_bad_image", "skip", lambda s: s.evaluation.samples.on_bad_image, "skip"),
     Row("data.reduced_decoding", "true", reduced, (True, False)),
-    Row("data.mean", "[0,0,0]", lambda s: s.step("ToArray").normalize.mean.ravel().tolist(), [0, 0, 0]),
-    Row(
-        "data.mean",
-        "[0,0,0]",
-        lambda s: s.step("ToArray", train=False).normalize.mean.ravel().tolist(),
-        [0, 0, 0],
-    ),
+    Row("data.mean", "[0,0,0]", of_normalize("mean"), [0, 0, 0]),
+    Row("data.mean", "[0,0,0]", of_normalize("mean", train=False), [0, 0, 0]),
     Row("data.mean", "[0,0,0]", lambda s: s.step("RandAugment").geometry.fill, (0, 0, 0)),
-    Row("data.std", "[1,2,3]", lambda s: s.step("ToArray").normalize.std.ravel().tolist(), [1, 2, 3]),
-    Row(
-        "data.std",
-        "[1,2,3]",
-        lambda s: s.step("ToArray", train=False).normalize.std.ravel().tolist(),
-        [1, 2, 3],
-    ),
+    Row("data.std", "[1,2,3]", of_normalize("std"), [1, 2, 3]),
+    Row("data.std", "[1,2,3]", of_normalize("std", train=False), [1, 2, 3]),
     Row("train.epochs", 12, of("options", "epochs"), 12),
     Row("train.epochs", 8, lambda s: s.run.schedule(9 * STEPS), 5e-6),
     Row("train.warmup_epochs", 4, lambda s: round(s.run.schedule(2 * STEPS + 1), 9), 2.5025e-4),
