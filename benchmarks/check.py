@@ -24,14 +24,8 @@ SUBJECTS = {  # benchmark: the column of what is compared, and the one that othe
 PAIRS = {("openvino-bf16", "torch-openvino-bf16"), ("openvino-int8", "openvino-bf16")}
 BENCHMARKS = (*SUBJECTS, "attention", "resolution", "dense", "scaling")
 MEASURED = {"seconds", "peak_mib", "images_per_second", "images_per_second_and_core", "over_timm", "MiB"}
-OF_THE_RUN = {
-    "date",
-    "paddle",
-    "torch",
-    "onnxruntime",
-    "openvino",
-    "numpy",
-}  # columns of a row that only say when
+# Columns of a row that only say when, and with what.
+OF_THE_RUN = {"date", "paddle", "torch", "onnxruntime", "openvino", "numpy"}
 TOLERANCE = 0.15  # a ratio may fall by this share: quartiles of one run lie about 10% apart
 
 

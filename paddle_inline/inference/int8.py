@@ -96,7 +96,8 @@ def write_int8(
             break
         log(f"int8 changes the class of {changed:.1f} % of the calibration's pictures{_without(kept)}")
     assert best is not None
-    openvino.save_model(best[1], str(path), compress_to_fp16=False)
+    if best[1] is not program:  # which is what the file holds
+        openvino.save_model(best[1], str(path), compress_to_fp16=False)
     rows = measure(onnx, path, held_out, batch, rest)
     for line in table(rows, held_out.count):
         log(line)
