@@ -15,7 +15,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from ..ops import eager
+from ..ops import eager, eager_filters, kernels
+from ..ops.tokens import Size, map_to_tokens, tokens_to_map
 
 ModuleList, Sequential, Identity = nn.LayerList, nn.Sequential, nn.Identity
 Dropout, ReLU = nn.Dropout, nn.ReLU
@@ -79,8 +80,7 @@ class GELU(nn.GELU):
     """The exact GELU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        quick = eager.suits(x) and not self._approximate
-        return eager.gelu(x) if quick else nn.GELU.forward(self, x)
+        return eager.gelu(x, self._approximate) if eager.suits(x) else nn.GELU.forward(self, x)
 
 
 class TanhGELU(nn.GELU):
@@ -91,7 +91,7 @@ class TanhGELU(nn.GELU):
 
     def forward(self, x: Tensor) -> Tensor:
         if paddle.in_dynamic_mode():
-            return nn.GELU.forward(self, x)
+            return GELU.forward(self, x)
         # written out: paddle2onnx 2.1 takes the approximation for the exact GELU
         return 0.5 * x * (1 + paddle.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
@@ -128,6 +128,11 @@ class Conv1d(nn.Conv1D):
             in_channels, out_channels, kernel_size, groups=groups, weight_attr=attr, bias_attr=attr
         )
 
+    def forward(self, x: Tensor) -> Tensor:
+        if eager.suits(x) and x.shape[2] == 1 and self.weight.shape[2] == 1:
+            return eager.grouped_affine(x.squeeze(2), self.weight.squeeze(2), self.bias).unsqueeze(2)
+        return nn.Conv1D.forward(self, x)
+
 
 class Conv2d(nn.Conv2D):
     """2-d convolution over [B, C, H, W]."""
@@ -155,11 +160,36 @@ class Conv2d(nn.Conv2D):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if eager.suits(x) and eager.is_depthwise(
-            self.weight, self._groups, self._stride, self._updated_padding
-        ):
-            return eager.depthwise_conv2d(lambda x: nn.Conv2D.forward(self, x), x, self.weight)
+        if eager.suits(x) and is_depthwise(self):
+            return eager_filters.depthwise_conv2d(lambda x: nn.Conv2D.forward(self, x), x, self.weight)
+        if eager.suits(x) and self.bias is not None:
+            return eager.add_bias(F.conv2d(x, self.weight, None, self._stride, self._updated_padding, 1, self._groups), self.bias)
         return nn.Conv2D.forward(self, x)
+
+
+def is_depthwise(convolution: nn.Conv2D) -> bool:
+    """Return whether a convolution filters each channel by itself and keeps the grid."""
+    return eager_filters.is_depthwise(
+        convolution.weight, convolution._groups, convolution._stride, convolution._updated_padding
+    )
+
+
+def convolve_to_tokens(convolution: Conv2d, x: Tensor) -> Tensor:
+    """Take a map through a convolution to tokens, [B, C, H, W] -> [B, N, C']."""
+    weight = convolution.weight
+    side = weight.shape[2]
+    if eager.suits(x) and convolution._stride == list(weight.shape[2:]) == [side, side] and convolution._groups == 1 and convolution._updated_padding in ([0, 0], 0):
+        return eager.affine(eager.patches(x, side), eager.swap(weight.flatten(1), 0), convolution.bias)
+    return map_to_tokens(convolution(x))
+
+
+def filter_tokens(convolution: Module, x: Tensor, size: Size) -> Tensor:
+    """Take tokens through a convolution that keeps their grid (H, W): [B, H * W, C] -> [B, H * W, C]."""
+    if eager.suits(x) and isinstance(convolution, nn.Conv2D) and is_depthwise(convolution):
+        weight, bias = convolution.weight, convolution.bias
+        if kernels.takes(x, weight, bias):
+            return eager_filters.filter_tokens(x, weight.transpose([1, 0, 2, 3]), bias, size)
+    return map_to_tokens(convolution(tokens_to_map(x, size)))
 
 
 class SequenceConv(nn.Conv2D):

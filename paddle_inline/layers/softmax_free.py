@@ -15,8 +15,8 @@ from ..ops.softmax_free import (
     normalised_newton_inverse,
     softmax_free_attention,
 )
-from ..ops.tokens import Size, map_to_tokens, merge_heads, split_heads
-from .basic import GELU, Conv2d, LayerNorm, Linear, Module, Sequential, Tensor
+from ..ops.tokens import Size, merge_heads, split_heads
+from .basic import GELU, Conv2d, LayerNorm, Linear, Module, Sequential, Tensor, convolve_to_tokens
 
 
 class SoftmaxFreeAttention(Module):
@@ -52,7 +52,7 @@ class SoftmaxFreeAttention(Module):
         )
 
     def forward(self, q: Tensor, v: Tensor, size: Size) -> Tensor:
-        landmarks = self.Qnorm_act(map_to_tokens(self.Qlandmark_op(head_images(q, size))))
+        landmarks = self.Qnorm_act(convolve_to_tokens(self.Qlandmark_op, head_images(q, size)))
         landmarks = heads_of_images(landmarks, self.num_heads)  # [B, h, m, d]
         out = softmax_free_attention(q, landmarks, v, self.invert)
         return out + filter_heads(self.conv, v, size)

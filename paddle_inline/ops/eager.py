@@ -1,9 +1,10 @@
 """Functions whose operators are slow on Paddle's CPU in eager mode, and their gradients, by quick ones.
 
 There a sum over rows, or a row added to all, takes ten to sixty times as long as a matrix product that gives the
-same, and a layer norm's gradient twenty times its forward pass. `suits` says for which tensors these are; all others
-(programs, GPUs, 16-bit numbers) take Paddle's own operators. Gradients of gradients are right, too: a backward pass
-that is recorded consists of differentiable operators.
+same, and a layer norm's gradient twenty times its forward pass; whatever is not a matrix product runs on one core.
+`suits` says for which tensors these are; all others (programs, GPUs, 16-bit numbers) take Paddle's own operators.
+float32 goes through `kernels` where Numba is installed; else, and in float64, it is operators that are quick.
+Gradients of gradients are right, too: a backward pass that is recorded consists of differentiable operators.
 
 M rows, K channels in, C channels.
 """
@@ -11,7 +12,7 @@ M rows, K channels in, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -20,7 +21,11 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, matmul  # imported by name: what counts multiply-adds replaces paddle.matmul
 from paddle.autograd import PyLayer
-from paddle.nn.functional import conv2d
+
+from . import kernels
+
+
+TANH_SCALE = math.sqrt(2 / math.pi)  # of the GELU's approximation
 
 
 def suits(x: Tensor) -> bool:
@@ -45,7 +50,11 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _affine(x, weight, bias):
-    rows = _rows(x)
+    rows = rows_of(x)
+    if bias is not None and kernels.takes(x, bias):
+        out = matmul(rows, weight)
+        kernels.add_row(out, bias, out=out)
+        return out.reshape([*x.shape[:-1], weight.shape[1]])
     out = matmul(rows, weight) if bias is None else paddle.addmm(bias, rows, weight)
     return out.reshape([*x.shape[:-1], weight.shape[1]])
 
@@ -60,19 +69,79 @@ class _Affine(PyLayer):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensor()
-        rows = _rows(grad)
+        rows = rows_of(grad)
         gradients = (
             lambda: matmul(rows, weight, transpose_y=True).reshape(x.shape),
-            lambda: matmul(_rows(x), rows, transpose_x=True),
+            lambda: matmul(rows_of(x), rows, transpose_x=True),
             lambda: sum_rows(rows),
         )
         return tuple(gradient() if wanted else None for gradient, wanted in zip(gradients, ctx.wanted))
+
+
+def split_columns(x: Tensor, parts: int) -> Sequence[Tensor]:
+    """[..., parts C] -> `parts` tensors [..., C]."""
+    if not kernels.takes(x):
+        return paddle.split(x, parts, axis=-1)
+    return _SplitColumns.apply(x, parts) if learns(x) else kernels.split_columns(x, parts)
+
+
+class _SplitColumns(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        return tuple(kernels.split_columns(x, parts))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return join_columns(grads)
+
+
+def join_columns(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors [..., C_i] -> [..., sum of C_i]."""
+    if not kernels.takes(*parts):
+        return paddle.concat(parts, axis=-1)
+    return _JoinColumns.apply(*parts) if learns(*parts) else kernels.join_columns(parts)
+
+
+class _JoinColumns(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, *parts: Tensor) -> Tensor:
+        ctx.widths = [part.shape[-1] for part in parts]
+        ctx.wanted = [not part.stop_gradient for part in parts]
+        return kernels.join_columns(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        equal = len(set(ctx.widths)) == 1
+        parts = split_columns(grad, len(ctx.widths)) if equal else paddle.split(grad, ctx.widths, axis=-1)
+        return tuple(part if wanted else None for part, wanted in zip(parts, ctx.wanted))
+
+
+def grouped_affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Each group of channels by a matrix of its own: [B, G K], [G C, K], [G C] -> [B, G C]."""
+    inputs = weight.shape[1]
+    groups = x.shape[1] // inputs
+    out = matmul(
+        swap(x.reshape([-1, groups, inputs]), 0), weight.reshape([groups, -1, inputs]), transpose_y=True
+    )
+    return swap(out, 0).flatten(1) + bias
+
+
+def patches(x: Tensor, side: int) -> Tensor:
+    """Cut images into patches of side x side: [B, C, H, W] -> [B, H / side * W / side, C side side]."""
+    _, channels, height, width = x.shape
+    rows, columns = height // side, width // side
+    x = swap(x[:, :, : rows * side, : columns * side].reshape([-1, channels, rows, side * columns * side]), 1)
+    return swap(x.reshape([-1, rows, channels * side, columns, side]), 2).reshape(
+        [-1, rows * columns, channels * side * side]
+    )
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
     """Normalise the last dimension: [..., C], [C], [C] -> [..., C]."""
     if learns(x, weight, bias):
         return _LayerNorm.apply(x, weight, bias, epsilon)
+    if kernels.takes(x, weight, bias):
+        return kernels.layer_norm(x, weight, bias, epsilon)[0]
     return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
 
 
@@ -81,6 +150,11 @@ class _LayerNorm(PyLayer):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
         ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight, bias)]
         ctx.epsilon = np.float32(epsilon).item()  # as the operator rounds it
+        ctx.by_kernel = kernels.takes(x, weight, bias)
+        if ctx.by_kernel:
+            out, moments = kernels.layer_norm(x, weight, bias, ctx.epsilon)
+            ctx.save_for_backward(x, weight, moments)
+            return out
         # the one way to the variance that the operator has computed
         out, _, variance = paddle._legacy_C_ops.layer_norm(
             x, weight, bias, "epsilon", epsilon, "begin_norm_axis", x.ndim - 1
@@ -91,7 +165,10 @@ class _LayerNorm(PyLayer):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, variance = ctx.saved_tensor()
-        rows, grad, channels = _rows(x), _rows(grad), x.shape[-1]
+        if by_kernel(ctx, grad):
+            gradients = kernels.layer_norm_backward(x, weight, variance, grad)
+            return tuple(gradient if wanted else None for gradient, wanted in zip(gradients, ctx.wanted))
+        rows, grad, channels = rows_of(x), rows_of(grad), x.shape[-1]
         if paddle.is_grad_enabled():
             variance = rows.var(axis=-1, unbiased=False)
         scale = paddle.rsqrt(variance.reshape([-1, 1]) + ctx.epsilon)  # [M, 1]
@@ -113,32 +190,99 @@ class _LayerNorm(PyLayer):
         )
 
 
-def gelu(x: Tensor) -> Tensor:
-    """Return the exact GELU, x Phi(x), element by element."""
-    return _GELU.apply(x) if learns(x) else F.gelu(x)
+def gelu(x: Tensor, tanh: bool = False) -> Tensor:
+    """Return the GELU of every number, x Phi(x), or its approximation by tanh."""
+    if learns(x) and (kernels.takes(x) or not tanh):
+        return _GELU.apply(x, tanh)
+    return kernels.gelu(x, tanh) if kernels.takes(x) else F.gelu(x, approximate=tanh)
 
 
 class _GELU(PyLayer):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, tanh: bool) -> Tensor:
         ctx.save_for_backward(x)
-        return F.gelu(x)
+        ctx.tanh, ctx.by_kernel = tanh, kernels.takes(x)
+        return kernels.gelu(x, tanh) if ctx.by_kernel else F.gelu(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensor()
+        if by_kernel(ctx, grad):
+            return kernels.gelu_backward(x, grad, ctx.tanh)
+        if ctx.tanh:
+            inner = TANH_SCALE * (x + 0.044715 * x * x * x)
+            tanh = paddle.tanh(inner)
+            return grad * 0.5 * (1 + tanh + x * (1 - tanh * tanh) * TANH_SCALE * (1 + 0.134145 * x * x))
         density = paddle.exp(-0.5 * x * x) * (x * (0.5 / math.pi) ** 0.5)
         return grad * (paddle.erf(x * 0.5**0.5) * 0.5 + 0.5 + density)  # Phi(x) + x phi(x)
 
 
+def softmax(x: Tensor) -> Tensor:
+    """Return the softmax over the last dimension."""
+    if not kernels.takes(x):
+        return F.softmax(x, axis=-1)
+    return _Softmax.apply(x) if learns(x) else kernels.softmax(x)
+
+
+class _Softmax(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.by_kernel = True
+        out = kernels.softmax(x)
+        ctx.save_for_backward(x, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        x, out = ctx.saved_tensor()
+        if by_kernel(ctx, grad):
+            return kernels.softmax_backward(out, grad)
+        out = F.softmax(x, axis=-1)
+        return out * (grad - (out * grad).sum(axis=-1, keepdim=True))
+
+
+def swap(x: Tensor, axis: int) -> Tensor:
+    """Swap a dimension with the next one: [..., M, N, ...] -> [..., N, M, ...]."""
+    if kernels.takes(x):
+        return _Swap.apply(x, axis) if learns(x) else kernels.swap(x, axis)
+    return x.transpose([*range(axis), axis + 1, axis, *range(axis + 2, x.ndim)])
+
+
+class _Swap(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, axis: int) -> Tensor:
+        ctx.axis = axis
+        return kernels.swap(x, axis)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return swap(grad, ctx.axis)
+
+
 def mean_rows(x: Tensor) -> Tensor:
     """[..., M, C] -> [..., 1, C]."""
+    if kernels.takes(x):
+        return _MeanRows.apply(x) if learns(x) else kernels.sum_rows(x, 1 / x.shape[-2])
     return _sum_rows(x) / x.shape[-2]
+
+
+class _MeanRows(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rows = x.shape[-2]
+        return kernels.sum_rows(x, 1 / ctx.rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        if kernels.takes(grad) and not learns(grad):
+            return kernels.repeat_row(grad, ctx.rows, 1 / ctx.rows)
+        return repeat_row(grad, ctx.rows) / ctx.rows
 
 
 def sum_rows(x: Tensor) -> Tensor:
     """[M, C] -> [C]."""
-    return _sum_rows(x).flatten()
+    summed = kernels.sum_rows(x) if kernels.takes(x) and not learns(x) else _sum_rows(x)
+    return summed.flatten()
 
 
 def _sum_rows(x):
@@ -161,44 +305,71 @@ def repeat_row(row: Tensor, rows: int) -> Tensor:
     return matmul(paddle.ones([rows, 1], row.dtype), row)
 
 
-def is_depthwise(kernel: Tensor, groups: int, stride: Sequence[int], padding: Any) -> bool:
-    """Return whether a convolution is one that `depthwise_conv2d` does."""
-    side = kernel.shape[-1]
-    return (
-        kernel.shape == [groups, 1, side, side]
-        and groups > 1
-        and side % 2 == 1
-        and list(stride) == [1, 1]
-        and padding == [side // 2, side // 2]
-    )
+def subtract_row(x: Tensor, row: Tensor) -> Tensor:
+    """[..., M, C] - [..., 1, C]: one row from all."""
+    if kernels.takes(x, row):
+        return _SubtractRow.apply(x, row) if learns(x, row) else kernels.add_row(x, row, -1.0)
+    return x - repeat_row(row, x.shape[-2])
 
 
-def depthwise_conv2d(convolve: Callable[[Tensor], Tensor], x: Tensor, kernel: Tensor) -> Tensor:
-    """Return convolve(x), zero-padded filters of each channel: [B, C, H, W], odd kernels [C, 1, k, k] -> [B, C, H, W].
-
-    The gradient of x is the gradient's filtering by the kernel that is turned around, which Paddle's forward
-    operator does three times as fast as its backward operator.
-    """
-    return _Through.apply(convolve(x.detach()), x, kernel) if learns(x) else convolve(x)
-
-
-class _Through(PyLayer):
-    """Return `out`, a function of x without its gradient, with the gradient of x."""
-
+class _SubtractRow(PyLayer):
     @staticmethod
-    def forward(ctx: Any, out: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
-        ctx.save_for_backward(kernel)
-        ctx.out_learns = not out.stop_gradient
-        # Another name of the same numbers, which a PyLayer does not give a tensor that learned nothing.
-        return out.clone() if out.stop_gradient else out.reshape(out.shape)
+    def forward(ctx: Any, x: Tensor, row: Tensor) -> Tensor:
+        ctx.wanted = not x.stop_gradient, not row.stop_gradient
+        return kernels.add_row(x, row, -1.0)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (kernel,) = ctx.saved_tensor()
-        turned = kernel.flip([2, 3])
-        along = conv2d(grad, turned, padding=kernel.shape[-1] // 2, groups=kernel.shape[0])
-        return grad if ctx.out_learns else None, along, None
+        return grad if ctx.wanted[0] else None, -mean_rows(grad) * grad.shape[-2] if ctx.wanted[1] else None
 
 
-def _rows(x):
+def centre_rows(x: Tensor, factor: float) -> Tensor:
+    """(x - its mean row) factor: [..., M, C] -> [..., M, C]."""
+    if kernels.takes(x):
+        return _CentreRows.apply(x, factor) if learns(x) else kernels.centre_rows(x, factor)
+    return subtract_row(x, mean_rows(x)) * factor
+
+
+class _CentreRows(PyLayer):
+    """Its matrix is symmetric: the gradient takes the same way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return kernels.centre_rows(x, factor)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return centre_rows(grad, ctx.factor)
+
+
+def add_bias(x: Tensor, bias: Tensor) -> Tensor:
+    """[B, C, ...] + [C] -> [B, C, ...]."""
+    if kernels.takes(x, bias):
+        return _AddBias.apply(x, bias) if learns(x, bias) else kernels.add_channels(x, bias)
+    return x + bias.reshape([1, -1, *[1] * (x.ndim - 2)])
+
+
+class _AddBias(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
+        ctx.wanted = not x.stop_gradient, not bias.stop_gradient
+        return kernels.add_channels(x, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        summed = None
+        if ctx.wanted[1]:
+            whole = learns(grad) or not kernels.takes(grad)
+            summed = grad.sum(axis=[0, *range(2, grad.ndim)]) if whole else kernels.sum_channels(grad)
+        return grad if ctx.wanted[0] else None, summed
+
+
+def by_kernel(ctx: Any, grad: Tensor) -> bool:
+    """Return whether a backward pass goes through `kernels`, as the forward pass did: not one that is recorded."""
+    return ctx.by_kernel and not paddle.is_grad_enabled() and kernels.takes(grad)
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """[..., C] -> [M, C]."""
     return x.reshape([-1, x.shape[-1]])

@@ -14,8 +14,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from . import eager
-from .tokens import Size, map_to_tokens, mean_tokens, subtract_row, tokens_to_map
+from . import eager, eager_filters, kernels
+from .tokens import Size, centre_tokens, map_to_tokens, mean_tokens, subtract_row, tokens_to_map
 
 FEATURE_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
@@ -42,8 +42,7 @@ def inline_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """
     root = (scale / k.shape[2]) ** 0.5
     v_mean = mean_tokens(v, keepdim=True)  # [B, h, 1, d]
-    k_centred = subtract_row(k, mean_tokens(k, keepdim=True)) * root
-    v_centred = subtract_row(v, v_mean) * root
+    k_centred, v_centred = centre_tokens(k, root), centre_tokens(v, root)
     kv = paddle.matmul(k_centred, v_centred, transpose_x=True)  # [B, h, d, d]
     # Not `+ v_mean`: Paddle 3.3's oneDNN passes fuse a sum into the product before it, which then takes
     # forty times as long and, with the transpose of `merge_heads` fused as well, is wrong. A difference
@@ -110,7 +109,7 @@ def softmax_attention_weights(q: Tensor, k: Tensor, scale: float, bias: Tensor |
     logits = paddle.matmul(q * scale, k, transpose_y=True)
     if bias is not None:
         logits = (logits.reshape([-1, *bias.shape]) + bias).reshape([-1, *bias.shape[-3:]])
-    return F.softmax(logits, axis=-1)
+    return eager.softmax(logits) if eager.suits(logits) else F.softmax(logits, axis=-1)
 
 
 def local_residual(v: Tensor, kernel: Tensor, size: Size) -> Tensor:
@@ -124,6 +123,8 @@ def local_residual(v: Tensor, kernel: Tensor, size: Size) -> Tensor:
     Returns:
         [B, N, C]
     """
+    if eager.suits(v) and kernels.takes(v, kernel):
+        return eager_filters.filter_tokens(v, kernel, None, size)
     form = _filter_grouped if paddle.in_dynamic_mode() else _filter_shifted
     return form(v, kernel, size)
 
@@ -140,7 +141,7 @@ def _filter_grouped(v: Tensor, kernel: Tensor, size: Size) -> Tensor:
     def convolve(images):
         return F.conv2d(images, kernel, padding=1, groups=batch * channels)
 
-    out = eager.depthwise_conv2d(convolve, images, kernel) if eager.suits(v) else convolve(images)
+    out = eager_filters.depthwise_conv2d(convolve, images, kernel) if eager.suits(v) else convolve(images)
     return map_to_tokens(out.reshape([batch, channels, *size]))
 
 

@@ -20,13 +20,20 @@ Size = tuple[int, int]  # (height, width) of a grid, a window or an image
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """[B, N, C], head-major -> [B, h, N, d]."""
-    return x.reshape([-1, x.shape[1], num_heads, x.shape[2] // num_heads]).transpose([0, 2, 1, 3])
+    return swap_axes(x.reshape([-1, x.shape[1], num_heads, x.shape[2] // num_heads]), 1)
 
 
 def merge_heads(x: Tensor) -> Tensor:
     """[B, h, N, d] -> [B, N, C]."""
     _, num_heads, num_tokens, head_dim = x.shape
-    return x.transpose([0, 2, 1, 3]).reshape([-1, num_tokens, num_heads * head_dim])
+    return swap_axes(x, 1).reshape([-1, num_tokens, num_heads * head_dim])
+
+
+def swap_axes(x: Tensor, axis: int) -> Tensor:
+    """Swap a dimension with the next one: [..., M, N, ...] -> [..., N, M, ...]."""
+    if eager.suits(x):
+        return eager.swap(x, axis)
+    return x.transpose([*range(axis), axis + 1, axis, *range(axis + 2, x.ndim)])
 
 
 def map_size(x: Tensor) -> Size:
@@ -39,13 +46,15 @@ def map_size(x: Tensor) -> Size:
 
 def tokens_to_map(x: Tensor, size: Size) -> Tensor:
     """[B, N, C] -> [B, C, H, W]."""
+    if eager.suits(x):
+        return eager.swap(x, 1).reshape([-1, x.shape[2], *size])
     # Reshaped first: a pass of Paddle 3.3 for oneDNN loses the shape of a reshape behind a transpose.
     return x.reshape([-1, size[0], size[1], x.shape[2]]).transpose([0, 3, 1, 2])
 
 
 def map_to_tokens(x: Tensor) -> Tensor:
     """[B, C, H, W] -> [B, N, C]."""
-    return x.flatten(2).transpose([0, 2, 1])
+    return swap_axes(x.flatten(2), 1)
 
 
 def concat_tokens(first: Tensor, second: Tensor) -> Tensor:
@@ -55,12 +64,12 @@ def concat_tokens(first: Tensor, second: Tensor) -> Tensor:
 
 def split_channels(x: Tensor, parts: int) -> Sequence[Tensor]:
     """[B, N, parts * C] -> `parts` tensors [B, N, C]."""
-    return paddle.split(x, parts, axis=-1)
+    return eager.split_columns(x, parts) if eager.suits(x) else paddle.split(x, parts, axis=-1)
 
 
 def concat_channels(parts: Sequence[Tensor]) -> Tensor:
     """Tensors [B, N, C_i] -> [B, N, sum of C_i]."""
-    return paddle.concat(parts, axis=-1)
+    return eager.join_columns(parts) if eager.suits(parts[0]) else paddle.concat(parts, axis=-1)
 
 
 def prepend_token(token: Tensor, x: Tensor) -> Tensor:
@@ -84,6 +93,13 @@ def mean_tokens(x: Tensor, keepdim: bool = False) -> Tensor:
     return x.mean(axis=-2).mean(axis=-2, keepdim=keepdim)
 
 
+def centre_tokens(x: Tensor, factor: float) -> Tensor:
+    """(x - the mean token) factor: [..., N, d] -> [..., N, d]."""
+    if eager.suits(x):
+        return eager.centre_rows(x, factor)
+    return subtract_row(x, mean_tokens(x, keepdim=True)) * factor
+
+
 def subtract_row(x: Tensor, row: Tensor) -> Tensor:
     """[..., N, d] - [..., 1, d]: one row from all.
 
@@ -91,7 +107,7 @@ def subtract_row(x: Tensor, row: Tensor) -> Tensor:
     subtract, forward and backward. Programs broadcast, and their engines fuse it.
     """
     if eager.suits(x) and row.shape == [*x.shape[:-2], 1, x.shape[-1]]:
-        row = eager.repeat_row(row, x.shape[-2])
-    elif paddle.in_dynamic_mode() and x.place.is_cpu_place():
+        return eager.subtract_row(x, row)
+    if paddle.in_dynamic_mode() and x.place.is_cpu_place():
         row = row.expand(x.shape)
     return x - row

@@ -9,7 +9,7 @@ from __future__ import annotations
 import paddle
 from paddle import Tensor
 
-from .tokens import Size
+from .tokens import Size, swap_axes
 
 MASKED = -100.0  # added to the logits of pairs that must not attend: exp(-100) is 4e-44
 
@@ -25,7 +25,7 @@ def cut_windows(x: Tensor, size: Size, window: Size) -> Tensor:
         return x
     rows, columns = size[0] // window[0], size[1] // window[1]
     x = x.reshape([-1, rows, window[0], columns, window[1], x.shape[2]])
-    return x.transpose([0, 1, 3, 2, 4, 5]).reshape([-1, window[0] * window[1], x.shape[5]])
+    return swap_axes(x, 2).reshape([-1, window[0] * window[1], x.shape[5]])
 
 
 def join_windows(x: Tensor, size: Size, window: Size) -> Tensor:
@@ -34,7 +34,7 @@ def join_windows(x: Tensor, size: Size, window: Size) -> Tensor:
         return x
     rows, columns = size[0] // window[0], size[1] // window[1]
     x = x.reshape([-1, rows, columns, window[0], window[1], x.shape[2]])
-    return x.transpose([0, 1, 3, 2, 4, 5]).reshape([-1, size[0] * size[1], x.shape[5]])
+    return swap_axes(x, 2).reshape([-1, size[0] * size[1], x.shape[5]])
 
 
 def roll_tokens(x: Tensor, size: Size, shift: int) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import paddle
 
+from ..ops import kernels
 from ..utils.errors import UserError
 from .guarded import Adam, AdamW, release
 
@@ -107,13 +108,25 @@ def clip_gradients(parameters: Iterable[paddle.Tensor], largest: float | None, w
         The global norm before.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    wide = [g if g.dtype in (paddle.float32, paddle.float64) else g.astype("float32") for g in gradients]
-    norm = paddle.stack([g.square().sum() for g in wide]).sum().sqrt().astype("float64").reshape([1])
+    by_kernel = (
+        bool(gradients)
+        and gradients[0].place.is_cpu_place()
+        and kernels.takes(*gradients)
+        and all(gradient.is_contiguous() for gradient in gradients)
+    )
+    if by_kernel:
+        squares = kernels.square_sums(gradients)
+    else:
+        wide = [g if g.dtype in (paddle.float32, paddle.float64) else g.astype("float32") for g in gradients]
+        squares = paddle.stack([g.square().sum() for g in wide])
+    norm = squares.sum().sqrt().astype("float64").reshape([1])
     if largest is not None:
         # In float64, as Python's numbers; Paddle 2.6 rounds a number that is added to float32, but not a tensor.
         bound, one = norm + _wide(1e-6), _wide(1.0)
         factor = paddle.where(_wide(largest) < bound, _wide(largest) / bound, one)
-        for gradient in gradients:
+        if by_kernel:
+            kernels.scale(gradients, factor.astype("float32"))
+        for gradient in [] if by_kernel else gradients:
             gradient.multiply_(factor.astype(gradient.dtype))
     return norm.item() if wait else norm
 

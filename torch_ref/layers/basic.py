@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..ops.tokens import Size, map_to_tokens, tokens_to_map
+
 Module, ModuleList, Sequential, Identity = nn.Module, nn.ModuleList, nn.Sequential, nn.Identity
 Dropout, GELU, ReLU = nn.Dropout, nn.GELU, nn.ReLU
 
@@ -110,6 +112,16 @@ class SequenceConv(nn.Conv2d):
         super().__init__(
             num_heads, num_heads, (taps, 1), padding=(taps // 2, 0), groups=num_heads, bias=False
         )
+
+
+def convolve_to_tokens(convolution: Conv2d, x: Tensor) -> Tensor:
+    """Take a map through a convolution to tokens, [B, C, H, W] -> [B, N, C']."""
+    return map_to_tokens(convolution(x))
+
+
+def filter_tokens(convolution: Module, x: Tensor, size: Size) -> Tensor:
+    """Take tokens through a convolution that keeps their grid (H, W): [B, H * W, C] -> [B, H * W, C]."""
+    return map_to_tokens(convolution(tokens_to_map(x, size)))
 
 
 class LayerNorm(nn.LayerNorm):

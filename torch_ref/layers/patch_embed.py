@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..ops.tokens import map_to_tokens
-from .basic import Conv2d, Identity, LayerNorm, Module, Tensor
+from .basic import Conv2d, Identity, LayerNorm, Module, Tensor, convolve_to_tokens
 
 
 class PatchEmbed(Module):
@@ -20,7 +20,7 @@ class PatchEmbed(Module):
         self.norm = LayerNorm(dim, norm_eps) if norm_eps else Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(map_to_tokens(self.proj(x)))
+        return self.norm(convolve_to_tokens(self.proj, x))
 
 
 class MapToTokens(Module):

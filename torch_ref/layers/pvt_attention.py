@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..ops.tokens import Size, map_to_tokens, split_channels, tokens_to_map
+from ..ops.tokens import Size, split_channels, tokens_to_map
 from .attention import ATTENTION, Attention, InLineAttention, SoftmaxAttention
-from .basic import Conv2d, Dropout, LayerNorm, Linear, Tensor
+from .basic import Conv2d, Dropout, LayerNorm, Linear, Tensor, convolve_to_tokens
 
 
 class SeparateProjections(Attention):
@@ -60,7 +60,7 @@ class PVTSoftmaxAttention(SeparateProjections, SoftmaxAttention):
         """Return the tokens [B, M, C] that keys and values are made of, M = N / sr_ratio^2."""
         if self.sr_ratio == 1:
             return x
-        return self.norm(map_to_tokens(self.sr(tokens_to_map(x, size))))
+        return self.norm(convolve_to_tokens(self.sr, tokens_to_map(x, size)))
 
 
 # a form's name -> its layer in PVT

@@ -9,7 +9,7 @@ from typing import Any, Union
 
 from ..ops.inline_attention import softmax_attention_weights
 from ..ops.padding import crop_tokens, pad_tokens
-from ..ops.tokens import Size, map_to_tokens, split_channels, tokens_to_map
+from ..ops.tokens import Size, split_channels
 from ..ops.windows import (
     cut_windows,
     join_windows,
@@ -20,7 +20,7 @@ from ..ops.windows import (
 from ..utils.errors import UserError
 from .attention import ATTENTION, Attention, InLineAttention, SoftmaxAttention
 from .attention.table import fits_branches
-from .basic import Conv2d, Tensor, token_parameter
+from .basic import Conv2d, Tensor, filter_tokens, token_parameter
 
 WindowSides = tuple[Union[int, None], Union[int, None]]
 
@@ -100,7 +100,7 @@ class Branch(Attention):
         padded = padded_size(size, window)
         q, k, v = (cut_windows(pad_tokens(part, size, padded), padded, window) for part in (q, k, v))
         out = self.attend(q, k, v, context, window)
-        out = out + map_to_tokens(self.get_v(tokens_to_map(v, window)))
+        out = out + filter_tokens(self.get_v, v, window)
         return crop_tokens(join_windows(out, padded, window), padded, size)
 
     def rows(self, x: Tensor, size: Size) -> Tensor:

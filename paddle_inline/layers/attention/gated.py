@@ -22,10 +22,10 @@ from ...ops.attention.rotary import Tables, head_frequencies, rotary_tables, tur
 from ...ops.attention.verbs import elu1, join, silu, softplus
 from ...ops.tokens import Size, merge_heads, split_channels, split_heads
 from ...utils.errors import UserError
-from ..basic import Conv2d, Dropout, Linear, Tensor, learned
+from ..basic import Conv2d, Dropout, Linear, Tensor, filter_tokens, learned
 from ..initialised import NormalConv2d
 from .base import Attention, check_flag
-from .grid import filter_tokens, on_patches, patches_of
+from .grid import on_patches, patches_of
 from .local import TableAttention
 
 

@@ -11,10 +11,10 @@ from typing import Any
 from ...ops.attention.gla import gated_attention, gated_rows
 from ...ops.attention.verbs import log_sigmoid, sigmoid, silu, split_last
 from ...ops.tokens import Size, merge_heads, split_channels, split_heads
-from ..basic import Dropout, Sequential, Tensor
+from ..basic import Dropout, Sequential, Tensor, filter_tokens
 from ..initialised import RMSNorm, XavierConv2d, XavierLinear
 from .base import Attention
-from .grid import filter_tokens, on_patches
+from .grid import on_patches
 
 GAIN = 2**-2.5  # of the initial weights
 GATE_WIDTH = 16  # between the two Linears of the gates

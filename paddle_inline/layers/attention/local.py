@@ -23,10 +23,10 @@ from ...ops.tokens import (
     split_heads,
     tokens_to_map,
 )
-from ..basic import Conv2d, Dropout, Linear, Sequential, Tensor, learned
+from ..basic import Conv2d, Dropout, Linear, Sequential, Tensor, filter_tokens, learned
 from ..initialised import NormalConv2d
 from .base import Attention
-from .grid import filter_tokens, on_patches, patches_of
+from .grid import on_patches, patches_of
 
 
 class TableAttention(Attention):

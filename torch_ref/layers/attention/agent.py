@@ -21,10 +21,10 @@ from ...ops.attention.agent import (
 from ...ops.attention.verbs import join, swap_last
 from ...ops.tokens import Size, merge_heads, split_heads
 from ...utils.errors import UserError
-from ..basic import Conv2d, Module, Tensor, token_parameter
+from ..basic import Conv2d, Module, Tensor, filter_tokens, token_parameter
 from ..initialised import uniform_parameter
 from .base import Attention, check_count
-from .grid import filter_tokens, on_patches, patches_of
+from .grid import on_patches, patches_of
 
 
 class AgentAttention(Attention):

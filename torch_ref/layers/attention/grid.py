@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...ops.tokens import Size, concat_tokens, map_to_tokens, tokens_to_map
-from ..basic import Module, Tensor
+from ...ops.tokens import concat_tokens
+from ..basic import Tensor
 
 
 def on_patches(x: Tensor, prefix: int, change: Callable[[Tensor], Tensor]) -> Tensor:
@@ -19,8 +19,3 @@ def on_patches(x: Tensor, prefix: int, change: Callable[[Tensor], Tensor]) -> Te
 def patches_of(x: Tensor, prefix: int) -> Tensor:
     """Return the patches of tokens, [B, P + H * W, C] -> [B, H * W, C]."""
     return x[:, prefix:] if prefix else x
-
-
-def filter_tokens(convolution: Module, x: Tensor, size: Size) -> Tensor:
-    """Take patches through a convolution that keeps the grid, [B, H * W, C] -> the same shape."""
-    return map_to_tokens(convolution(tokens_to_map(x, size)))

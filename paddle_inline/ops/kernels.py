@@ -1,0 +1,236 @@
+"""Work on Paddle tensors by the loops that Numba compiles: what Paddle's CPU operators do on one core, or slowly.
+
+Numba is optional. `takes` says for which tensors these functions are: contiguous float32 on a CPU in eager mode.
+`PADDLE_INLINE_NUMBA=0` in the environment leaves all to Paddle.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor, _C_ops
+
+from ..utils.cores import available_cores
+
+Size = tuple[int, int]  # (height, width)
+SWITCH = "PADDLE_INLINE_NUMBA"
+_one_at_a_time = threading.Lock()  # one of Numba's ways to share work among cores may not be entered twice
+
+
+@cache
+def loops() -> ModuleType | None:
+    """Return the compiled loops, on as many threads as OMP_NUM_THREADS or the cores; None without Numba."""
+    if os.environ.get(SWITCH) == "0" or os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        return None
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    os.environ.setdefault("NUMBA_NUM_THREADS", threads if threads.isdigit() else str(available_cores()))
+    try:
+        from . import loops as compiled
+    except ImportError:  # none, or one that does not know this NumPy
+        return None
+    return compiled
+
+
+def takes(*tensors: Tensor | None) -> bool:
+    """Return whether the functions here do for these tensors, the first of which `eager.suits`."""
+    if loops() is None:
+        return False
+    for tensor in tensors:
+        if tensor is not None and tensor.dtype != paddle.float32:
+            return False
+    return True
+
+
+def _run(name: str, tensors: tuple[Tensor, ...], *numbers: Any) -> None:
+    """Run a loop on tensors, whose memory it reads and writes, and numbers."""
+    held = [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in tensors]
+    loop, addresses = getattr(loops(), name), [tensor.data_ptr() for tensor in held]
+    with _one_at_a_time:
+        loop(*addresses, *numbers)
+
+
+def gelu(x: Tensor, tanh: bool = False) -> Tensor:
+    """Return the GELU of every number, exact or by its tanh approximation."""
+    out = _like(x)
+    _run("gelu", (x, out), math.prod(x.shape), tanh)
+    return out
+
+
+def gelu_backward(x: Tensor, grad: Tensor, tanh: bool = False) -> Tensor:
+    """Return the gradient of `gelu`'s x."""
+    out = _like(x)
+    _run("gelu_backward", (x, grad, out), math.prod(x.shape), tanh)
+    return out
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """[..., C], [C], [C] -> [..., C] and each row's mean and 1 / standard deviation, [2, M]."""
+    rows, channels = _matrix(x)
+    out, moments = _like(x), _empty([2, rows])
+    _run("layer_norm", (x, weight, bias, out, moments), rows, channels, epsilon)
+    return out, moments
+
+
+def layer_norm_backward(
+    x: Tensor, weight: Tensor, moments: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of `layer_norm`'s x, weight and bias."""
+    rows, channels = _matrix(x)
+    along, weights, biases = _like(x), _like(weight), _like(weight)
+    _run("layer_norm_backward", (x, weight, moments, grad, along, weights, biases), rows, channels)
+    return along, weights, biases
+
+
+def sum_rows(x: Tensor, factor: float = 1.0) -> Tensor:
+    """[..., M, C] -> [..., 1, C], times a factor."""
+    out = _empty([*x.shape[:-2], 1, x.shape[-1]])
+    _run("sum_rows", (x, out), math.prod(x.shape[:-2]), *x.shape[-2:], factor)
+    return out
+
+
+def add_row(
+    x: Tensor, row: Tensor, row_factor: float = 1.0, factor: float = 1.0, out: Tensor | None = None
+) -> Tensor:
+    """(x + row_factor row) factor: [..., M, C] and [..., 1, C] -> [..., M, C], into `out` if given."""
+    out = _like(x) if out is None else out
+    _run("add_row", (x, row, out), math.prod(x.shape[:-2]), *x.shape[-2:], row_factor, factor)
+    return out
+
+
+def centre_rows(x: Tensor, factor: float = 1.0) -> Tensor:
+    """(x - its mean row) factor: [..., M, C] -> [..., M, C]."""
+    out = _like(x)
+    _run("centre_rows", (x, out), math.prod(x.shape[:-2]), *x.shape[-2:], factor)
+    return out
+
+
+def repeat_row(row: Tensor, rows: int, factor: float = 1.0) -> Tensor:
+    """[..., 1, C] factor -> [..., M, C]."""
+    out = _empty([*row.shape[:-2], rows, row.shape[-1]])
+    _run("repeat_row", (row, out), math.prod(row.shape[:-2]), rows, row.shape[-1], factor)
+    return out
+
+
+def split_columns(x: Tensor, parts: int) -> list[Tensor]:
+    """[..., parts C] -> `parts` tensors [..., C]."""
+    rows, columns = _matrix(x)
+    width = columns // parts
+    outs = [_empty([*x.shape[:-1], width]) for _ in range(parts)]
+    for i, out in enumerate(outs):
+        _run("copy_columns", (x, out), rows, columns, i * width, width, False)
+    return outs
+
+
+def join_columns(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors [..., C_i] -> [..., sum of C_i]."""
+    rows, widths = math.prod(parts[0].shape[:-1]), [part.shape[-1] for part in parts]
+    out = _empty([*parts[0].shape[:-1], sum(widths)])
+    for i, (part, width) in enumerate(zip(parts, widths)):
+        _run("copy_columns", (part, out), rows, sum(widths), sum(widths[:i]), width, True)
+    return out
+
+
+def square_sums(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the sum of each tensor's squares, float64."""
+    out = np.empty(len(tensors))
+    _run_on_many("square_sums", tensors, out)
+    return paddle.to_tensor(out)
+
+
+def scale(tensors: Sequence[Tensor], factor: Tensor) -> None:
+    """Multiply tensors in place by a number [1], which the caller does not wait for."""
+    _run_on_many("scale", tensors, factor)
+
+
+def _run_on_many(name, tensors, last):
+    """Run a loop on contiguous tensors, however many."""
+    addresses = np.array([tensor.data_ptr() for tensor in tensors], np.int64)
+    sizes = np.array([math.prod(tensor.shape) for tensor in tensors], np.int64)
+    with _one_at_a_time:
+        getattr(loops(), name)(addresses, sizes, last.data_ptr() if isinstance(last, Tensor) else last)
+
+
+def softmax(x: Tensor) -> Tensor:
+    """Return the softmax over the last dimension."""
+    out = _like(x)
+    _run("softmax", (x, out), *_matrix(x))
+    return out
+
+
+def softmax_backward(y: Tensor, grad: Tensor) -> Tensor:
+    """Return the gradient of the softmax's input, given its output."""
+    out = _like(y)
+    _run("softmax_backward", (y, grad, out), *_matrix(y))
+    return out
+
+
+def swap(x: Tensor, axis: int) -> Tensor:
+    """Swap a dimension with the next one: [..., M, N, ...] -> [..., N, M, ...]."""
+    before, (first, second), behind = x.shape[:axis], x.shape[axis : axis + 2], x.shape[axis + 2 :]
+    out = _empty([*before, second, first, *behind])
+    _run("swap", (x, out), math.prod(before), first, second, math.prod(behind))
+    return out
+
+
+def add_channels(x: Tensor, bias: Tensor) -> Tensor:
+    """[B, C, ...] + [C] -> [B, C, ...]."""
+    out = _like(x)
+    _run("add_channels", (x, bias, out), *x.shape[:2], math.prod(x.shape[2:]))
+    return out
+
+
+def sum_channels(x: Tensor) -> Tensor:
+    """[B, C, ...] -> [C]."""
+    out = _empty([x.shape[1]])
+    _run("sum_channels", (x, out), *x.shape[:2], math.prod(x.shape[2:]))
+    return out
+
+
+def filter_channels(
+    x: Tensor, kernels: Tensor, bias: Tensor | None, size: Size, turned: bool = False
+) -> Tensor:
+    """Filter each channel on its grid, zero padded.
+
+    Args:
+        x: [I, H * W, C].
+        kernels: [G, k * k, C]; image i is filtered by those of i mod G.
+        bias: [C].
+        size: (H, W).
+        turned: by the kernels turned around, which gives the gradient of x.
+
+    Returns:
+        [I, H * W, C]
+    """
+    groups, taps, channels = kernels.shape
+    bias = paddle.zeros([channels], x.dtype) if bias is None else bias
+    out = _like(x)
+    _run("filter_channels", (x, kernels, bias, out), len(x), *size, channels, math.isqrt(taps), groups, turned)
+    return out
+
+
+def filter_channels_backward(x: Tensor, grad: Tensor, groups: int, side: int, size: Size) -> Tensor:
+    """Return the gradient of `filter_channels`' kernels, [G, k * k, C]."""
+    images, _, channels = x.shape
+    out = _empty([images, side * side, channels])
+    _run("filter_channels_backward", (x, grad, out), images, *size, channels, side)
+    return out if images == groups else sum_rows(out.reshape([images // groups, -1])).reshape([groups, side * side, channels])
+
+
+def _empty(shape: list[int]) -> Tensor:
+    return _C_ops.empty(shape, paddle.float32, paddle.CPUPlace())  # paddle.empty takes five times as long
+
+
+def _like(x: Tensor) -> Tensor:
+    return _empty(x.shape)
+
+
+def _matrix(x):
+    return math.prod(x.shape[:-1]), x.shape[-1]

@@ -1,0 +1,433 @@
+"""The loops of `kernels`, compiled by Numba for the processor that runs them, over all cores.
+
+Every array is the address of contiguous float32 numbers. Results do not depend on the number of threads: work is cut
+into blocks by its own size, and what blocks sum is added in their order.
+
+M rows, C channels; I images of H x W with D numbers at each place, kernels of k x k.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numba
+import numpy as np
+from numba import carray, njit, prange, types
+from numba.extending import intrinsic
+
+f = np.float32
+BLOCK = 4096  # numbers of a block of element-wise work
+ROWS = 64  # rows of a block whose sums are added up: few enough for float32, many enough to be quick
+STRIP = 32  # channels of which a filter's gradient is summed at a time
+
+# Not a number and infinity are kept as they are: none of what Numba may assume here is about them.
+compiled = partial(
+    njit, parallel=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp", "reassoc"}
+)
+inlined = partial(njit, cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+
+
+@intrinsic
+def _pointer(context: Any, address: Any) -> Any:
+    """Take an address for that of float32 numbers."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.float32)(types.int64), generate
+
+
+@intrinsic
+def _float_of_bits(context: Any, bits: Any) -> Any:
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
+
+    return types.float32(types.int32), generate
+
+
+@inlined
+def _array(address, shape):
+    return carray(_pointer(address), shape)
+
+
+@inlined
+def _exp(x):
+    """e^x within 2 units of the last place; 0 below the smallest normal number, capped above the largest.
+
+    2^n e^r with n the nearest integer to x / ln 2 and |r| <= ln(2) / 2, e^r by a polynomial (Cody and Waite, 1980).
+    """
+    held = min(max(x, f(-87.0)), f(88.0))
+    n = (held * f(1.44269504) + f(12582912.0)) - f(12582912.0)  # to the nearest integer: 1.5 * 2^23 leaves no fraction
+    r = (held - n * f(0.693359375)) - n * f(-2.12194440e-4)
+    p = f(1.9875691500e-4) * r + f(1.3981999507e-3)
+    p = p * r + f(8.3334519073e-3)
+    p = p * r + f(4.1665795894e-2)
+    p = p * r + f(1.6666665459e-1)
+    p = p * r + f(5.0000001201e-1)
+    power = (p * r * r + r + f(1.0)) * _float_of_bits((numba.int32(n) + numba.int32(127)) << numba.int32(23))
+    return (power if x >= f(-87.0) else f(0.0)) if x == x else x
+
+
+@njit(inline="always")
+def _normal(x, bell):
+    """The standard normal distribution up to x, given bell = exp(-x^2 / 2).
+
+    bell t P(t) / 2 with t = 1 / (1 + 0.35 |x|) is its tail; P was fitted to the scaled complementary error function by
+    least squares, to 4e-8 of it.
+    """
+    t = f(1.0) / (f(1.0) + f(0.35) * abs(x))
+    p = f(-0.0295607037) * t + f(0.145931365)
+    p = p * t + f(-0.25962625)
+    p = p * t + f(0.163466822)
+    p = p * t + f(-0.0259295061)
+    p = p * t + f(0.106638066)
+    p = p * t + f(0.119564268)
+    p = p * t + f(0.139896338)
+    p = p * t + f(0.139619582)
+    tail = p * t * bell
+    return f(1.0) - tail if x > f(0.0) else tail
+
+
+@njit(inline="always")
+def _gelu(x):
+    return x * _normal(x, _exp(f(-0.5) * x * x))
+
+
+@njit(inline="always")
+def _gelu_slope(x):
+    bell = _exp(f(-0.5) * x * x)
+    return _normal(x, bell) + x * f(0.398942280) * bell
+
+
+@njit(inline="always")
+def _tanh_gelu(x):
+    """x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3)."""
+    return x / (f(1.0) + _exp(min(f(40.0), f(-1.59576912) * (x + f(0.044715) * x * x * x))))
+
+
+@njit(inline="always")
+def _tanh_gelu_slope(x):
+    rest = _exp(min(f(40.0), f(-1.59576912) * (x + f(0.044715) * x * x * x)))
+    s = f(1.0) / (f(1.0) + rest)
+    return s + x * s * (rest * s) * f(1.59576912) * (f(1.0) + f(0.134145) * x * x)
+
+
+@compiled
+def gelu(x, out, size, tanh):
+    a, b = _array(x, (size,)), _array(out, (size,))
+    for block in prange((size + BLOCK - 1) // BLOCK):
+        start, end = block * BLOCK, min(size, (block + 1) * BLOCK)
+        if tanh:
+            for i in range(start, end):
+                b[i] = _tanh_gelu(a[i])
+        else:
+            for i in range(start, end):
+                b[i] = _gelu(a[i])
+
+
+@compiled
+def gelu_backward(x, grad, out, size, tanh):
+    a, g, b = _array(x, (size,)), _array(grad, (size,)), _array(out, (size,))
+    for block in prange((size + BLOCK - 1) // BLOCK):
+        start, end = block * BLOCK, min(size, (block + 1) * BLOCK)
+        if tanh:
+            for i in range(start, end):
+                b[i] = g[i] * _tanh_gelu_slope(a[i])
+        else:
+            for i in range(start, end):
+                b[i] = g[i] * _gelu_slope(a[i])
+
+
+@compiled
+def layer_norm(x, weight, bias, out, moments, rows, channels, epsilon):
+    """moments [2, M]: each row's mean and 1 / standard deviation."""
+    a, o, m = _array(x, (rows, channels)), _array(out, (rows, channels)), _array(moments, (2, rows))
+    w, b = _array(weight, (channels,)), _array(bias, (channels,))
+    for row in prange(rows):
+        mean = f(0.0)
+        for c in range(channels):
+            mean += a[row, c]
+        mean /= f(channels)
+        variance = f(0.0)
+        for c in range(channels):
+            variance += (a[row, c] - mean) * (a[row, c] - mean)
+        scale = f(1.0) / np.sqrt(variance / f(channels) + f(epsilon))
+        for c in range(channels):
+            o[row, c] = (a[row, c] - mean) * scale * w[c] + b[c]
+        m[0, row], m[1, row] = mean, scale
+
+
+@compiled
+def layer_norm_backward(x, weight, moments, grad, along, weights, biases, rows, channels):
+    a, g, d = _array(x, (rows, channels)), _array(grad, (rows, channels)), _array(along, (rows, channels))
+    w, m = _array(weight, (channels,)), _array(moments, (2, rows))
+    blocks = (rows + ROWS - 1) // ROWS
+    parts = np.zeros((blocks, 2, channels), np.float32)
+    for block in prange(blocks):
+        for row in range(block * ROWS, min(rows, (block + 1) * ROWS)):
+            mean, scale = m[0, row], m[1, row]
+            first, second = f(0.0), f(0.0)
+            for c in range(channels):
+                normed, weighted = (a[row, c] - mean) * scale, g[row, c] * w[c]
+                first += weighted
+                second += weighted * normed
+                parts[block, 0, c] += g[row, c] * normed
+                parts[block, 1, c] += g[row, c]
+            first, second = first / f(channels), second / f(channels)
+            for c in range(channels):
+                d[row, c] = scale * (g[row, c] * w[c] - first - (a[row, c] - mean) * scale * second)
+    _add_up(parts[:, 0], _array(weights, (channels,)))
+    _add_up(parts[:, 1], _array(biases, (channels,)))
+
+
+@inlined
+def _add_up(parts, total):
+    """Sum over the first dimension, [blocks, C] -> [C]."""
+    total[:] = f(0.0)
+    for block in range(parts.shape[0]):
+        for c in range(parts.shape[1]):
+            total[c] += parts[block, c]
+
+
+@compiled
+def sum_rows(x, out, groups, rows, channels, factor):
+    """[G, M, C] -> [G, C], times a factor."""
+    a, o = _array(x, (groups, rows, channels)), _array(out, (groups, channels))
+    blocks = (rows + ROWS - 1) // ROWS
+    parts = np.zeros((groups, blocks, channels), np.float32)
+    for task in prange(groups * blocks):
+        group, block = task // blocks, task % blocks
+        part = parts[group, block]
+        for row in range(block * ROWS, min(rows, (block + 1) * ROWS)):
+            for c in range(channels):
+                part[c] += a[group, row, c]
+    for group in prange(groups):
+        _add_up(parts[group], o[group])
+        for c in range(channels):
+            o[group, c] *= f(factor)
+
+
+@compiled
+def add_row(x, row, out, groups, rows, channels, row_factor, factor):
+    """([G, M, C] + row_factor [G, 1, C]) factor -> [G, M, C]."""
+    a, o = _array(x, (groups, rows, channels)), _array(out, (groups, rows, channels))
+    r = _array(row, (groups, channels))
+    blocks = (rows + ROWS - 1) // ROWS
+    for task in prange(groups * blocks):
+        group, block = task // blocks, task % blocks
+        added = r[group] * f(row_factor)
+        for i in range(block * ROWS, min(rows, (block + 1) * ROWS)):
+            for c in range(channels):
+                o[group, i, c] = (a[group, i, c] + added[c]) * f(factor)
+
+
+@compiled
+def centre_rows(x, out, groups, rows, channels, factor):
+    """(x - its mean row) factor: [G, M, C] -> [G, M, C]."""
+    a, o = _array(x, (groups, rows, channels)), _array(out, (groups, rows, channels))
+    blocks = (rows + ROWS - 1) // ROWS
+    for group in prange(groups):
+        parts, mean = np.zeros((blocks, channels), np.float32), np.empty(channels, np.float32)
+        for block in range(blocks):
+            for row in range(block * ROWS, min(rows, (block + 1) * ROWS)):
+                for c in range(channels):
+                    parts[block, c] += a[group, row, c]
+        _add_up(parts, mean)
+        for c in range(channels):
+            mean[c] /= f(rows)
+        for row in range(rows):
+            for c in range(channels):
+                o[group, row, c] = (a[group, row, c] - mean[c]) * f(factor)
+
+
+@compiled
+def repeat_row(row, out, groups, rows, channels, factor):
+    """[G, 1, C] factor -> [G, M, C]."""
+    r, o = _array(row, (groups, channels)), _array(out, (groups, rows, channels))
+    blocks = (rows + ROWS - 1) // ROWS
+    for task in prange(groups * blocks):
+        group, block = task // blocks, task % blocks
+        for i in range(block * ROWS, min(rows, (block + 1) * ROWS)):
+            for c in range(channels):
+                o[group, i, c] = r[group, c] * f(factor)
+
+
+@compiled
+def copy_columns(x, out, rows, columns, start, count, into):
+    """[M, C] -> its columns from `start` on, [M, count]; `into`: the other way."""
+    if into:
+        a, o = _array(x, (rows, count)), _array(out, (rows, columns))
+        for row in prange(rows):
+            line, source = o[row, start : start + count], a[row]
+            for c in range(count):
+                line[c] = source[c]
+    else:
+        b, p = _array(x, (rows, columns)), _array(out, (rows, count))
+        for row in prange(rows):
+            part, whole = p[row], b[row, start : start + count]
+            for c in range(count):
+                part[c] = whole[c]
+
+
+@compiled
+def square_sums(addresses, sizes, out):
+    """The sum of the squares of each tensor, in float64."""
+    for i in prange(len(addresses)):
+        a, total = _array(addresses[i], (sizes[i],)), 0.0
+        for start in range(0, sizes[i], BLOCK):
+            part = f(0.0)
+            for j in range(start, min(sizes[i], start + BLOCK)):
+                part += a[j] * a[j]
+            total += part
+        out[i] = total
+
+
+@compiled
+def scale(addresses, sizes, factor_at):
+    """Multiply tensors in place by the number in `factor`, of which only what is not 1 does anything."""
+    factor = _array(factor_at, (1,))
+    if factor[0] != f(1.0):
+        for i in prange(len(addresses)):
+            a = _array(addresses[i], (sizes[i],))
+            for j in range(sizes[i]):
+                a[j] *= factor[0]
+
+
+@compiled
+def softmax(x, out, rows, channels):
+    a, o = _array(x, (rows, channels)), _array(out, (rows, channels))
+    for row in prange(rows):
+        largest = a[row, 0]
+        for c in range(channels):
+            largest = max(largest, a[row, c])
+        total = f(0.0)
+        for c in range(channels):
+            power = _exp(a[row, c] - largest)
+            o[row, c] = power
+            total += power
+        total = f(1.0) / total
+        for c in range(channels):
+            o[row, c] *= total
+
+
+@compiled
+def softmax_backward(y, grad, out, rows, channels):
+    a, g, o = _array(y, (rows, channels)), _array(grad, (rows, channels)), _array(out, (rows, channels))
+    for row in prange(rows):
+        mean = f(0.0)
+        for c in range(channels):
+            mean += a[row, c] * g[row, c]
+        for c in range(channels):
+            o[row, c] = a[row, c] * (g[row, c] - mean)
+
+
+@compiled
+def swap(x, out, outer, first, second, inner):
+    """[A, M, N, D] -> [A, N, M, D]."""
+    a, o = _array(x, (outer, first, second, inner)), _array(out, (outer, second, first, inner))
+    if inner > 1:
+        for task in prange(outer * second):
+            i, n = task // second, task % second
+            for m in range(first):
+                for c in range(inner):
+                    o[i, n, m, c] = a[i, m, n, c]
+    else:
+        strips = (second + STRIP - 1) // STRIP
+        for task in prange(outer * strips):
+            i, start = task // strips, task % strips * STRIP
+            for block in range(0, first, STRIP):
+                for n in range(start, min(second, start + STRIP)):
+                    for m in range(block, min(first, block + STRIP)):
+                        o[i, n, m, 0] = a[i, m, n, 0]
+
+
+@compiled
+def add_channels(x, bias, out, images, channels, places):
+    """[B, C, H * W] + [C] -> [B, C, H * W]."""
+    a, o, b = _array(x, (images * channels, places)), _array(out, (images * channels, places)), _array(bias, (channels,))
+    for plane in prange(images * channels):
+        for i in range(places):
+            o[plane, i] = a[plane, i] + b[plane % channels]
+
+
+@compiled
+def sum_channels(x, out, images, channels, places):
+    """[B, C, H * W] -> [C]."""
+    a, o = _array(x, (images, channels, places)), _array(out, (channels,))
+    for c in prange(channels):
+        o[c] = f(0.0)
+        for image in range(images):
+            part = f(0.0)
+            for i in range(places):
+                part += a[image, c, i]
+            o[c] += part
+
+
+@inlined
+def _spread(kernel, width, turned, out):
+    """One image's filters [k * k, D] -> for every place of a row, [k * k, W * D]; turned: last tap first."""
+    taps, channels = kernel.shape
+    for tap in range(taps):
+        for place in range(width):
+            part, source = out[tap, place * channels : (place + 1) * channels], kernel[taps - 1 - tap if turned else tap]
+            for c in range(channels):
+                part[c] = source[c]
+
+
+@inlined
+def _taps(tap, side, y, height, width, channels):
+    """What a filter's tap sees of row y: (row, first number of the output, of the input, how many); 0 outside."""
+    at, step = y + tap // side - side // 2, tap % side - side // 2
+    if at < 0 or at >= height:
+        return 0, 0, 0, 0
+    return at, max(0, -step) * channels, max(0, step) * channels, max(0, width - abs(step)) * channels
+
+
+@compiled
+def filter_channels(x, kernels, bias, out, images, height, width, channels, side, groups, turned):
+    """Filter each channel, zero padded: [I, H, W, D], [G, k * k, D], [D] -> [I, H, W, D].
+
+    Image i by filters i mod G; turned: by what turns the filters' output into its gradient.
+    """
+    row = width * channels
+    a, o = _array(x, (images, height, row)), _array(out, (images, height, row))
+    w, b = _array(kernels, (groups, side * side, channels)), _array(bias, (channels,))
+    for image in prange(images):
+        spread = np.empty((side * side, row), np.float32)
+        _spread(w[image % groups], width, turned, spread)
+        for y in range(height):
+            for place in range(width):
+                line = o[image, y, place * channels : (place + 1) * channels]
+                for c in range(channels):
+                    line[c] = b[c]
+            for tap in range(side * side):
+                at, first, seen, count = _taps(tap, side, y, height, width, channels)
+                line, source = o[image, y, first : first + count], a[image, at, seen : seen + count]
+                factors = spread[tap, first : first + count]
+                for i in range(count):
+                    line[i] += factors[i] * source[i]
+
+
+@compiled
+def filter_channels_backward(x, grad, out, images, height, width, channels, side):
+    """The filters' gradient for each image: [I, H, W, D] twice -> [I, k * k, D]."""
+    row = width * channels
+    a, g = _array(x, (images, height, row)), _array(grad, (images, height, row))
+    o = _array(out, (images, side * side, channels))
+    for image in prange(images):
+        sums = np.zeros((side * side, row), np.float32)
+        for y in range(height):
+            for tap in range(side * side):
+                at, first, seen, count = _taps(tap, side, y, height, width, channels)
+                line, source = g[image, y, first : first + count], a[image, at, seen : seen + count]
+                total = sums[tap, first : first + count]
+                for i in range(count):
+                    total[i] += line[i] * source[i]
+        for tap in range(side * side):
+            total = o[image, tap]
+            total[:] = f(0.0)
+            for place in range(width):
+                part = sums[tap, place * channels : (place + 1) * channels]
+                for c in range(channels):
+                    total[c] += part[c]
