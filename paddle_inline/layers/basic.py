@@ -14,6 +14,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
+from paddle.nn.functional import conv2d  # imported by name: what counts multiply-adds replaces F.conv2d
 
 from ..ops import eager, eager_filters, kernels
 from ..ops.tokens import Size, map_to_tokens, tokens_to_map
@@ -58,6 +59,11 @@ def rest(part: Any) -> None:
     # (Layer.eval tells the whole program too that it evaluates)
     for layer in part.sublayers(include_self=True) if isinstance(part, nn.Layer) else ():
         layer.training = False
+
+
+def watched(*layers: nn.Layer) -> bool:
+    """Return whether someone wants to be told when a layer is called, so that it may not be passed over."""
+    return any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in layers)
 
 
 def token_parameter(*shape: int) -> Tensor:
@@ -163,7 +169,9 @@ class Conv2d(nn.Conv2D):
         if eager.suits(x) and is_depthwise(self):
             return eager_filters.depthwise_conv2d(lambda x: nn.Conv2D.forward(self, x), x, self.weight)
         if eager.suits(x) and self.bias is not None:
-            return eager.add_bias(F.conv2d(x, self.weight, None, self._stride, self._updated_padding, 1, self._groups), self.bias)
+            return eager.add_bias(
+                conv2d(x, self.weight, None, self._stride, self._updated_padding, 1, self._groups), self.bias
+            )
         return nn.Conv2D.forward(self, x)
 
 
@@ -178,14 +186,25 @@ def convolve_to_tokens(convolution: Conv2d, x: Tensor) -> Tensor:
     """Take a map through a convolution to tokens, [B, C, H, W] -> [B, N, C']."""
     weight = convolution.weight
     side = weight.shape[2]
-    if eager.suits(x) and convolution._stride == list(weight.shape[2:]) == [side, side] and convolution._groups == 1 and convolution._updated_padding in ([0, 0], 0):
+    if (
+        eager.suits(x)
+        and not watched(convolution)
+        and convolution._stride == list(weight.shape[2:]) == [side, side]
+        and convolution._groups == 1
+        and convolution._updated_padding in ([0, 0], 0)
+    ):
         return eager.affine(eager.patches(x, side), eager.swap(weight.flatten(1), 0), convolution.bias)
     return map_to_tokens(convolution(x))
 
 
 def filter_tokens(convolution: Module, x: Tensor, size: Size) -> Tensor:
     """Take tokens through a convolution that keeps their grid (H, W): [B, H * W, C] -> [B, H * W, C]."""
-    if eager.suits(x) and isinstance(convolution, nn.Conv2D) and is_depthwise(convolution):
+    if (
+        eager.suits(x)
+        and isinstance(convolution, nn.Conv2D)
+        and is_depthwise(convolution)
+        and not watched(convolution)
+    ):
         weight, bias = convolution.weight, convolution.bias
         if kernels.takes(x, weight, bias):
             return eager_filters.filter_tokens(x, weight.transpose([1, 0, 2, 3]), bias, size)

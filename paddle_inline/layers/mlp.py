@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .basic import GELU, Dropout, Linear, Module, Tensor
+from ..ops import eager, kernels
+from .basic import GELU, Dropout, Linear, Module, Tensor, watched
 
 
 class Mlp(Module):
@@ -16,4 +17,16 @@ class Mlp(Module):
         self.drop = Dropout(drop_rate)
 
     def forward(self, x: Tensor) -> Tensor:
+        if eager.suits(x) and self._is_plain(x):
+            return eager.perceptron(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
         return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+
+    def _is_plain(self, x):
+        """Whether nothing is dropped, watched or replaced, and `kernels` takes all of it."""
+        layers = self.fc1, self.fc2, self.act, self.drop
+        return (
+            (self.drop.p == 0 or not self.drop.training)
+            and [type(layer) for layer in layers] == [Linear, Linear, GELU, Dropout]
+            and not watched(*layers)
+            and kernels.takes(x, *self.fc1.parameters(), *self.fc2.parameters())
+        )

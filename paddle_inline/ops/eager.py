@@ -12,7 +12,7 @@ M rows, K channels in, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -23,7 +23,6 @@ from paddle import Tensor, matmul  # imported by name: what counts multiply-adds
 from paddle.autograd import PyLayer
 
 from . import kernels
-
 
 TANH_SCALE = math.sqrt(2 / math.pi)  # of the GELU's approximation
 
@@ -165,7 +164,7 @@ class _LayerNorm(PyLayer):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, variance = ctx.saved_tensor()
-        if by_kernel(ctx, grad):
+        if by_kernel(ctx):
             gradients = kernels.layer_norm_backward(x, weight, variance, grad)
             return tuple(gradient if wanted else None for gradient, wanted in zip(gradients, ctx.wanted))
         rows, grad, channels = rows_of(x), rows_of(grad), x.shape[-1]
@@ -207,14 +206,60 @@ class _GELU(PyLayer):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensor()
-        if by_kernel(ctx, grad):
+        if by_kernel(ctx):
             return kernels.gelu_backward(x, grad, ctx.tanh)
-        if ctx.tanh:
-            inner = TANH_SCALE * (x + 0.044715 * x * x * x)
-            tanh = paddle.tanh(inner)
-            return grad * 0.5 * (1 + tanh + x * (1 - tanh * tanh) * TANH_SCALE * (1 + 0.134145 * x * x))
-        density = paddle.exp(-0.5 * x * x) * (x * (0.5 / math.pi) ** 0.5)
-        return grad * (paddle.erf(x * 0.5**0.5) * 0.5 + 0.5 + density)  # Phi(x) + x phi(x)
+        return grad * _gelu_slope(x, ctx.tanh)
+
+
+def _gelu_slope(x, tanh=False):
+    """The GELU's derivative, of differentiable operators."""
+    if tanh:
+        bend = paddle.tanh(TANH_SCALE * (x + 0.044715 * x * x * x))
+        return 0.5 * (1 + bend + x * (1 - bend * bend) * TANH_SCALE * (1 + 0.134145 * x * x))
+    density = paddle.exp(-0.5 * x * x) * (x * (0.5 / math.pi) ** 0.5)
+    return paddle.erf(x * 0.5**0.5) * 0.5 + 0.5 + density  # Phi(x) + x phi(x)
+
+
+def perceptron(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    """GELU(x W1 + b1) W2 + b2, for tensors that `kernels` takes: [..., C], [C, K], [K], [K, C'], [C'] -> [..., C']."""
+    if learns(x, weight1, bias1, weight2, bias2):
+        return _Perceptron.apply(x, weight1, bias1, weight2, bias2)
+    return _affine(kernels.gelu_of_sum(matmul(x, weight1), bias1), weight2, bias2)
+
+
+class _Perceptron(PyLayer):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
+    ) -> Tensor:
+        ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight1, bias1, weight2, bias2)]
+        hidden = matmul(rows_of(x), weight1)
+        active = kernels.gelu_of_sum(hidden, bias1)
+        ctx.kept = hidden, active
+        ctx.save_for_backward(x, weight1, bias1, weight2)
+        return _affine(active, weight2, bias2).reshape([*x.shape[:-1], weight2.shape[1]])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight1, bias1, weight2 = ctx.saved_tensor()
+        rows, grad = rows_of(x), rows_of(grad)
+        inner = matmul(grad, weight2, transpose_y=True)
+        if paddle.is_grad_enabled():
+            hidden = affine(rows, weight1, bias1)
+            active = gelu(hidden)
+            inner = inner * _gelu_slope(hidden)
+            bias_slope = sum_rows(inner)
+        else:
+            hidden, active = ctx.kept
+            inner, bias_slope = kernels.gelu_of_sum_backward(hidden, bias1, inner)
+        gradients: tuple[Callable[[], Tensor], ...] = (
+            lambda: matmul(inner, weight1, transpose_y=True).reshape(x.shape),
+            lambda: matmul(rows, inner, transpose_x=True),
+            lambda: bias_slope,
+            lambda: matmul(active, grad, transpose_x=True),
+            lambda: sum_rows(grad),
+        )
+        return tuple(gradient() if wanted else None for gradient, wanted in zip(gradients, ctx.wanted))
 
 
 def softmax(x: Tensor) -> Tensor:
@@ -235,7 +280,7 @@ class _Softmax(PyLayer):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         x, out = ctx.saved_tensor()
-        if by_kernel(ctx, grad):
+        if by_kernel(ctx):
             return kernels.softmax_backward(out, grad)
         out = F.softmax(x, axis=-1)
         return out * (grad - (out * grad).sum(axis=-1, keepdim=True))
@@ -365,9 +410,9 @@ class _AddBias(PyLayer):
         return grad if ctx.wanted[0] else None, summed
 
 
-def by_kernel(ctx: Any, grad: Tensor) -> bool:
+def by_kernel(ctx: Any) -> bool:
     """Return whether a backward pass goes through `kernels`, as the forward pass did: not one that is recorded."""
-    return ctx.by_kernel and not paddle.is_grad_enabled() and kernels.takes(grad)
+    return ctx.by_kernel and not paddle.is_grad_enabled()
 
 
 def rows_of(x: Tensor) -> Tensor:

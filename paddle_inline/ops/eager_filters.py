@@ -20,55 +20,57 @@ from .eager import by_kernel, learns, rows_of, sum_rows, swap
 from .kernels import Size
 
 
-def filter_tokens(x: Tensor, kernel: Tensor, bias: Tensor | None, size: Size) -> Tensor:
+def filter_tokens(x: Tensor, kernel: Tensor, bias: Tensor | None, size: Size, prefix: int = 0) -> Tensor:
     """Filter each channel of tokens on their grid, zero padded; for tensors that `kernels` takes.
 
     Args:
-        x: [I, H * W, C].
+        x: [I, P + H * W, C].
         kernel: [G, C, k, k], k odd; image i is filtered by those of i mod G.
         bias: [C].
         size: (H, W).
+        prefix: P tokens before the grid's, whose output is 0 (without a bias).
 
     Returns:
-        [I, H * W, C]
+        [I, P + H * W, C]
     """
     groups, channels, side, _ = kernel.shape
     taps = swap(kernel.reshape([groups, channels, side * side]), 1)
     if learns(x, kernel, bias):
-        return _FilterTokens.apply(x, taps, bias, size)
-    return kernels.filter_channels(x, taps, bias, size)
+        return _FilterTokens.apply(x, taps, bias, size, prefix)
+    return kernels.filter_channels(x, taps, bias, size, prefix)
 
 
 class _FilterTokens(PyLayer):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, taps: Tensor, bias: Tensor | None, size: Size) -> Tensor:
-        ctx.size, ctx.by_kernel = size, True
+    def forward(ctx: Any, x: Tensor, taps: Tensor, bias: Tensor | None, size: Size, prefix: int) -> Tensor:
+        ctx.where, ctx.by_kernel = (size, prefix), True
         ctx.wanted = [not tensor.stop_gradient for tensor in (x, taps, bias) if tensor is not None]
         ctx.save_for_backward(x, taps)
-        return kernels.filter_channels(x, taps, bias, size)
+        return kernels.filter_channels(x, taps, bias, size, prefix)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, taps = ctx.saved_tensor()
         groups, count, _ = taps.shape
         gradients: tuple[Callable[[], Tensor], ...] = (
-            lambda: kernels.filter_channels(grad, taps, None, ctx.size, turned=True),
-            lambda: kernels.filter_channels_backward(x, grad, groups, math.isqrt(count), ctx.size),
+            lambda: kernels.filter_channels(grad, taps, None, *ctx.where, turned=True),
+            lambda: kernels.filter_channels_backward(x, grad, groups, math.isqrt(count), *ctx.where),
             lambda: sum_rows(rows_of(grad)),
         )
-        if not by_kernel(ctx, grad):
+        if not by_kernel(ctx):
             gradients = (
-                lambda: _FilterTokens.apply(grad, taps.flip(1), None, ctx.size),
-                lambda: _filter_slopes(x, grad, groups, math.isqrt(count), ctx.size),
+                lambda: _FilterTokens.apply(grad, taps.flip(1), None, *ctx.where),
+                lambda: _filter_slopes(x, grad, groups, math.isqrt(count), *ctx.where),
                 gradients[2],
             )
         return tuple(gradient() if wanted else None for gradient, wanted in zip(gradients, ctx.wanted))
 
 
-def _filter_slopes(x, grad, groups, side, size):
+def _filter_slopes(x, grad, groups, side, size, prefix):
     """`kernels.filter_channels_backward` of differentiable operators."""
     images, _, channels = x.shape
     height, width = size
+    x, grad = x[:, prefix:], grad[:, prefix:]
     half = side // 2
     padded = F.pad(x.reshape([images, height, width, channels]), [half] * 4, data_format="NHWC")
     grad = grad.reshape([images, height, width, channels])

@@ -15,7 +15,15 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from . import eager, eager_filters, kernels
-from .tokens import Size, centre_tokens, map_to_tokens, mean_tokens, subtract_row, tokens_to_map
+from .tokens import (
+    Size,
+    centre_tokens,
+    concat_tokens,
+    map_to_tokens,
+    mean_tokens,
+    subtract_row,
+    tokens_to_map,
+)
 
 FEATURE_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
@@ -112,21 +120,24 @@ def softmax_attention_weights(q: Tensor, k: Tensor, scale: float, bias: Tensor |
     return eager.softmax(logits) if eager.suits(logits) else F.softmax(logits, axis=-1)
 
 
-def local_residual(v: Tensor, kernel: Tensor, size: Size) -> Tensor:
+def local_residual(v: Tensor, kernel: Tensor, size: Size, prefix: int = 0) -> Tensor:
     """Filter each image and channel with its own 3x3 kernel, zero padding 1.
 
     Args:
-        v: tokens [B, N, C].
+        v: tokens [B, P + H * W, C].
         kernel: [B, C, 3, 3] (cross-correlation).
         size: the grid (H, W).
+        prefix: P, tokens that are not on the grid: nothing is added to them.
 
     Returns:
-        [B, N, C]
+        [B, P + H * W, C], the first P of each image 0.
     """
     if eager.suits(v) and kernels.takes(v, kernel):
-        return eager_filters.filter_tokens(v, kernel, None, size)
+        return eager_filters.filter_tokens(v, kernel, None, size, prefix)
     form = _filter_grouped if paddle.in_dynamic_mode() else _filter_shifted
-    return form(v, kernel, size)
+    if prefix == 0:
+        return form(v, kernel, size)
+    return concat_tokens(paddle.zeros_like(v[:, :prefix]), form(v[:, prefix:], kernel, size))
 
 
 def _filter_grouped(v: Tensor, kernel: Tensor, size: Size) -> Tensor:

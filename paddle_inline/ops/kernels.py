@@ -7,7 +7,6 @@ Numba is optional. `takes` says for which tensors these functions are: contiguou
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -18,41 +17,40 @@ import numpy as np
 import paddle
 from paddle import Tensor, _C_ops
 
-from ..utils.cores import available_cores
+from ..utils import compiled
 
 Size = tuple[int, int]  # (height, width)
-SWITCH = "PADDLE_INLINE_NUMBA"
+_FLOAT32 = (paddle.float32,)  # `in` looks for the same object first, which is quicker than to compare types
 _one_at_a_time = threading.Lock()  # one of Numba's ways to share work among cores may not be entered twice
 
 
 @cache
-def loops() -> ModuleType | None:
-    """Return the compiled loops, on as many threads as OMP_NUM_THREADS or the cores; None without Numba."""
-    if os.environ.get(SWITCH) == "0" or os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
-        return None
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    os.environ.setdefault("NUMBA_NUM_THREADS", threads if threads.isdigit() else str(available_cores()))
+def _loops() -> ModuleType | None:
+    compiled.set_threads()
     try:
-        from . import loops as compiled
-    except ImportError:  # none, or one that does not know this NumPy
+        from . import loops
+    except ImportError:  # no Numba, or one that does not know this NumPy
         return None
-    return compiled
+    return loops
+
+
+def version() -> str | None:
+    """Return which Numba compiles the loops, or None: there is none, or it is not wanted."""
+    loops = _loops() if compiled.wanted() else None
+    return None if loops is None else loops.numba.__version__
 
 
 def takes(*tensors: Tensor | None) -> bool:
     """Return whether the functions here do for these tensors, the first of which `eager.suits`."""
-    if loops() is None:
+    if not compiled.wanted() or _loops() is None:
         return False
-    for tensor in tensors:
-        if tensor is not None and tensor.dtype != paddle.float32:
-            return False
-    return True
+    return all([tensor is None or tensor.dtype in _FLOAT32 for tensor in tensors])
 
 
 def _run(name: str, tensors: tuple[Tensor, ...], *numbers: Any) -> None:
     """Run a loop on tensors, whose memory it reads and writes, and numbers."""
     held = [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in tensors]
-    loop, addresses = getattr(loops(), name), [tensor.data_ptr() for tensor in held]
+    loop, addresses = getattr(_loops(), name), [tensor.data_ptr() for tensor in held]
     with _one_at_a_time:
         loop(*addresses, *numbers)
 
@@ -69,6 +67,20 @@ def gelu_backward(x: Tensor, grad: Tensor, tanh: bool = False) -> Tensor:
     out = _like(x)
     _run("gelu_backward", (x, grad, out), math.prod(x.shape), tanh)
     return out
+
+
+def gelu_of_sum(x: Tensor, bias: Tensor) -> Tensor:
+    """[..., C], [C] -> the exact GELU of x + bias."""
+    out = _like(x)
+    _run("gelu_of_sum", (x, bias, out), *_matrix(x))
+    return out
+
+
+def gelu_of_sum_backward(x: Tensor, bias: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of `gelu_of_sum`'s x, which is written over `grad`, and bias."""
+    biases = _like(bias)
+    _run("gelu_of_sum_backward", (x, bias, grad, biases), *_matrix(x))
+    return grad, biases
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -155,7 +167,7 @@ def _run_on_many(name, tensors, last):
     addresses = np.array([tensor.data_ptr() for tensor in tensors], np.int64)
     sizes = np.array([math.prod(tensor.shape) for tensor in tensors], np.int64)
     with _one_at_a_time:
-        getattr(loops(), name)(addresses, sizes, last.data_ptr() if isinstance(last, Tensor) else last)
+        getattr(_loops(), name)(addresses, sizes, last.data_ptr() if isinstance(last, Tensor) else last)
 
 
 def softmax(x: Tensor) -> Tensor:
@@ -195,33 +207,50 @@ def sum_channels(x: Tensor) -> Tensor:
 
 
 def filter_channels(
-    x: Tensor, kernels: Tensor, bias: Tensor | None, size: Size, turned: bool = False
+    x: Tensor, kernels: Tensor, bias: Tensor | None, size: Size, prefix: int = 0, turned: bool = False
 ) -> Tensor:
     """Filter each channel on its grid, zero padded.
 
     Args:
-        x: [I, H * W, C].
+        x: [I, P + H * W, C].
         kernels: [G, k * k, C]; image i is filtered by those of i mod G.
         bias: [C].
         size: (H, W).
+        prefix: P tokens before the grid's, whose output is 0.
         turned: by the kernels turned around, which gives the gradient of x.
 
     Returns:
-        [I, H * W, C]
+        [I, P + H * W, C]
     """
     groups, taps, channels = kernels.shape
     bias = paddle.zeros([channels], x.dtype) if bias is None else bias
     out = _like(x)
-    _run("filter_channels", (x, kernels, bias, out), len(x), *size, channels, math.isqrt(taps), groups, turned)
+    _run(
+        "filter_channels",
+        (x, kernels, bias, out),
+        len(x),
+        *size,
+        channels,
+        prefix,
+        math.isqrt(taps),
+        groups,
+        turned,
+    )
     return out
 
 
-def filter_channels_backward(x: Tensor, grad: Tensor, groups: int, side: int, size: Size) -> Tensor:
+def filter_channels_backward(
+    x: Tensor, grad: Tensor, groups: int, side: int, size: Size, prefix: int = 0
+) -> Tensor:
     """Return the gradient of `filter_channels`' kernels, [G, k * k, C]."""
     images, _, channels = x.shape
     out = _empty([images, side * side, channels])
-    _run("filter_channels_backward", (x, grad, out), images, *size, channels, side)
-    return out if images == groups else sum_rows(out.reshape([images // groups, -1])).reshape([groups, side * side, channels])
+    _run("filter_channels_backward", (x, grad, out), images, *size, channels, prefix, side)
+    return (
+        out
+        if images == groups
+        else sum_rows(out.reshape([images // groups, -1])).reshape([groups, side * side, channels])
+    )
 
 
 def _empty(shape: list[int]) -> Tensor:

@@ -58,7 +58,9 @@ def _exp(x):
     2^n e^r with n the nearest integer to x / ln 2 and |r| <= ln(2) / 2, e^r by a polynomial (Cody and Waite, 1980).
     """
     held = min(max(x, f(-87.0)), f(88.0))
-    n = (held * f(1.44269504) + f(12582912.0)) - f(12582912.0)  # to the nearest integer: 1.5 * 2^23 leaves no fraction
+    n = (held * f(1.44269504) + f(12582912.0)) - f(
+        12582912.0
+    )  # to the nearest integer: 1.5 * 2^23 leaves no fraction
     r = (held - n * f(0.693359375)) - n * f(-2.12194440e-4)
     p = f(1.9875691500e-4) * r + f(1.3981999507e-3)
     p = p * r + f(8.3334519073e-3)
@@ -137,6 +139,31 @@ def gelu_backward(x, grad, out, size, tanh):
         else:
             for i in range(start, end):
                 b[i] = g[i] * _gelu_slope(a[i])
+
+
+@compiled
+def gelu_of_sum(x, bias, out, rows, channels):
+    """[M, C], [C] -> the exact GELU of their sum."""
+    a, o, b = _array(x, (rows, channels)), _array(out, (rows, channels)), _array(bias, (channels,))
+    for row in prange(rows):
+        for c in range(channels):
+            o[row, c] = _gelu(a[row, c] + b[c])
+
+
+@compiled
+def gelu_of_sum_backward(x, bias, grad, biases, rows, channels):
+    """The gradient of x is written over `grad`."""
+    a, g, b = _array(x, (rows, channels)), _array(grad, (rows, channels)), _array(bias, (channels,))
+    blocks = (rows + ROWS - 1) // ROWS
+    parts = np.zeros((blocks, channels), np.float32)
+    for block in prange(blocks):
+        part = parts[block]
+        for row in range(block * ROWS, min(rows, (block + 1) * ROWS)):
+            for c in range(channels):
+                g[row, c] *= _gelu_slope(a[row, c] + b[c])
+            for c in range(channels):
+                part[c] += g[row, c]
+    _add_up(parts, _array(biases, (channels,)))
 
 
 @compiled
@@ -345,7 +372,11 @@ def swap(x, out, outer, first, second, inner):
 @compiled
 def add_channels(x, bias, out, images, channels, places):
     """[B, C, H * W] + [C] -> [B, C, H * W]."""
-    a, o, b = _array(x, (images * channels, places)), _array(out, (images * channels, places)), _array(bias, (channels,))
+    a, o, b = (
+        _array(x, (images * channels, places)),
+        _array(out, (images * channels, places)),
+        _array(bias, (channels,)),
+    )
     for plane in prange(images * channels):
         for i in range(places):
             o[plane, i] = a[plane, i] + b[plane % channels]
@@ -370,7 +401,10 @@ def _spread(kernel, width, turned, out):
     taps, channels = kernel.shape
     for tap in range(taps):
         for place in range(width):
-            part, source = out[tap, place * channels : (place + 1) * channels], kernel[taps - 1 - tap if turned else tap]
+            part, source = (
+                out[tap, place * channels : (place + 1) * channels],
+                kernel[taps - 1 - tap if turned else tap],
+            )
             for c in range(channels):
                 part[c] = source[c]
 
@@ -385,42 +419,47 @@ def _taps(tap, side, y, height, width, channels):
 
 
 @compiled
-def filter_channels(x, kernels, bias, out, images, height, width, channels, side, groups, turned):
-    """Filter each channel, zero padded: [I, H, W, D], [G, k * k, D], [D] -> [I, H, W, D].
+def filter_channels(x, kernels, bias, out, images, height, width, channels, prefix, side, groups, turned):
+    """Filter each channel, zero padded: [I, P + H * W, D], [G, k * k, D], [D] -> [I, P + H * W, D], P zeros first.
 
     Image i by filters i mod G; turned: by what turns the filters' output into its gradient.
     """
-    row = width * channels
-    a, o = _array(x, (images, height, row)), _array(out, (images, height, row))
+    row, before = width * channels, prefix * channels
+    a, o = _array(x, (images, before + height * row)), _array(out, (images, before + height * row))
     w, b = _array(kernels, (groups, side * side, channels)), _array(bias, (channels,))
     for image in prange(images):
         spread = np.empty((side * side, row), np.float32)
         _spread(w[image % groups], width, turned, spread)
+        o[image, :before] = f(0.0)
         for y in range(height):
             for place in range(width):
-                line = o[image, y, place * channels : (place + 1) * channels]
+                line = o[
+                    image, before + y * row + place * channels : before + y * row + (place + 1) * channels
+                ]
                 for c in range(channels):
                     line[c] = b[c]
             for tap in range(side * side):
                 at, first, seen, count = _taps(tap, side, y, height, width, channels)
-                line, source = o[image, y, first : first + count], a[image, at, seen : seen + count]
+                line = o[image, before + y * row + first : before + y * row + first + count]
+                source = a[image, before + at * row + seen : before + at * row + seen + count]
                 factors = spread[tap, first : first + count]
                 for i in range(count):
                     line[i] += factors[i] * source[i]
 
 
 @compiled
-def filter_channels_backward(x, grad, out, images, height, width, channels, side):
-    """The filters' gradient for each image: [I, H, W, D] twice -> [I, k * k, D]."""
-    row = width * channels
-    a, g = _array(x, (images, height, row)), _array(grad, (images, height, row))
+def filter_channels_backward(x, grad, out, images, height, width, channels, prefix, side):
+    """The filters' gradient for each image: [I, P + H * W, D] twice -> [I, k * k, D]."""
+    row, before = width * channels, prefix * channels
+    a, g = _array(x, (images, before + height * row)), _array(grad, (images, before + height * row))
     o = _array(out, (images, side * side, channels))
     for image in prange(images):
         sums = np.zeros((side * side, row), np.float32)
         for y in range(height):
             for tap in range(side * side):
                 at, first, seen, count = _taps(tap, side, y, height, width, channels)
-                line, source = g[image, y, first : first + count], a[image, at, seen : seen + count]
+                line = g[image, before + y * row + first : before + y * row + first + count]
+                source = a[image, before + at * row + seen : before + at * row + seen + count]
                 total = sums[tap, first : first + count]
                 for i in range(count):
                     total[i] += line[i] * source[i]

@@ -17,6 +17,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from .compiled import paused
+
 CONVOLUTIONS = (nn.Conv1D, nn.Conv2D, nn.Conv3D)
 
 
@@ -71,6 +73,7 @@ def counted_macs(model: nn.Layer) -> Iterator[Counter[str]]:
                 undo.callback(layer.register_forward_post_hook(count_linear).remove)
             elif isinstance(layer, CONVOLUTIONS):
                 undo.callback(layer.register_forward_post_hook(count_convolution).remove)
+        undo.enter_context(paused())
         undo.enter_context(_replaced(paddle, "matmul", matmul))
         undo.enter_context(_replaced(F, "conv2d", conv2d))
         yield macs

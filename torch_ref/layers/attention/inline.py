@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...ops.inline_attention import FEATURE_MAPS, inline_attention, inline_attention_weights, local_residual
-from ...ops.tokens import Size, concat_tokens, mean_tokens, merge_heads, split_heads
+from ...ops.tokens import Size, mean_tokens, merge_heads, split_heads
 from ...utils.errors import unknown
 from ..basic import GELU, Conv1d, Sequential, Tensor
 from .base import Attention, check_flag
@@ -51,11 +51,9 @@ class LocalAttention(Attention):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Tensor | None, size: Size) -> Tensor:
         if not self.local:
             return Attention.attend(self, q, k, v, context, size)
-        prefix = self.prefix_tokens
-        local = local_residual(v[:, prefix:] if prefix else v, self.residual(context), size)
+        local = local_residual(v, self.residual(context), size, self.prefix_tokens)
         q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))
-        out = merge_heads(self.mix(q, k, v))
-        return concat_tokens(out[:, :prefix], out[:, prefix:] + local) if prefix else out + local
+        return merge_heads(self.mix(q, k, v)) + local
 
 
 class InLineAttention(LocalAttention):

@@ -1,0 +1,39 @@
+"""Whether work on a CPU goes through loops that Numba compiles (ops/kernels.py), and on how many threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from .cores import available_cores
+
+SWITCH = "PADDLE_INLINE_NUMBA"  # "0" in the environment leaves all work to Paddle
+_paused = [0]
+
+
+def wanted() -> bool:
+    """Return whether compiled loops are to be used where Numba is installed."""
+    return not _paused[0] and _is_on()
+
+
+@cache
+def _is_on():
+    return os.environ.get(SWITCH) != "0" and os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Leave all work to Paddle's operators inside the block, for whoever watches them."""
+    _paused[0] += 1
+    try:
+        yield
+    finally:
+        _paused[0] -= 1
+
+
+def set_threads() -> None:
+    """Tell Numba, before it is imported, to take as many threads as Paddle: OMP_NUM_THREADS, or the cores."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    os.environ.setdefault("NUMBA_NUM_THREADS", threads if threads.isdigit() else str(available_cores()))
