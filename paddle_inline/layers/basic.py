@@ -14,7 +14,6 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
-from paddle.nn.functional import conv2d  # imported by name: what counts multiply-adds replaces F.conv2d
 
 from ..ops import eager, eager_filters, kernels
 from ..ops.tokens import Size, map_to_tokens, tokens_to_map
@@ -168,11 +167,25 @@ class Conv2d(nn.Conv2D):
     def forward(self, x: Tensor) -> Tensor:
         if eager.suits(x) and is_depthwise(self):
             return eager_filters.depthwise_conv2d(lambda x: nn.Conv2D.forward(self, x), x, self.weight)
-        if eager.suits(x) and self.bias is not None:
-            return eager.add_bias(
-                conv2d(x, self.weight, None, self._stride, self._updated_padding, 1, self._groups), self.bias
-            )
+        if self._is_product(x):
+            return tokens_to_map(self._tokens(x), kernels.grid_of(x.shape, *self._geometry()))
         return nn.Conv2D.forward(self, x)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Take a map to tokens, [B, C, H, W] -> [B, N, C']."""
+        return self._tokens(x) if self._is_product(x) and not watched(self) else map_to_tokens(self(x))
+
+    def _is_product(self, x: Tensor) -> bool:
+        """Whether it is quicker as a matrix product of what it sees."""
+        return eager.suits(x) and kernels.takes(x, self.weight, self.bias) and self._groups == 1
+
+    def _geometry(self) -> tuple[int, int, int]:
+        return self.weight.shape[2], self._stride[0], self._updated_padding[0]
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        return eager.affine(
+            eager.patches(x, *self._geometry()), eager.swap(self.weight.flatten(1), 0), self.bias
+        )
 
 
 def is_depthwise(convolution: nn.Conv2D) -> bool:
@@ -184,17 +197,7 @@ def is_depthwise(convolution: nn.Conv2D) -> bool:
 
 def convolve_to_tokens(convolution: Conv2d, x: Tensor) -> Tensor:
     """Take a map through a convolution to tokens, [B, C, H, W] -> [B, N, C']."""
-    weight = convolution.weight
-    side = weight.shape[2]
-    if (
-        eager.suits(x)
-        and not watched(convolution)
-        and convolution._stride == list(weight.shape[2:]) == [side, side]
-        and convolution._groups == 1
-        and convolution._updated_padding in ([0, 0], 0)
-    ):
-        return eager.affine(eager.patches(x, side), eager.swap(weight.flatten(1), 0), convolution.bias)
-    return map_to_tokens(convolution(x))
+    return convolution.tokens(x)
 
 
 def filter_tokens(convolution: Module, x: Tensor, size: Size) -> Tensor:

@@ -15,7 +15,7 @@ from ..layers.drop_path import DropPath, depth_rates
 from ..layers.mlp import Mlp
 from ..layers.patch_embed import PatchEmbed
 from ..layers.recompute import run_block
-from ..ops.tokens import Size, prepend_token, tokens_to_map
+from ..ops.tokens import Size, add_positions, prepend_token, tokens_to_map
 from .classifier import Classifier
 from .spec import (
     Published,
@@ -143,7 +143,7 @@ class InLineDeiT(Classifier):
         """Images -> class and patch tokens with their positions, [B, 1 + N, C]."""
         check_image(x, (self.spec.in_chans, *self.img_size))
         x = prepend_token(self.cls_token, self.patch_embed(x))
-        return self.pos_drop(x + self.pos_embed)
+        return self.pos_drop(add_positions(x, self.pos_embed))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images -> normed class and patch tokens, [B, 1 + N, C]."""

@@ -25,7 +25,7 @@ from ..layers.drop_path import depth_rates
 from ..layers.recompute import run_block
 from ..layers.softmax_free import MultiHeadSoftmaxFree
 from ..ops.resize import resize_tokens
-from ..ops.tokens import Size, concat_tokens, prepend_token, tokens_to_map
+from ..ops.tokens import Size, add_positions, concat_tokens, prepend_token, tokens_to_map
 from ..utils.errors import UserError
 from .classifier import Classifier
 from .inline_pvt import Block as SoftmaxBlock
@@ -199,7 +199,7 @@ class SoftPyramid(Pyramid):
             x = prepend_token(self.cls_token, x)
             resized = resize_tokens(positions[:, 1:], POSITION_GRIDS[i], size)
             positions = concat_tokens(positions[:, :1], resized)
-        x = self.pos_drop(x + positions)
+        x = self.pos_drop(add_positions(x, positions))
         for block in getattr(self, f"block{i + 1}"):
             x = run_block(block, x, size, recompute=self.spec.recompute)
         return x

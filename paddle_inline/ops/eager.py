@@ -77,6 +77,37 @@ class _Affine(PyLayer):
         return tuple(gradient() if wanted else None for gradient, wanted in zip(gradients, ctx.wanted))
 
 
+def gaussian(a: Tensor, b: Tensor) -> Tensor:
+    """exp(-|a_i - b_j|^2 / 2), at most 1, for tensors that `kernels` takes: [..., N, d], [..., M, d] -> [..., N, M]."""
+    return _Gaussian.apply(a, b) if learns(a, b) else _gaussian(a, b)
+
+
+def _gaussian(a, b):
+    return kernels.gaussian(a, b, matmul(a, b, transpose_y=True))
+
+
+class _Gaussian(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        out = _gaussian(a, b)
+        ctx.wanted = not a.stop_gradient, not b.stop_gradient
+        ctx.save_for_backward(a, b, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, out = ctx.saved_tensor()
+        if paddle.is_grad_enabled():
+            slope = grad * gaussian(a, b)
+            along_a, along_b = -a * slope.sum(axis=-1, keepdim=True), -b * slope.sum(axis=-2).unsqueeze(-1)
+        else:
+            slope, along_a, along_b = kernels.gaussian_backward(a, b, out, grad)
+        return (
+            matmul(slope, b) + along_a if ctx.wanted[0] else None,
+            matmul(slope, a, transpose_x=True) + along_b if ctx.wanted[1] else None,
+        )
+
+
 def split_columns(x: Tensor, parts: int) -> Sequence[Tensor]:
     """[..., parts C] -> `parts` tensors [..., C]."""
     if not kernels.takes(x):
@@ -125,14 +156,28 @@ def grouped_affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return swap(out, 0).flatten(1) + bias
 
 
-def patches(x: Tensor, side: int) -> Tensor:
-    """Cut images into patches of side x side: [B, C, H, W] -> [B, H / side * W / side, C side side]."""
-    _, channels, height, width = x.shape
-    rows, columns = height // side, width // side
-    x = swap(x[:, :, : rows * side, : columns * side].reshape([-1, channels, rows, side * columns * side]), 1)
-    return swap(x.reshape([-1, rows, channels * side, columns, side]), 2).reshape(
-        [-1, rows * columns, channels * side * side]
-    )
+def patches(x: Tensor, side: int, stride: int, padding: int) -> Tensor:
+    """What a convolution of k = side sees from each place, zero padded: [B, C, H, W] -> [B, N, C k k]."""
+    if kernels.takes(x):
+        return (
+            _Patches.apply(x, side, stride, padding)
+            if learns(x)
+            else kernels.cut_patches(x, side, stride, padding)
+        )
+    return F.unfold(x, side, stride, padding).transpose([0, 2, 1])
+
+
+class _Patches(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, side: int, stride: int, padding: int) -> Tensor:
+        ctx.shape, ctx.geometry = x.shape, (side, stride, padding)
+        return kernels.cut_patches(x, side, stride, padding)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        if not learns(grad):
+            return kernels.join_patches(grad, ctx.shape, *ctx.geometry)
+        return F.fold(grad.transpose([0, 2, 1]), ctx.shape[2:], *ctx.geometry)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
@@ -288,6 +333,8 @@ class _Softmax(PyLayer):
 
 def swap(x: Tensor, axis: int) -> Tensor:
     """Swap a dimension with the next one: [..., M, N, ...] -> [..., N, M, ...]."""
+    if 1 in x.shape[axis : axis + 2]:
+        return x.reshape([*x.shape[:axis], x.shape[axis + 1], x.shape[axis], *x.shape[axis + 2 :]])
     if kernels.takes(x):
         return _Swap.apply(x, axis) if learns(x) else kernels.swap(x, axis)
     return x.transpose([*range(axis), axis + 1, axis, *range(axis + 2, x.ndim)])
@@ -350,29 +397,34 @@ def repeat_row(row: Tensor, rows: int) -> Tensor:
     return matmul(paddle.ones([rows, 1], row.dtype), row)
 
 
-def subtract_row(x: Tensor, row: Tensor) -> Tensor:
-    """[..., M, C] - [..., 1, C]: one row from all."""
+def add_row(x: Tensor, row: Tensor, factor: float = 1.0) -> Tensor:
+    """[..., M, C] + factor [..., 1, C]: one row to all."""
     if kernels.takes(x, row):
-        return _SubtractRow.apply(x, row) if learns(x, row) else kernels.add_row(x, row, -1.0)
-    return x - repeat_row(row, x.shape[-2])
+        return _AddRow.apply(x, row, factor) if learns(x, row) else kernels.add_row(x, row, factor)
+    row = repeat_row(row, x.shape[-2])
+    return x + row if factor == 1 else x + row * factor
 
 
-class _SubtractRow(PyLayer):
+class _AddRow(PyLayer):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, row: Tensor) -> Tensor:
-        ctx.wanted = not x.stop_gradient, not row.stop_gradient
-        return kernels.add_row(x, row, -1.0)
+    def forward(ctx: Any, x: Tensor, row: Tensor, factor: float) -> Tensor:
+        ctx.wanted, ctx.factor = (not x.stop_gradient, not row.stop_gradient), factor
+        return kernels.add_row(x, row, factor)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return grad if ctx.wanted[0] else None, -mean_rows(grad) * grad.shape[-2] if ctx.wanted[1] else None
+        summed = None
+        if ctx.wanted[1]:
+            plain = learns(grad) or not kernels.takes(grad)
+            summed = _sum_rows(grad) * ctx.factor if plain else kernels.sum_rows(grad, ctx.factor)
+        return grad if ctx.wanted[0] else None, summed
 
 
 def centre_rows(x: Tensor, factor: float) -> Tensor:
     """(x - its mean row) factor: [..., M, C] -> [..., M, C]."""
     if kernels.takes(x):
         return _CentreRows.apply(x, factor) if learns(x) else kernels.centre_rows(x, factor)
-    return subtract_row(x, mean_rows(x)) * factor
+    return add_row(x, mean_rows(x), -1.0) * factor
 
 
 class _CentreRows(PyLayer):

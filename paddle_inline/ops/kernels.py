@@ -184,11 +184,50 @@ def softmax_backward(y: Tensor, grad: Tensor) -> Tensor:
     return out
 
 
+def gaussian(a: Tensor, b: Tensor, product: Tensor) -> Tensor:
+    """exp(min(product - |a_i|^2 / 2 - |b_j|^2 / 2, 0)), written over a_i . b_j.
+
+    [..., N, d], [..., M, d] and [..., N, M] -> [..., N, M].
+    """
+    _run("gaussian", (a, b, product), math.prod(a.shape[:-2]), a.shape[-2], b.shape[-2], a.shape[-1])
+    return product
+
+
+def gaussian_backward(a: Tensor, b: Tensor, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of `gaussian`'s product, and of a and b through their norms."""
+    slope, along_a, along_b = _like(y), _like(a), _like(b)
+    sizes = math.prod(a.shape[:-2]), a.shape[-2], b.shape[-2], a.shape[-1]
+    _run("gaussian_backward", (a, b, y, grad, slope, along_a, along_b), *sizes)
+    return slope, along_a, along_b
+
+
 def swap(x: Tensor, axis: int) -> Tensor:
     """Swap a dimension with the next one: [..., M, N, ...] -> [..., N, M, ...]."""
     before, (first, second), behind = x.shape[:axis], x.shape[axis : axis + 2], x.shape[axis + 2 :]
     out = _empty([*before, second, first, *behind])
     _run("swap", (x, out), math.prod(before), first, second, math.prod(behind))
+    return out
+
+
+def grid_of(shape: list[int], side: int, stride: int, padding: int) -> Size:
+    """Return (rows, columns) of what a convolution makes of images [B, C, H, W]."""
+    return tuple((length + 2 * padding - side) // stride + 1 for length in shape[2:])
+
+
+def cut_patches(x: Tensor, side: int, stride: int, padding: int) -> Tensor:
+    """What a convolution of k = side sees from each place, zero padded: [B, C, H, W] -> [B, N, C k k]."""
+    images, channels, height, width = x.shape
+    rows, columns = grid_of(x.shape, side, stride, padding)
+    out = _empty([images, rows * columns, channels * side * side])
+    _run("cut_patches", (x, out), images, channels, height, width, side, stride, padding, rows, columns)
+    return out
+
+
+def join_patches(grad: Tensor, shape: list[int], side: int, stride: int, padding: int) -> Tensor:
+    """Return the gradient of the images that `cut_patches` was given, [B, C, H, W]."""
+    rows, columns = grid_of(shape, side, stride, padding)
+    out = _empty(shape)
+    _run("join_patches", (grad, out), *shape, side, stride, padding, rows, columns)
     return out
 
 

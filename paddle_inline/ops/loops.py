@@ -240,13 +240,14 @@ def add_row(x, row, out, groups, rows, channels, row_factor, factor):
     """([G, M, C] + row_factor [G, 1, C]) factor -> [G, M, C]."""
     a, o = _array(x, (groups, rows, channels)), _array(out, (groups, rows, channels))
     r = _array(row, (groups, channels))
-    blocks = (rows + ROWS - 1) // ROWS
+    step = max(1, BLOCK // channels)
+    blocks = (rows + step - 1) // step
     for task in prange(groups * blocks):
         group, block = task // blocks, task % blocks
-        added = r[group] * f(row_factor)
-        for i in range(block * ROWS, min(rows, (block + 1) * ROWS)):
+        added = r[group]
+        for i in range(block * step, min(rows, (block + 1) * step)):
             for c in range(channels):
-                o[group, i, c] = (a[group, i, c] + added[c]) * f(factor)
+                o[group, i, c] = (a[group, i, c] + f(row_factor) * added[c]) * f(factor)
 
 
 @compiled
@@ -350,6 +351,56 @@ def softmax_backward(y, grad, out, rows, channels):
 
 
 @compiled
+def gaussian(a, b, product, groups, rows, columns, width):
+    """exp(min(a_i . b_j - |a_i|^2 / 2 - |b_j|^2 / 2, 0)) over the products: [G, N, d], [G, M, d], [G, N, M]."""
+    p, q = _array(a, (groups, rows, width)), _array(b, (groups, columns, width))
+    o = _array(product, (groups, rows, columns))
+    for group in prange(groups):
+        norms = np.empty(columns, np.float32)
+        for j in range(columns):
+            norms[j] = _half_square(q[group, j])
+        for i in range(rows):
+            norm = _half_square(p[group, i])
+            for j in range(columns):
+                o[group, i, j] = _exp(min(o[group, i, j] - norm - norms[j], f(0.0)))
+
+
+@inlined
+def _half_square(x):
+    total = f(0.0)
+    for i in range(len(x)):
+        total += x[i] * x[i]
+    return f(0.5) * total
+
+
+@compiled
+def gaussian_backward(a, b, y, grad, slope, along_a, along_b, groups, rows, columns, width):
+    """slope [G, N, M], the gradient of the products; of a [G, N, d] and b [G, M, d] through their norms alone."""
+    p, q = _array(a, (groups, rows, width)), _array(b, (groups, columns, width))
+    o, g = _array(y, (groups, rows, columns)), _array(grad, (groups, rows, columns))
+    s = _array(slope, (groups, rows, columns))
+    p_slope, q_slope = _array(along_a, (groups, rows, width)), _array(along_b, (groups, columns, width))
+    blocks = (rows + ROWS - 1) // ROWS
+    for group in prange(groups):
+        parts, sums = np.zeros((blocks, columns), np.float32), np.empty(columns, np.float32)
+        for block in range(blocks):
+            for i in range(block * ROWS, min(rows, (block + 1) * ROWS)):
+                for j in range(columns):
+                    value = o[group, i, j]
+                    s[group, i, j] = g[group, i, j] * value if value != f(1.0) else f(0.0)
+                total = f(0.0)
+                for j in range(columns):
+                    total += s[group, i, j]
+                    parts[block, j] += s[group, i, j]
+                for c in range(width):
+                    p_slope[group, i, c] = -total * p[group, i, c]
+        _add_up(parts, sums)
+        for j in range(columns):
+            for c in range(width):
+                q_slope[group, j, c] = -sums[j] * q[group, j, c]
+
+
+@compiled
 def swap(x, out, outer, first, second, inner):
     """[A, M, N, D] -> [A, N, M, D]."""
     a, o = _array(x, (outer, first, second, inner)), _array(out, (outer, second, first, inner))
@@ -440,6 +491,8 @@ def filter_channels(x, kernels, bias, out, images, height, width, channels, pref
                     line[c] = b[c]
             for tap in range(side * side):
                 at, first, seen, count = _taps(tap, side, y, height, width, channels)
+                if count == 0:
+                    continue
                 line = o[image, before + y * row + first : before + y * row + first + count]
                 source = a[image, before + at * row + seen : before + at * row + seen + count]
                 factors = spread[tap, first : first + count]
@@ -458,6 +511,8 @@ def filter_channels_backward(x, grad, out, images, height, width, channels, pref
         for y in range(height):
             for tap in range(side * side):
                 at, first, seen, count = _taps(tap, side, y, height, width, channels)
+                if count == 0:
+                    continue
                 line = g[image, before + y * row + first : before + y * row + first + count]
                 source = a[image, before + at * row + seen : before + at * row + seen + count]
                 total = sums[tap, first : first + count]
@@ -470,3 +525,44 @@ def filter_channels_backward(x, grad, out, images, height, width, channels, pref
                 part = sums[tap, place * channels : (place + 1) * channels]
                 for c in range(channels):
                     total[c] += part[c]
+
+
+@compiled
+def cut_patches(x, out, images, channels, height, width, side, stride, padding, rows, columns):
+    """What a convolution sees from each place, zero padded: [B, C, H, W] -> [B, rows * columns, C * k * k]."""
+    a = _array(x, (images, channels, height, width))
+    o = _array(out, (images, rows, columns, channels, side, side))
+    for task in prange(images * rows):
+        image, row = task // rows, task % rows
+        for column in range(columns):
+            left = column * stride - padding
+            first, last = max(0, -left), min(side, width - left)
+            for c in range(channels):
+                for y in range(side):
+                    line, at = o[image, row, column, c, y], row * stride + y - padding
+                    if 0 <= at < height:
+                        source = a[image, c, at]
+                        for z in range(side):
+                            line[z] = source[left + z] if first <= z < last else f(0.0)
+                    else:
+                        line[:] = f(0.0)
+
+
+@compiled
+def join_patches(grad, out, images, channels, height, width, side, stride, padding, rows, columns):
+    """The gradient of `cut_patches`' images: [B, rows * columns, C * k * k] -> [B, C, H, W]."""
+    g = _array(grad, (images, rows, columns, channels, side, side))
+    o = _array(out, (images, channels, height, width))
+    for image in prange(images):
+        o[image] = f(0.0)
+        for row in range(rows):
+            for column in range(columns):
+                left = column * stride - padding
+                first, last = max(0, -left), min(side, width - left)
+                for c in range(channels):
+                    for y in range(side):
+                        at = row * stride + y - padding
+                        if 0 <= at < height:
+                            line, source = o[image, c, at], g[image, row, column, c, y]
+                            for z in range(first, last):
+                                line[left + z] += source[z]

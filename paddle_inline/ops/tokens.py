@@ -77,6 +77,13 @@ def prepend_token(token: Tensor, x: Tensor) -> Tensor:
     return concat_tokens(token + paddle.zeros_like(x[:, :1]), x)
 
 
+def add_positions(x: Tensor, positions: Tensor) -> Tensor:
+    """Tokens [B, N, C] + what is learned for each place [1, N, C] -> [B, N, C]."""
+    if eager.suits(x) and positions.shape[1:] == x.shape[1:]:
+        return eager.add_row(x.flatten(1), positions.flatten(1)).reshape(x.shape)
+    return x + positions
+
+
 def mean_tokens(x: Tensor, keepdim: bool = False) -> Tensor:
     """[B, ..., N, C] -> [B, ..., C], with `keepdim` [B, ..., 1, C].
 
@@ -107,7 +114,7 @@ def subtract_row(x: Tensor, row: Tensor) -> Tensor:
     subtract, forward and backward. Programs broadcast, and their engines fuse it.
     """
     if eager.suits(x) and row.shape == [*x.shape[:-2], 1, x.shape[-1]]:
-        return eager.subtract_row(x, row)
+        return eager.add_row(x, row, -1.0)
     if paddle.in_dynamic_mode() and x.place.is_cpu_place():
         row = row.expand(x.shape)
     return x - row

@@ -17,7 +17,7 @@ from ..layers.patch_embed import PatchEmbed
 from ..layers.pvt_attention import PVT_ATTENTION
 from ..layers.recompute import run_block
 from ..ops.resize import resize_tokens
-from ..ops.tokens import Size, map_to_tokens, mean_tokens, tokens_to_map
+from ..ops.tokens import Size, add_positions, map_to_tokens, mean_tokens, tokens_to_map
 from ..utils.errors import UserError
 from .classifier import Classifier
 from .pyramid import STRIDES, Pyramid, check_any_size
@@ -164,7 +164,8 @@ class PVTPyramid(Pyramid):
         if i:
             x = tokens_to_map(x, (PATCH_SIZES[i] * size[0], PATCH_SIZES[i] * size[1]))
         x = getattr(self, f"patch_embed{i + 1}")(x)
-        x = self.pos_drop(x + resize_tokens(getattr(self, f"pos_embed{i + 1}"), self.grids[i], size))
+        positions = resize_tokens(getattr(self, f"pos_embed{i + 1}"), self.grids[i], size)
+        x = self.pos_drop(add_positions(x, positions))
         for block in getattr(self, f"block{i + 1}"):
             x = run_block(block, x, size, recompute=self.spec.recompute)
         return x

@@ -60,6 +60,11 @@ def prepend_token(token: Tensor, x: Tensor) -> Tensor:
     return concat_tokens(token.expand(x.shape[0], -1, -1), x)
 
 
+def add_positions(x: Tensor, positions: Tensor) -> Tensor:
+    """Tokens [B, N, C] + what is learned for each place [1, N, C] -> [B, N, C]."""
+    return x + positions
+
+
 def mean_tokens(x: Tensor, keepdim: bool = False) -> Tensor:
     """[B, ..., N, C] -> [B, ..., C], with `keepdim` [B, ..., 1, C]."""
     return x.mean(dim=-2, keepdim=keepdim)
