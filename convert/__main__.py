@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
-        expand_all(arguments, PATHS)
+        expand_all(arguments, PATHS, empty=False)
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", "No ccache found"

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from ..data.classes import read_class_names
-from ..data.split import kept_split
+from ..data.split import kept_split, run_of
 from ..inference.calibration import MAX_DROP, calibration_of, check_max_drop
 from ..inference.card import evaluation_of
 from ..inference.export import ExportError, export_model
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             num_classes=model.spec.num_classes,
             classes=classes or names,
             max_drop=MAX_DROP if arguments.max_drop is None else arguments.max_drop,
-            split=kept_split(weights.parent),
+            split=kept_split(run_of(weights)),
         )
     try:
         export_model(
@@ -102,6 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{model.name} -> {arguments.output}")
     for add, place in servers:
         print(f"{model.name} -> {add(arguments.output, place, arguments.name)}")
+    if servers and arguments.int8:
+        print("model servers get the float32 program: int8 is for a Predictor")
     return 0
 
 

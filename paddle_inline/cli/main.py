@@ -93,7 +93,7 @@ def _run(arguments: argparse.Namespace) -> int:
             )
         if arguments.command == "train":  # a program of its own, which a reader that leaves does not end
             return arguments.run(arguments)
-        expand_all(arguments, PATHS)
+        expand_all(arguments, PATHS, empty=False)
         if arguments.command not in WITHOUT_PADDLE:
             tune_cpu()
             import_paddle()

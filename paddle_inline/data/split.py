@@ -197,6 +197,12 @@ def kept_split(folder: str | Path) -> Split | None:
         ) from None
 
 
+def run_of(weights: str | Path) -> Path:
+    """Return the run's folder of a file of weights, which lies in it or in one of its checkpoints."""
+    folder = Path(weights).parent
+    return folder.parent.parent if folder.parent.name == "checkpoints" else folder
+
+
 def has_part(root: str | Path, part: str) -> bool:
     """Return whether a data set's folder has a `train` or `val` of a form that is read; a class may be called so."""
     return bool(layouts(Path(root), part))

@@ -5,6 +5,8 @@ C channels.
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,11 +17,11 @@ import numpy as np
 
 from ..data.classes import match_classes
 from ..data.folders import find_images, subfolders, walk
-from ..data.pictures import picture_mode, read_image
+from ..data.pictures import describe, picture_mode, read_rgb
 from ..data.sources import Source, open_source
 from ..data.split import Split, has_part
 from ..utils.cores import available_cores
-from ..utils.errors import MissingFileError, UserError
+from ..utils.errors import FileAccessError, MissingFileError, UserError, short
 from ..utils.paths import expand
 
 if TYPE_CHECKING:
@@ -57,6 +59,13 @@ class Pictures:
                 images += images[-1:] * (size - len(images) if fill else 0)
                 yield np.stack(images)
 
+    def labels_fit(self, top1: float | None, classes: int) -> bool:
+        """Return whether a top-1 in percent is above chance by three deviations, so that the labels are the model's."""
+        if top1 is None:
+            return False
+        chance = 1 / classes
+        return top1 > 100 * (chance + 3 * math.sqrt(chance * (1 - chance) / self.count))
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -75,9 +84,10 @@ class Calibration:
 
 def check_max_drop(points: float) -> None:
     """Raise UserError for what is no number of points from 0 to 100."""
-    if not 0 <= points <= 100:
+    if not (isinstance(points, numbers.Real) and 0 <= points <= 100):
+        shown = f"{points:g}" if isinstance(points, numbers.Real) else repr(points)
         raise UserError(
-            f"max_drop (--max-drop) is {points:g}: give points of top-1 from 0 to 100, such as {MAX_DROP}"
+            f"max_drop (--max-drop) is {shown}: give points of top-1 from 0 to 100, such as {MAX_DROP}"
         )
 
 
@@ -107,6 +117,7 @@ def calibration_of(
 
     Raises:
         MissingFileError: there is no such folder, or no picture in it.
+        FileAccessError: of `Pictures.read`, where a picture cannot be read.
         UserError: it has too few pictures, or other classes than the model; `max_drop` is none.
         MissingPackageError: the digits' package is not installed.
     """
@@ -116,8 +127,10 @@ def calibration_of(
     mode, values = picture_mode(len(transform["mean"])), dict(transform)
     prepare = eval_transform(values.pop("img_size"), **values)
     root = Path(expand(where))
-    if str(where) != "digits" and not root.is_dir():
-        raise MissingFileError(f"no folder {where} to calibrate on: give a folder of pictures, or digits")
+    if str(where) != "digits" and not (str(where) and root.is_dir()):  # Path("") is the working directory
+        raise MissingFileError(
+            f"no folder {str(where)!r} to calibrate on: give a folder of pictures, or digits"
+        )
     if str(where) != "digits" and not _has_classes(root):
         return _unlabelled(root, prepare, mode, max_drop, log)
     dataset = "digits" if str(where) == "digits" else "folder"
@@ -160,13 +173,18 @@ def _drawn(
     source: Source, prepare: Callable[[Image.Image], np.ndarray], most: int, what: str, labelled: bool
 ) -> Pictures:
     """Return `most` of a source's pictures, drawn by `SEED` where there are more."""
-    numbers = np.sort(np.random.RandomState(SEED).permutation(len(source))[:most])
+    drawn = np.sort(np.random.RandomState(SEED).permutation(len(source))[:most])
     labels = [int(label) for label in source.labels]
+
+    def read(index: int) -> np.ndarray:
+        number = int(drawn[index])
+        return prepare(_image(lambda: source[number][0], lambda: source.name(number)))
+
     return _enough(
         Pictures(
-            lambda index: prepare(source[int(numbers[index])][0]),
-            len(numbers),
-            [labels[number] for number in numbers] if labelled else None,
+            read,
+            len(drawn),
+            [labels[number] for number in drawn] if labelled else None,
             what,
         )
     )
@@ -190,10 +208,21 @@ def _unlabelled(
         files = [paths[number] for number in np.sort(chosen)]
 
         def read(index: int, files: list[Path] = files) -> np.ndarray:
-            return prepare(read_image(files[index], mode))
+            return prepare(_image(lambda: read_rgb(files[index], mode), lambda: str(files[index])))
 
         parts.append(_enough(Pictures(read, len(files), None, f"{what} of {root}")))
     return Calibration(parts[0], parts[1], max_drop)
+
+
+def _image(read: Callable[[], Image.Image], name: Callable[[], str]) -> Image.Image:
+    """Return a picture that is read, or raise FileAccessError with its name and the way out."""
+    try:
+        return read()
+    except OSError as error:
+        raise FileAccessError(
+            f"{short(name(), 400)} cannot be read as an image ({describe(error)}): repair it, or take it out of the "
+            "folder; `python -m paddle_inline doctor FOLDER --all` finds all such"
+        ) from None
 
 
 def _enough(pictures: Pictures) -> Pictures:

@@ -100,9 +100,11 @@ def export_model(
         raise UserError(f"batch {batch} must be a positive number, or None for any")
     directory = Path(expand(directory))
     check_engine_path(directory)
+    earlier = _earlier(directory)
     if int8 is not None:
         check_packages()
         check_max_drop(int8.max_drop)
+        _check_pictures(model, int8)
         onnx = True
     writer = onnx_writer() if onnx else None
     if writer == "torch.onnx":
@@ -153,9 +155,8 @@ def export_model(
             "int8": quantised,
         }
         (work / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        if (directory / CARD).is_file():  # remove what an earlier export wrote, and nothing else
-            for name in files_of(read_card(directory)):
-                (directory / name).unlink(missing_ok=True)
+        for name in earlier:  # remove what an earlier export wrote, and nothing else
+            (directory / name).unlink(missing_ok=True)
         for path in sorted(work.iterdir(), key=lambda path: path.name == CARD):  # the card last
             os.replace(path, directory / path.name)
         return card
@@ -163,6 +164,30 @@ def export_model(
         shutil.rmtree(work, ignore_errors=True)
         if made and not any(directory.iterdir()):
             directory.rmdir()
+
+
+def _earlier(directory: Path) -> list[str]:
+    """Return the names of the files of an earlier export in a folder; UserError where its card does not say."""
+    if not (directory / CARD).is_file():
+        return []
+    try:
+        return files_of(read_card(directory))
+    except UserError as error:
+        raise UserError(
+            f"{directory} holds an export whose files are not known: {error}. Remove it, or give another folder"
+        ) from None
+
+
+def _check_pictures(model: paddle.nn.Layer, int8: Calibration) -> None:
+    """Refuse pictures that are made for another model: UserError with both shapes."""
+    takes = (model.spec.in_chans, *model.img_size)
+    for part in (int8.training, int8.held_out):
+        made = part.read(0).shape
+        if made != takes:
+            raise UserError(
+                f"{part.source} are made as images of {list(made)}, {model.name} takes {list(takes)}: give "
+                "calibration_of the transform of this model (`card.evaluation_of`)"
+            )
 
 
 def write_files(

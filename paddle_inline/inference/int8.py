@@ -71,9 +71,7 @@ def write_int8(
     import openvino
 
     if not multiplies_int8():
-        log(
-            "note: this processor has no instructions for int8 (VNNI, AMX): the int8 program may be slow on it"
-        )
+        log("note: this processor has no instructions for int8 (VNNI, AMX): it may be slow here")
     training, held_out = calibration.training, calibration.held_out
     log(
         f"int8: calibrated on {training.count} {training.source}, measured on {held_out.count} {held_out.source}"
@@ -101,7 +99,10 @@ def write_int8(
     rows = measure(onnx, path, held_out, batch, rest)
     for line in table(rows, held_out.count):
         log(line)
-    check_drop(rows, held_out.count, calibration.max_drop)
+    labelled = held_out.labels_fit(rows[0]["top1"], full.shape[1])
+    if held_out.labels is not None and not labelled:
+        log("top-1 of fp32 is no better than chance (are the labels the model's?): its classes stand in")
+    check_drop(rows, held_out.count, calibration.max_drop, labelled)
     return files, {
         "calibration": {"pictures": training.count, "of": training.source},
         "held_out": {"pictures": held_out.count, "of": held_out.source},
@@ -262,10 +263,10 @@ def table(rows: Sequence[dict[str, Any]], count: int) -> list[str]:
     return lines
 
 
-def check_drop(rows: Sequence[dict[str, Any]], count: int, max_drop: float) -> None:
-    """Refuse an int8 program that costs too much: UserError with what was measured and the way out."""
+def check_drop(rows: Sequence[dict[str, Any]], count: int, max_drop: float, labelled: bool) -> None:
+    """Refuse an int8 program that costs too much top-1, or float32's classes where labels say nothing: UserError."""
     of = {row["precision"]: row for row in rows}
-    if of["int8"]["top1"] is None:
+    if not labelled:
         drop, what = 100 * (1 - of["int8"]["agree"] / count), "the share of pictures with float32's class"
     else:
         drop, what = of["fp32"]["top1"] - of["int8"]["top1"], "top-1"

@@ -131,7 +131,8 @@ class Predictor:
             if engine != "paddle" and not has_onnx:
                 raise UserError(f"{source} holds no ONNX file: export the model with --onnx")
             if engine != "paddle" and device != "cpu":
-                raise UserError(f"engine {engine} runs on the CPU; use engine paddle for {device}")
+                way = "cpu" if precision == INT8 else f"engine paddle for {device}"
+                raise UserError(f"engine {engine}, for {precision}, runs on the CPU; use {way}")
             if precision == AUTO:
                 precision, self.why_precision = choose_precision(self.card, engine)
                 self.options["precision"] = precision

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config.load import Config
 from ..data.imagenet import training_classes
-from ..data.split import KEPT, Split, has_part, kept_split
+from ..data.split import KEPT, Split, has_part, kept_split, run_of
 from ..weights.load import open_weights
 
 
@@ -56,7 +56,7 @@ def split_of_weights(weights: str | Path, config: Config, *, named: bool) -> tup
     Raises:
         UserError: what the run keeps is damaged.
     """
-    data, folder = config.data, Path(weights).parent
+    data, in_run = config.data, run_of(weights)
     if data.dataset not in ("folder", "imagenet") or (data.dataset == "imagenet" and named):
         return (Split(data.val_split, config.seed) if data.val_split else None), []
     if Path(data.data_path).is_dir() and data.data_path and has_part(data.data_path, "val"):
@@ -64,7 +64,6 @@ def split_of_weights(weights: str | Path, config: Config, *, named: bool) -> tup
             f"data.val_split {data.val_split:g} is not used: {data.data_path} has held-out images of its own"
         )
         return None, [unused] if data.val_split else []
-    in_run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
     kept = kept_split(in_run)
     if kept is not None:
         data.dataset = "folder"

@@ -72,14 +72,21 @@ def home_for_libraries() -> Iterator[None]:
             os.environ["HOME"] = before
 
 
-def expand_all(values: Any, names: Iterable[str]) -> None:
+def expand_all(values: Any, names: Iterable[str], empty: bool = True) -> None:
     """Expand the attributes of these names, texts or lists of texts, where they are there, in place.
 
+    Args:
+        empty: whether a text may be empty, as in settings, where that is none; a Path of it is the working directory.
+
     Raises:
-        UserError: as `expand`.
+        UserError: as `expand`; for a text that is empty and may not be.
     """
     for name in names:
         value = getattr(values, name, None)
+        if value == "" and not empty:
+            raise UserError(
+                f"{name} is an empty path: give one, or leave it out (is a variable of the shell not set?)"
+            )
         if isinstance(value, list):
             setattr(values, name, [expand(each) for each in value])
         elif isinstance(value, str):

@@ -10,7 +10,7 @@ from paddle_inline.data.split import Split, draw
 from paddle_inline.inference import calibration, int8
 from paddle_inline.inference.backends import multiplies_int8
 from paddle_inline.inference.calibration import Pictures, calibration_of, check_max_drop
-from paddle_inline.utils.errors import MissingFileError, MissingPackageError, UserError
+from paddle_inline.utils.errors import FileAccessError, MissingFileError, MissingPackageError, UserError
 from tests.data.trees import tree
 
 TRANSFORM = {"img_size": 8, "mean": [0.0] * 3, "std": [1.0] * 3, "interpolation": "bilinear", "crop": False}
@@ -111,12 +111,41 @@ def test_classes_are_matched_by_name(tmp_path):
         (lambda root: plain(root, 63), {}, "^31 pictures of .*: int8 takes 32 at least"),
         (lambda root: plain(root, 64), {"max_drop": -0.1}, r"--max-drop\) is -0.1: give points .* 0 to 100"),
         (lambda root: plain(root, 64), {"max_drop": float("nan")}, "is nan"),
+        (lambda root: plain(root, 64), {"max_drop": "1"}, "is '1': give points"),
     ],
 )
 def test_what_cannot_be_used_is_refused(tmp_path, make, more, message):
     make(tmp_path / "p")
     with pytest.raises(UserError, match=message):
         of(tmp_path / "p", **more)
+
+
+def test_an_empty_text_is_not_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(plain(tmp_path, 64))
+    with pytest.raises(MissingFileError, match="no folder '' to calibrate on"):
+        of("")
+
+
+@pytest.mark.parametrize("folders", ["", "a/", "train/a/"])
+def test_a_picture_that_cannot_be_read_is_named(tmp_path, folders):
+    """Of plain pictures, of a folder of classes, of one with parts: whatever reads them."""
+    plain(tmp_path / folders, 70)
+    if folders == "train/a/":
+        plain(tmp_path / "val/a", 35)
+    for path in (tmp_path / folders).iterdir():
+        path.write_bytes(b"")
+    found, _ = of(tmp_path, num_classes=1)
+    with pytest.raises(
+        FileAccessError, match=rf"{tmp_path}/{folders}\d+\.png cannot be read .*: repair it, or take"
+    ):
+        next(found.training.batches(8))
+
+
+def test_labels_that_say_nothing_are_told_from_those_of_the_model():
+    pictures = Pictures(lambda index: None, 100, [0] * 100, "p")
+    assert pictures.labels_fit(19.1, 10) and not pictures.labels_fit(18.9, 10)  # 10, and three times 3
+    assert not pictures.labels_fit(100.0, 1) and not pictures.labels_fit(float("nan"), 10)
+    assert not pictures.labels_fit(None, 10)
 
 
 def test_the_borders_of_what_is_allowed(tmp_path):
@@ -158,27 +187,30 @@ def test_without_nncf_the_message_says_what_to_install(monkeypatch):
         export.run(build_parser().parse_args([*CALL, "--int8", "--calibrate", "digits"]))
 
 
-@pytest.mark.parametrize("crop", [True, False])
-def test_the_options_reach_the_pictures(monkeypatch, tmp_path, crop):
+@pytest.mark.parametrize(("crop", "place"), [(True, "run"), (False, "step")])
+def test_the_options_reach_the_pictures(monkeypatch, tmp_path, capsys, crop, place):
     seen = {}
     model = type("M", (), {"name": "m", "spec": type("S", (), {"num_classes": 7})})
     transform = {"crop_ratio": 0.9, "crop": True}
     monkeypatch.setattr(export, "check_packages", lambda: None)
     monkeypatch.setattr("paddle_inline.models.create_model", lambda *given, **more: model)
-    monkeypatch.setattr("paddle_inline.weights.load.find_weights", lambda path: tmp_path / path)
+    weights = {"run": "run/w", "step": "run/checkpoints/step_1/w"}[place]
+    monkeypatch.setattr("paddle_inline.weights.load.find_weights", lambda path: tmp_path / weights)
     monkeypatch.setattr(export, "evaluation_of", lambda model: (transform, ["a"] * 7, None))
     monkeypatch.setattr(export, "kept_split", lambda folder: f"split of {folder.name}")
     monkeypatch.setattr(export, "calibration_of", lambda where, **given: {"where": where, **given})
     monkeypatch.setattr(export, "export_model", lambda model, folder, **given: seen.update(given))
-    words = ["--int8", "--calibrate", "p", *([] if crop else ["--no-crop", "--max-drop", "2"])]
-    assert export.run(build_parser().parse_args([*CALL, *words])) == 0
+    monkeypatch.setattr(export, "add_to_ovms", lambda *given: "m/1")
+    more = [] if crop else ["--no-crop", "--max-drop", "2", "--ovms", "m"]
+    assert export.run(build_parser().parse_args([*CALL, "--int8", "--calibrate", "p", *more])) == 0
+    assert ("model servers get the float32 program" in capsys.readouterr().out) is not crop
     assert seen["int8"] == {
         "where": "p",
         "transform": {"crop_ratio": 0.9, "crop": crop},
         "num_classes": 7,
         "classes": ["a"] * 7,
         "max_drop": 0.5 if crop else 2.0,
-        "split": f"split of {tmp_path.name}",
+        "split": "split of run",
     }
 
 

@@ -141,6 +141,18 @@ def test_every_argument_that_is_a_path_is_known():
     assert set(options_of(convert_program.build_parser())) == set(convert_program.PATHS)
 
 
+def test_an_empty_path_is_not_the_working_directory(home, capsys):
+    """Of a variable of the shell that is not set."""
+    for words in (["predict", "a", "--export", ""], ["export", "--weights", "w", "--output", ""]):
+        assert command.main(words) == 2
+        assert (
+            f"error: {words[-2][2:]} is an empty path: give one, or leave it out" in capsys.readouterr().err
+        )
+    assert convert_program.main(["inspect", ""]) != 0
+    assert "is an empty path" in capsys.readouterr().err
+    assert os.listdir() == []
+
+
 def test_arguments_of_the_commands(home, capsys):
     assert command.main(["predict", "~/a", "--weights", "~/w"]) == 2
     assert f"error: no image {home}/a" in capsys.readouterr().err
