@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..utils.errors import FileAccessError, UserError
+from ..utils.errors import FileAccessError, UserError, counted
 from ..utils.paths import expand, home_for_libraries
 from ..weights.atomic import sha256
 from ..weights.description import plain_transform
@@ -95,7 +95,9 @@ def export_model(
         check_channels(model, preprocessing)
         transform = preprocessing
     if classes is not None and len(classes) != model.spec.num_classes:
-        raise UserError(f"{len(classes)} class names for a model of {model.spec.num_classes} classes")
+        raise UserError(
+            f"{counted(len(classes), 'class name')} for a model of {counted(model.spec.num_classes, 'class')}"
+        )
     if batch is not None and batch < 1:
         raise UserError(f"batch {batch} must be a positive number, or None for any")
     directory = Path(expand(directory))

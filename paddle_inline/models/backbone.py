@@ -17,7 +17,7 @@ from typing import Any
 from ..layers.basic import LayerNorm, Module, Tensor, freeze, rest, set_mode
 from ..ops.padding import pad_map
 from ..ops.tokens import map_size, tokens_to_map
-from ..utils.errors import UserError, short, unknown
+from ..utils.errors import UserError, counted, short, unknown
 from ..weights import load_weights, shown_sizes, tensor_shapes
 from .factory import Path, list_models, model_class, model_spec, stated_fields
 from .inline_cswin import CSwinPyramid, InLineCSwin
@@ -134,8 +134,8 @@ class Backbone(Pyramid):
         channels, sides = x.shape[1], map_size(x)
         if channels != self.spec.in_chans:
             raise UserError(
-                f"images of {channels} channels for a backbone built for {self.spec.in_chans}; build one with "
-                f"create_backbone(name, in_chans={channels})"
+                f"images of {counted(channels, 'channel')} for a backbone built for {self.spec.in_chans}; build one "
+                f"with create_backbone(name, in_chans={channels})"
             )
         if any(side < LEAST_SIDE for side in sides):
             raise UserError(

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from ..layers.attention import ATTENTION
 from ..layers.basic import Tensor
 from ..ops.tokens import Size
-from ..utils.errors import UserError, short, unknown
+from ..utils.errors import UserError, counted, short, unknown
 
 # the letters of attn_type and the forms that they stand for
 LETTERS = {"I": "inline", "S": "softmax"}
@@ -107,7 +107,7 @@ def check_divisible_image(x: Tensor, in_chans: int, divisor: int) -> None:
     channels, *sides = x.shape[1:]
     if channels != in_chans:
         raise UserError(
-            f"images of {channels} channels for a model built for {in_chans}; build one with "
+            f"images of {counted(channels, 'channel')} for a model built for {in_chans}; build one with "
             f"create_model(name, in_chans={channels})"
         )
     if any(side < divisor or side % divisor for side in sides):

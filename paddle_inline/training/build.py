@@ -17,7 +17,7 @@ from ..data.loaders import Loader
 from ..data.pictures import picture_mode
 from ..layers.basic import meta_init
 from ..models.factory import create_model, model_spec
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from ..weights.resize import load_adapted
 from . import distributed
 from .build_data import build_eval, build_mixup, build_split, build_train, names_digest, run_folder
@@ -176,8 +176,8 @@ def build_model(config: Config, classes: int) -> paddle.nn.Layer:
     overrides.update({key: value for key, value in optional.items() if key in known and value})
     if model.num_classes is not None and model.num_classes < classes:
         raise UserError(
-            f"model.num_classes is {model.num_classes}; the data set has {classes} classes: give as many or more, or "
-            "null for as many as it has"
+            f"model.num_classes is {model.num_classes}; the data set has {counted(classes, 'class')}: give as many or "
+            "more, or null for as many as it has"
         )
     built = create_model(name, **overrides)
     built.name, built.overrides = name, overrides

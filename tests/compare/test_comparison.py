@@ -130,7 +130,7 @@ def test_what_a_kill_has_left_is_kept_and_the_rest_is_done(pictures, done, tmp_p
     monkeypatch.setattr(comparison, "train", trial.train)
     lines = []
     compare(plan, output, stages=["train"], report=lines.append)
-    assert lines[0] == "1 of 2 trainings are there: 1 to go"
+    assert lines[0] == "1 of 2 trainings done before: 1 to go"
     assert (first.read_bytes(), first.stat().st_mtime_ns) == (kept, written)
     for path in sorted(output.rglob("result.json")):  # the same numbers as without the kill
         mine, theirs = (json.loads(p.read_text()) for p in (path, done[0] / path.relative_to(output)))
@@ -264,7 +264,7 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(pictures, plan, tm
     assert main(words(pictures, output, "--dry-run")) == 0
     lines = capsys.readouterr().out.splitlines()
     assert re.match(r"softmax +0\.208 M parameters +15\.14 M multiply-adds +\d+ ms a step", lines[0])
-    assert re.match(r"2 trainings of 1 steps: about 0 minutes on 1 processes", lines[2])
+    assert re.match(r"2 trainings of 1 step: about 0 minutes on 1 process,", lines[2])
     assert not output.exists()
     assert estimate(plan, output, 1)["trainings"] == 2
 
