@@ -146,6 +146,19 @@ class TestRefusals:
             ("pvt_tiny", {"attn_options": {"local": [False] * 3}}, "one value, or 4, one per stage"),
             (
                 "pvt_tiny",
+                {
+                    "attn_type": "agent,agent,nystrom,softmax",
+                    "attn_options": {"num_agents": [9, 9, 16, None]},
+                },
+                "num_agents gives 16 to stage 2 of 0 .. 3, whose nystrom attention takes conv_kernel, num_landmarks:",
+            ),
+            (
+                "pvt_tiny",
+                {"attn_type": "SSII", "attn_options": {"local": [False] * 4}},
+                "local gives False to stage 0 of 0 .. 3, whose softmax attention takes none: None there",
+            ),
+            (
+                "pvt_tiny",
                 {"attn_type": "flow,flow,softmax,gla", "kernel_function": "relu"},
                 "kernel_function is an option of inline, not of flow, softmax, gla, which takes none",
             ),
