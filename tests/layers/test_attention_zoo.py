@@ -122,6 +122,17 @@ class TestRefusals:
                 r"unknown kernel_function \['exp'\]; did you mean 'exp'",
             ),
             ("", {}, "unknown form of attention ''. Known: inline"),
+            (
+                "linformer",
+                {"grid": (1 << 20, 1 << 20)},
+                "number of tokens of the grid 1099511627776 must be an int from 1 to 1048576",
+            ),
+            (
+                "linformer",
+                {"grid": (1024, 1024), "num_projected": 65},
+                "num_projected 65 of 1048576 tokens: the matrix of linformer attention has more than 67108864 "
+                "numbers; .* 1024 x 1024",
+            ),
             ("flow", {"drop_rate": 1}, r"drop_rate 1 must lie in \[0, 1\)"),
             ("flow", {"drop_rate": "0.1"}, r"drop_rate '0.1' must lie in"),
             ("flow", {"qkv_bias": "no"}, "qkv_bias 'no' must be true or false"),
@@ -185,7 +196,7 @@ class TestRefusals:
             ((2, 1, DIM), (0, 0), r"size \(0, 0\) must be"),
             ((2, 13, 8), GRID, r"tokens of shape \[2, 13, 8\] for a layer of \[B, N, 48\]"),
             ((13, DIM), GRID, r"tokens of shape \[13, 48\] for a layer of \[B, N, 48\]"),
-            ((2, 12, DIM), GRID, "12 tokens on a grid of 3 x 4 behind 1 prefix tokens, which makes 13"),
+            ((2, 12, DIM), GRID, "12 tokens on a grid of 3 x 4 behind 1 prefix token, which makes 13"),
         ],
     )
     def test_tokens_that_do_not_fit(self, package, form, shape, size, message):

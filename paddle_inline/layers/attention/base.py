@@ -30,7 +30,8 @@ class Attention(Module):
         drop_rate: dropout of the output.
 
     Raises:
-        UserError: h does not divide C, d is no multiple of HEAD_MULTIPLE, or a form bound to its grid is given none.
+        UserError: h does not divide C, d is no multiple of HEAD_MULTIPLE, or a form bound to its grid is given none or
+            a huge one.
     """
 
     OPTIONS: tuple[str, ...] = ()  # what a form's constructor takes beside the arguments above
@@ -68,6 +69,8 @@ class Attention(Module):
             raise UserError(
                 f"{type(self).__name__} has a table over the grid and needs to know it: give grid=(H, W)"
             )
+        if self.grid_bound and grid is not None:
+            check_count("number of tokens of the grid", grid[0] * grid[1])
         self.dim = dim
         self.num_heads = num_heads
         self.scale = (dim // num_heads) ** -0.5
