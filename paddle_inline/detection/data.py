@@ -29,7 +29,8 @@ def check_coco(config: Mapping[str, Any], name: str) -> None:
     if not isinstance(section, Mapping):
         section = vars(section)  # of a file with the toolkit's tags
     folder = section.get("dataset_dir") or ""
-    way_out = f"give the data set's folder, -o {name}.dataset_dir=DIR (docs/dense.md has the layout)"
+    inside = " and ".join(str(section[key]) for key in ("image_dir", "anno_path") if section.get(key))
+    way_out = f"give the data set's folder, -o {name}.dataset_dir=DIR, which has {inside} in it"
     if folder and not os.path.isdir(folder):
         raise MissingFileError(f"{name}: there is no folder {folder}; {way_out}")
     images = os.path.join(folder, section.get("image_dir") or "")

@@ -25,7 +25,7 @@ def prepare(arguments: argparse.Namespace) -> Any:
     settings = Settings(arguments.cfg, arguments.o)
     if mends and (arguments.command == "train" or arguments.traceback):
         names = ", ".join(line.partition(":")[0] for line in mends)
-        settings.notes.append(f"this PaddleSeg was mended in memory: {names} (docs/dense.md)")
+        settings.notes.append(f"this PaddleSeg was mended in memory: {names}")
     for note in settings.notes:
         print(f"note: {note}", file=sys.stderr)
     device = settings.run["device"]
