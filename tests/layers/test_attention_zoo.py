@@ -80,7 +80,7 @@ class TestRows:
         rows = numpy_of(layer.rows(x, GRID))
         sets = 2 if form in ("enhanced", "pola") else 1
         assert rows.shape == (2, sets * HEADS, 13, 13) and np.isfinite(rows).all() and rows.any()
-        with pytest.raises(ValueError, match="13 tokens on a grid of 4 x 4 behind 1 prefix tokens"):
+        with pytest.raises(ValueError, match="13 tokens on a grid of 4 x 4 behind 1 prefix token,"):
             layer.rows(x, (4, 4))
 
 
