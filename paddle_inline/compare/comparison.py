@@ -87,13 +87,13 @@ def check_data(plan: Plan, output: Path) -> build.Run:
         UserError: the data cannot be read, or is less than one batch, whose size is the recipe's.
     """
     config = plan.config(plan.forms[0], 0, output / "trials")
-    source, _ = build.build_train(config, 0, 1, build.build_split(config))
+    source, load = build.build_train(config, 0, 1, build.build_split(config))
     if len(source) < config.data.batch_size:
         raise UserError(
             f"{plan.data} has {counted(len(source), 'picture')} to learn from, fewer than the {config.data.batch_size} "
             "that a comparison takes in one step; give a folder with more"
         )
-    return build.build_run(config, 0, 1)
+    return build.build_run(config, 0, 1, (source, load))
 
 
 def conclude(plan: Plan, output: Path) -> dict[str, Any]:

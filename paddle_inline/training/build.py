@@ -49,8 +49,13 @@ class Run(NamedTuple):
     notes: list[str]  # what was left out of the data, how pretrained weights were fitted to the model
 
 
-def build_run(config: Config, rank: int, world: int) -> Run:
+def build_run(config: Config, rank: int, world: int, train_data: Any = None) -> Run:
     """Build a run's data, model, optimizer and schedule.
+
+    Args:
+        config: the settings.
+        rank, world: this process and how many there are.
+        train_data: what `build_train` made of these settings before; None: it is made here.
 
     Raises:
         UserError: for settings that do not fit the data, the model or each other.
@@ -62,7 +67,7 @@ def build_run(config: Config, rank: int, world: int) -> Run:
     said = prepare_gpu(gpu)
     fitted = check_images(config)
     split = build_split(config)
-    source, load = build_train(config, rank, world, split)
+    source, load = train_data or build_train(config, rank, world, split)
     eval_source, eval_loader, notes = build_eval(
         config, rank, world, classes=source.classes, named=source.named, split=split
     )

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from paddle_inline.cli.main import main
-from paddle_inline.compare import comparison, trial
+from paddle_inline.compare import comparison, figure, trial
 from paddle_inline.compare.comparison import compare, estimate
 from paddle_inline.compare.plan import make_plan
 from paddle_inline.compare.timing import peak_of
@@ -101,6 +101,23 @@ def test_the_table_and_the_picture(done):
     assert [row["form"] for row in rows] == ["softmax", "linear_relu"]
     assert float(rows[0]["top1"]) >= 0 and rows[0]["rank"] == "16"
     assert Image.open(done[0] / "results.png").size[0] > 1000
+
+
+def test_the_legend_of_the_picture_lies_beside_the_points(done, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn, savefig = [], Figure.savefig
+
+    def save(self, *given, **more):
+        drawn.append(self)
+        savefig(self, *given, **more)
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    figure.draw(json.loads((done[0] / "results.json").read_text()), tmp_path / "a.png")
+    axes = drawn[0].axes[0]
+    legend = axes.get_legend().get_window_extent()
+    assert not legend.overlaps(axes.get_window_extent()) and legend.y0 > 0
+    assert not legend.overlaps(axes.xaxis.label.get_window_extent())
 
 
 def test_a_finished_comparison_trains_and_times_nothing(again, plan, monkeypatch):
@@ -227,6 +244,16 @@ def test_a_plan_that_is_none_is_damaged(plan, tmp_path, text):
     (tmp_path / "comparison.json").write_text(text)
     with pytest.raises(UserError, match=r"comparison\.json is damaged: remove it"):
         compare(plan, tmp_path, report=print)
+
+
+def test_a_check_of_the_data_opens_it_once(plan, tmp_path, monkeypatch):
+    opened, build_train = [], comparison.build.build_train
+    monkeypatch.setattr(
+        comparison.build, "build_train", lambda *given: opened.append(given) or build_train(*given)
+    )
+    run = comparison.check_data(plan, tmp_path)
+    assert len(opened) == 1 and len(run.train_source) >= run.images_per_step
+    assert len(next(iter(run.components.load(0, 0)))[1]) == run.images_per_step
 
 
 def test_data_that_cannot_be_trained_on_leaves_no_folder(pictures, tmp_path, capsys):
