@@ -11,17 +11,14 @@ A folder of one model:
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..utils.errors import FileAccessError, UserError, counted
+from ..utils.errors import UserError, counted
 from ..utils.paths import expand, home_for_libraries
-from ..weights.atomic import sha256
+from ..weights.atomic import move_files, sha256, work_folder
 from ..weights.description import plain_transform
 from .backends import input_spec
 from .calibration import Calibration, check_max_drop
@@ -109,13 +106,7 @@ def export_model(
     writer = onnx_writer() if onnx else None
     if writer == "torch.onnx":
         log("paddle2onnx is not installed: PyTorch writes the ONNX file, from the model's twin")
-    made = not directory.exists()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".export-", dir=directory))
-    except OSError as error:
-        raise FileAccessError(f"{directory} cannot be written: {error.strerror}") from None
-    try:
+    with work_folder(directory) as work:
         files = write_files(model, work, batch, onnx)
         checks = check_engines(model, work, files, batch, log)
         image = (model.spec.in_chans, *model.img_size)
@@ -158,13 +149,8 @@ def export_model(
         if (directory / CARD).is_file():  # remove what an earlier export wrote, and nothing else
             for name in files_of(read_card(directory)):
                 (directory / name).unlink(missing_ok=True)
-        for path in sorted(work.iterdir(), key=lambda path: path.name == CARD):  # the card last
-            os.replace(path, directory / path.name)
+        move_files(work, directory, CARD)
         return card
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        if made and not any(directory.iterdir()):
-            directory.rmdir()
 
 
 def write_files(
