@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paddle_inline.utils.environment import import_paddle
-from paddle_inline.utils.errors import UserError, short
+from paddle_inline.utils.errors import UserError, counted, short
 from paddle_inline.weights.description import INTERPOLATIONS
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, nonfinite
 from paddle_inline.weights.resize import REBUILT, adapt_weights, as_float64
@@ -245,8 +245,8 @@ def _read_checked(file: Path, name: str, array: LazyArray, own: paddle.Tensor) -
     values = array.read()
     if "float" in array.dtype and nonfinite(values):
         raise UnfitWeightsError(
-            f"{file}: {name} has {nonfinite(values)} values that are NaN or infinite: the training that wrote it has "
-            "diverged, take an earlier checkpoint"
+            f"{file}: {name} is NaN or infinite in {counted(nonfinite(values), 'value')}: the training that wrote it "
+            "has diverged, take an earlier checkpoint"
         )
     if name.rsplit(".", 1)[-1] in REBUILT:
         numbers = as_float64(values, array.dtype) if "float" in array.dtype else values

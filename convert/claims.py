@@ -201,14 +201,16 @@ def _is(value: Any, kind: str) -> bool:
             and len(value) <= most
             and all(_is(item, inside[0]) for item in value)
         )
-    if kind.startswith("dict["):  # attn_options: a few numbers, switches and names, one each or one per stage
-        inner = ("int", "float", "bool", "str", "None", "tuple[int, ...]")
+    if kind.startswith("dict["):  # attn_options
         return (
             isinstance(value, dict)
             and len(value) <= 64
-            and all(
-                isinstance(key, str) and any(_is(item, plain) for plain in inner)
-                for key, item in value.items()
-            )
+            and all(isinstance(key, str) and _is_option(item) for key, item in value.items())
         )
     return type(value) in _KINDS[kind] and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def _is_option(value: Any) -> bool:
+    """Whether a value is a number, switch, name or None, or a list of a few of them, one per stage."""
+    parts = value if isinstance(value, (tuple, list)) else (value,)
+    return len(parts) <= 64 and all(any(_is(part, kind) for kind in _KINDS) for part in parts)

@@ -39,7 +39,9 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
         "Open a checkpoint without running anything it names, and say what it holds, which model its tensors "
         "are of, and how to build it.",
     )
-    parser.add_argument("file", metavar="FILE", help="a checkpoint of either framework")
+    parser.add_argument(
+        "file", metavar="FILE", help="a checkpoint of either framework, or a folder of the hub's layout"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     _add_source(parser)
     parser.set_defaults(run=inspect)

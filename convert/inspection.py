@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from paddle_inline.utils.environment import import_paddle
-from paddle_inline.utils.errors import UserError, short
+from paddle_inline.utils.errors import UserError, counted, short
 from paddle_inline.weights.foreign import converter
 
 from .checkpoint import ConversionOptions, Opened, recognised
@@ -119,7 +119,7 @@ class Inspection:
         yield "dictionaries of tensors, by the key path that --take takes:"
         for each in self.found[:_MOST]:
             kept = self.kept[each.label]
-            count = f"{kept} tensor{'s' if kept != 1 else ''}"
+            count = counted(kept, "tensor")
             more = len(each.entries) + len(each.left_out) - kept
             beside = f" and {more} beside them" if more else ""
             label = "(the file itself)" if each.label == ROOT else short(each.label)

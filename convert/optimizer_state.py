@@ -15,7 +15,7 @@ import paddle
 
 from paddle_inline.training.optim import decay_groups, make_optimizer
 from paddle_inline.training.state import TrainingState
-from paddle_inline.utils.errors import UserError
+from paddle_inline.utils.errors import UserError, counted
 from paddle_inline.weights.lazy_array import WeightsFileError, nonfinite
 from paddle_inline.weights.torch_layout import tensor_rules
 
@@ -95,7 +95,7 @@ def read_optimizer(
     else:
         sizes = ", ".join(str(len(part.get("params", ()))) for part in parts)
         raise WeightsFileError(
-            f"{path} has an optimizer with {len(parts)} groups, of {sizes} tensors, which is not AdamW over "
+            f"{path} has an optimizer with {counted(len(parts), 'group')}, of {sizes} tensors, which is not AdamW over "
             "this model: neither all in one, nor those that decay and those that do not"
         )
     groups = [

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from paddle_inline.utils.errors import UserError, short, shortened
+from paddle_inline.utils.errors import UserError, counted, short, shortened
 from paddle_inline.weights.lazy_array import LazyArray
 from paddle_inline.weights.load import difference
 from paddle_inline.weights.torch_layout import torch_side, translated
@@ -111,7 +111,9 @@ def put_back(
         }
         sidecar_of(file).unlink(missing_ok=True)
     write_sidecar(file, facts)
-    return Outcome(str(file), identity, [f"{len(changed)} of {len(old)} tensors changed"], verification)
+    return Outcome(
+        str(file), identity, [f"{len(changed)} of {counted(len(old), 'tensor')} changed"], verification
+    )
 
 
 def _check_files(file: Path, opened: Opened, around: Source) -> None:
@@ -199,7 +201,9 @@ def _said(around: Source, weights: Weights, old: Mapping[str, LazyArray], change
     """Return lines on what changes in a detector's checkpoint, and what stays."""
     where = f" under {weights.taken!r}" if weights.taken else ""
     prefix = f" behind {weights.prefix!r}" if weights.prefix else ""
-    lines = [f"{around.path}: {len(changed)} of {len(old)} tensors of its backbone{where}{prefix} change"]
+    lines = [
+        f"{around.path}: {len(changed)} of {counted(len(old), 'tensor')} of its backbone{where}{prefix} change"
+    ]
     if changed:
         lines.append(f"changed: {listed(changed)}")
     counts = numbered(parts_of(weights.left_out, weights.prefix))

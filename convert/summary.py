@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from paddle_inline.utils.errors import short
+from paddle_inline.utils.errors import counted, short
 
 from .checkpoint import Opened
 from .formats.select import EMA_KEYS, MARKS, MODEL_KEYS, Weights
@@ -18,7 +18,7 @@ def summary_lines(opened: Opened) -> Iterator[str]:
         used += f" (it also has {', '.join(map(repr, weights.others))}: --take {_choices(weights)})"
     if weights.prefix:
         used += f", without the prefix {weights.prefix!r}"
-    yield f"{opened.source.path}: {opened.source.format}, {len(weights.arrays)} tensors; taking {used}"
+    yield f"{opened.source.path}: {opened.source.format}, {counted(len(weights.arrays), 'tensor')}; taking {used}"
     yield f"model: {identity}, from {identity.how}"
     yield from identity.remarks
     if identity.assumed:
@@ -52,7 +52,7 @@ def parts_of(names: Iterable[str], prefix: str) -> dict[str, int]:
 
 def numbered(counts: Mapping[str, int]) -> str:
     """Return parts and their numbers of tensors for one line."""
-    return ", ".join(f"{short(part)} ({n} tensor{'s' if n > 1 else ''})" for part, n in counts.items())
+    return ", ".join(f"{short(part)} ({counted(n, 'tensor')})" for part, n in counts.items())
 
 
 def _ended(norms: Sequence[str]) -> str:

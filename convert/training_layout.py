@@ -16,6 +16,7 @@ import numpy as np
 import paddle
 
 from paddle_inline.training.state import Origin, Progress, TrainingState
+from paddle_inline.utils.errors import counted
 
 from .checkpoint import Opened, entries
 from .errors import UnfitWeightsError
@@ -107,8 +108,8 @@ def position(contents: Mapping[str, Any], adam_steps: int) -> Position:
         step = round(scheduled / epochs * done)
         if adam_steps > step:
             raise UnfitWeightsError(
-                f"the optimizer has counted {adam_steps} steps, but {done} epochs of its schedule have "
-                f"{step} (t_initial {scheduled} / TRAIN.EPOCHS {epochs} * epoch {epoch})"
+                f"the optimizer has counted {counted(adam_steps, 'step')}, and its schedule {step} in "
+                f"{counted(done, 'epoch')} (t_initial {scheduled} / TRAIN.EPOCHS {epochs} * epoch {epoch})"
             )
         return Position(done, step, True)
     return Position(done, adam_steps, not any(contents.get(key) for key in ("scaler", "amp_scaler", "amp")))

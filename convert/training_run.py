@@ -29,7 +29,7 @@ from paddle_inline.training.checkpoint import (
 )
 from paddle_inline.training.ema import Ema
 from paddle_inline.training.optim import load_optimizer_state, optimizer_state
-from paddle_inline.utils.errors import FileAccessError, UserError
+from paddle_inline.utils.errors import FileAccessError, UserError, counted
 from paddle_inline.utils.paths import expand
 from paddle_inline.weights.description import DESCRIPTION
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError
@@ -193,7 +193,7 @@ def training_to_torch(
             log(f"verified: {facts['verification']['text']}")
         sidecar_of(target).unlink(missing_ok=True)  # better none than that of another file
     write_sidecar(target, facts)
-    log(f"{len(slots)} pairs of moments in {len(groups)} groups")
+    log(f"{len(slots)} pairs of moments in {counted(len(groups), 'group')}")
     return target
 
 

@@ -41,7 +41,7 @@ from paddle_inline.data.pictures import UnreadableImage, read_image, read_rgb
 from paddle_inline.inference.card import CARD, read_card
 from paddle_inline.training.lock import locked
 from paddle_inline.utils.cores import available_cores
-from paddle_inline.utils.errors import UserError
+from paddle_inline.utils.errors import UserError, counted
 from paddle_inline.utils.streams import escaped, forgiving_streams, readable
 from paddle_inline.weights.atomic import atomic_write, sha256
 
@@ -230,7 +230,7 @@ def answer_all(arguments: argparse.Namespace, missing: list[Partition]) -> tuple
             pictures += int(row["pictures"])
             unreadable += int(row["unreadable"])
             if time.monotonic() - said > SECONDS_BETWEEN_LINES:
-                print(f"{done} of {len(rows)} partitions, {pictures} pictures", flush=True)
+                print(f"{done} of {len(rows)} partitions, {counted(pictures, 'picture')}", flush=True)
                 said = time.monotonic()
         return pictures, unreadable
     finally:
@@ -309,8 +309,8 @@ def answer_missing(arguments: argparse.Namespace, partitions: list[Partition]) -
     seconds = time.monotonic() - start
     bad = f', {unreadable} of them could not be read: see their "error"' if unreadable else ""
     print(
-        f"{pictures} pictures in {len(missing)} partitions{bad}; {seconds:.1f} s with the start of Ray"
-        f": {arguments.output}"
+        f"{counted(pictures, 'picture')} in {counted(len(missing), 'partition')}{bad}; {seconds:.1f} s with the start "
+        f"of Ray: {arguments.output}"
     )
     return 1 if unreadable else 0
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .models.classifier import Classifier
 from .models.factory import check_described, create_model, model_spec, overrides_of
-from .utils.errors import UserError, WrongTypeError
+from .utils.errors import UserError, WrongTypeError, counted
 from .utils.hub import located, save_model
 from .utils.hub_config import WEIGHTS, check_weights, read_config
 from .weights.description import DESCRIPTION, check_transform, describe
@@ -69,7 +69,7 @@ def save_pretrained(
     for name, value in state.items():
         if (value.dtype.kind == "f" or value.dtype == np.uint16) and nonfinite(value):
             raise UserError(
-                f"{name} has {nonfinite(value)} values that are NaN or infinite: the training diverged"
+                f"{name} is NaN or infinite in {counted(nonfinite(value), 'value')}: the training diverged"
             )
     arrays = torch_side(
         {name: _held(value) for name, value in state.items()}, model, known.get("num_batches_tracked") or {}

@@ -204,6 +204,9 @@ def test_flags_reach_the_settings(cfg):
     assert (config.train.use_checkpoint, config.train.epochs, config.seed) == (True, 9, 4)
     assert (config.output, config.ema.decay, config.amp.level) == ("/a=b", 0.99, "O1")
     assert config.model.resume == "auto"
+    args = program.parse(f"-c {cfg} --opts TRAIN.EPOCHS=9 seed=3".split())
+    config = program.configure(args)
+    assert (config.train.epochs, config.seed) == (9, 3) and {"train.epochs", "seed"} <= args.given
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from .hub import checked, from_pretrained
 from .models import create_backbone, create_model, list_models
 from .models.factory import overrides_of
+from .utils.errors import UserError
 from .utils.hub import HUB, LOCAL, no_download
 from .utils.hub_config import Described, config_of
 
@@ -18,7 +20,7 @@ TIMM_ONLY = ("pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args"
 
 
 def register_with_timm() -> None:
-    """Add every name of `list_models()` to timm's registry; timm must be installed (ImportError).
+    """Add every name of `list_models()` to timm's registry.
 
     timm's own arguments that the models share (num_classes, in_chans, img_size, drop_rate,
     drop_path_rate) and every override of `create_model` pass through. There are no pretrained weights to
@@ -27,8 +29,21 @@ def register_with_timm() -> None:
 
     With `features_only=True` the answer is `create_backbone`'s, for images of any size, with its arguments
     (`out_indices`, `out_norm`, ...) and timm's `feature_info`; maps are [B, C, H, W] in every family.
+
+    Raises:
+        ImportError: timm is not installed.
+        UserError: timm's torchvision does not fit this torch.
     """
-    from timm.models import is_model, model_entrypoint, register_model
+    try:
+        from timm.models import is_model, model_entrypoint, register_model
+    except RuntimeError as error:  # operator torchvision::nms does not exist
+        if "torchvision" not in str(error):
+            raise
+        raise UserError(
+            f"timm imports torchvision {version('torchvision')}, which was not built for torch {torch.__version__} "
+            f"({error}): install both at once from one index, both for CPUs or both for the same CUDA: pip install "
+            "--force-reinstall torch torchvision --index-url URL, with the URL that pytorch.org/get-started gives"
+        ) from error
 
     for name in list_models():
         if is_model(name) and model_entrypoint(name).__module__ == __name__:

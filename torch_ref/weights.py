@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from .utils.errors import MissingFileError, UserError, shortened
+from .utils.errors import MissingFileError, UserError, counted, shortened
 from .utils.paths import expand
 
 # Where a file says which model its weights are for: an attribute of the state dict, or safetensors' metadata.
@@ -261,9 +261,9 @@ def load_fitted(
             state[name] = _resized_line(found, LINES[last], tensor.shape[LINES[last]])
         elif name.endswith(("proj_k.weight", "proj_v.weight")) and found.shape[1:] == tensor.shape[1:]:
             raise UserError(
-                f"{name} makes {found.shape[1]} tokens of {found.shape[0]}, and this model has {tensor.shape[0]}: "
-                "linformer attention is fixed to the img_size (and window) that it was trained for; build the model "
-                "with that"
+                f"{name} makes {counted(found.shape[1], 'token')} of {found.shape[0]}, and this model has "
+                f"{tensor.shape[0]}: linformer attention is fixed to the img_size (and window) that it was trained "
+                "for; build the model with that"
             )
         elif tensor.ndim == 4:
             state[name] = _other_channels(found, tensor, model.spec.in_chans)
@@ -293,7 +293,7 @@ def _fit_head(state: dict[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -
         state.update({name: torch.zeros_like(own[name])} if after else {})
     if not after:
         return ["head left out"]
-    return [f"head set to zero ({before or 'no'} -> {after} classes), so train it"]
+    return [f"head set to zero ({before or 'no'} -> {counted(after, 'class')}), so train it"]
 
 
 def _described_size(path: str | os.PathLike[str]) -> Any:

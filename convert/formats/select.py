@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from paddle_inline.utils.errors import UserError, short, shortened
+from paddle_inline.utils.errors import UserError, counted, short, shortened
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError
 from paddle_inline.weights.safe_pickle import Inert
 from paddle_inline.weights.wrapped import lazy_array_of
@@ -294,7 +294,7 @@ def select_weights(source: Source, take: str = "model") -> Weights:
     size = sum(array.nbytes for array in arrays.values())
     if size > source.size:
         raise WeightsFileError(
-            f"{source.path} declares tensors of {size} bytes, more than its own {source.size}"
+            f"{source.path} declares tensors of {counted(size, 'byte')}, more than its own {source.size}"
         )
     others = tuple(
         each.label
@@ -367,7 +367,7 @@ def _readable(source: Source, chosen: Dictionary) -> dict[str, LazyArray]:
     empty = [name for name, array in arrays.items() if 0 in array.shape]
     if len(empty) * 2 > len(arrays):
         raise WeightsFileError(
-            f"{source.path}: {len(empty)} of its {len(arrays)} tensors are empty (shape [0]), as DeepSpeed's "
+            f"{source.path}: empty (shape [0]) in {len(empty)} of its {counted(len(arrays), 'tensor')}, as DeepSpeed's "
             "ZeRO-3 leaves them, which keeps the numbers in shards; gather with zero_to_fp32.py, which lies in the "
             "checkpoint's folder: python zero_to_fp32.py FOLDER OUT.pth"
         )

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from paddle_inline.utils.errors import MissingFileError, short
+from paddle_inline.utils.hub import is_saved
+from paddle_inline.utils.hub_config import WEIGHTS
 from paddle_inline.utils.paths import expand
 from paddle_inline.weights.foreign import advice, kind_of, not_weights
 from paddle_inline.weights.lazy_array import LazyArray, WeightsFileError, check_file
@@ -44,8 +46,8 @@ def open_source(path: str | Path, skip_calls: bool = False, as_shard: bool = Fal
     """Open a checkpoint by what it holds, whatever its name.
 
     Args:
-        path: of a file of torch (either format), `.pdparams`, safetensors, or the index (`*.index.json`) of
-            shards of either.
+        path: of a file of torch (either format), `.pdparams`, safetensors, the index (`*.index.json`) of shards of
+            either, or a folder of the hub's layout.
         skip_calls: leave out, rather than refuse, what a torch checkpoint would have to call a function for.
         as_shard: also open a file that is one of several shards.
 
@@ -54,6 +56,8 @@ def open_source(path: str | Path, skip_calls: bool = False, as_shard: bool = Fal
         WeightsFileError: it is not a sound checkpoint.
     """
     path = expand(path)
+    if is_saved(path):
+        path = Path(path) / WEIGHTS
     if os.path.isdir(path) and (foreign := advice(path)):
         raise WeightsFileError(foreign)
     path = check_file(path)

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from paddle_inline.utils.errors import short
+from paddle_inline.utils.errors import counted, short
 from paddle_inline.weights.lazy_array import WeightsFileError, check_file, check_shape, read_at
 from paddle_inline.weights.safe_pickle import load
 
@@ -107,8 +107,8 @@ class _Archive:
             raise WeightsFileError(f"its archive lacks the storage {short(key)!r}")
         if view is not None or count * itemsize(kind) != member.file_size:
             raise WeightsFileError(
-                f"it declares {count} numbers of {kind or 'a byte'} where its archive has "
-                f"{member.file_size} bytes"
+                f"it declares {counted(count, 'number')} of {kind or 'a byte'} where its archive has "
+                f"{counted(member.file_size, 'byte')}"
             )
         begin = partial(data_offset, self.path, member)
         return Storage(kind, member.file_size, self.byte_order, partial(self.read, member), begin)

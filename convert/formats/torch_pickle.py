@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from paddle_inline.utils.errors import short
+from paddle_inline.utils.errors import counted, short
 from paddle_inline.weights.inert_data import inert_data
 from paddle_inline.weights.lazy_array import LazyArray, Place, WeightsFileError, check_shape, numpy_dtype
 from paddle_inline.weights.pickled_arrays import COMMON, AnyArray, Array
@@ -145,7 +145,9 @@ def _tensor(
     if count > available and 0 in strides and 0 < _span(shape, strides) + offset <= available:
         return Unreadable("expanded tensor", "it is an expanded view (a stride is 0); save its .contiguous()")
     if count and (count > available or offset + _span(shape, strides) > available):
-        raise WeightsFileError(f"it declares a tensor {list(shape)} over a storage of {available} numbers")
+        raise WeightsFileError(
+            f"it declares a tensor {list(shape)} over a storage of {counted(available, 'number')}"
+        )
     layout = storage, dtype, offset, shape, strides
     return Tensor(LazyArray(shape, dtype, partial(_read, *layout), partial(_place, *layout)))
 

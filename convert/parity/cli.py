@@ -18,6 +18,7 @@ from rich.console import Console
 
 from paddle_inline.utils.errors import FileAccessError, UserError
 from paddle_inline.utils.html import require_jinja2
+from paddle_inline.utils.pairs import pairs_of
 
 from .arbiter import Arbiter
 from .capture import DTYPES
@@ -235,17 +236,16 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
             raise FileAccessError(f"{path} cannot be written: {folder} is not a writable folder")
 
 
-def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
-    """Return {key: value} of KEY VALUE KEY VALUE ...; a value is a Python literal, a mapping as YAML has it, or else a
-    string.
+def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """Return {key: value} of KEY VALUE or KEY=VALUE ...
+
+    A value is a Python literal, a mapping as YAML has it, or else a string.
 
     Raises:
         UserError: a key without a value.
     """
-    if len(pairs) % 2:
-        raise UserError(f"--opts takes pairs of KEY and VALUE; {pairs[-1]!r} has no value")
     overrides = {}
-    for key, value in zip(pairs[::2], pairs[1::2]):
+    for key, value in pairs_of(words):
         try:
             overrides[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from paddle_inline.utils.errors import MissingFileError, UserError
+from paddle_inline.utils.errors import MissingFileError, UserError, counted
 from paddle_inline.utils.paths import expand
 
 from .listener import KeyedArray, Listener
@@ -122,7 +122,7 @@ class Recording:
 def describe_machine() -> str:
     """Return processor, cores, system and the versions of Python and numpy, in one line."""
     return (
-        f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
+        f"{_processor()}, {counted(os.cpu_count(), 'core')}, {platform.system()} {platform.machine()}, "
         f"Python {platform.python_version()}, numpy {np.__version__}"
     )
 

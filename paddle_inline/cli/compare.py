@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.cores import available_cores
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from ..utils.html import require_jinja2
 
 DEFAULT_OUTPUT = "output/compare"
@@ -117,6 +117,7 @@ def print_estimate(found: Mapping[str, Any], workers: int) -> None:
             f"{cost['form']:{width}}{params:10.3f} M parameters{macs:11.2f} M multiply-adds{seconds:8.0f} ms a step"
         )
     print(
-        f"{found['trainings']} trainings of {found['steps']} steps: about {found['minutes']:.0f} minutes on {workers} "
-        "processes, each on a core of its own; then measuring"
+        f"{counted(found['trainings'], 'training')} of {counted(found['steps'], 'step')}: about "
+        f"{counted(round(found['minutes']), 'minute')} on {counted(workers, 'process')}, each on a core of its own; "
+        "then measuring"
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..utils.environment import parse_version
+from ..utils.errors import counted
 from .machine import NEEDED, OPTIONAL, Machine, examine
 from .output import show
 
@@ -128,7 +129,7 @@ def check_device(machine: Machine) -> Finding | None:
             "the GPU build of Paddle sees no GPU",
             "nvidia-smi, to see what the driver reports",
         )
-    return Finding(OK, "device", f"{machine.paddle['gpus']} GPUs" if machine.paddle["cuda"] else "CPU")
+    return Finding(OK, "device", counted(machine.paddle["gpus"], "GPU") if machine.paddle["cuda"] else "CPU")
 
 
 def check_numpy(machine: Machine) -> Finding:
@@ -162,13 +163,13 @@ def check_threads(machine: Machine) -> Finding:
     if text and not text.isdigit():
         return Finding(WARN, "threads", f"OMP_NUM_THREADS is {text!r}, not a number", fix)
     threads = int(text) if text else max(1, int(usable))  # as the programs here choose
+    cores = counted(f"{usable:g}", "core")
     if threads > max(1, usable):
-        return Finding(WARN, "threads", f"{threads} threads on {usable:g} cores slow each other down", fix)
+        return Finding(WARN, "threads", f"{threads} threads on {cores} slow each other down", fix)
     if threads < int(usable):
-        return Finding(
-            WARN, "threads", f"OMP_NUM_THREADS={threads} leaves {int(usable) - threads} cores idle", fix
-        )
-    return Finding(OK, "threads", f"{threads} on {usable:g} cores")
+        idle = counted(int(usable) - threads, "core")
+        return Finding(WARN, "threads", f"OMP_NUM_THREADS={threads} leaves {idle} idle", fix)
+    return Finding(OK, "threads", f"{threads} on {cores}")
 
 
 def check_blas(machine: Machine) -> Finding:

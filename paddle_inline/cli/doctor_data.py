@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..utils.errors import UserError, joined, short, shortened
+from ..utils.errors import UserError, counted, joined, short, shortened
 
 if TYPE_CHECKING:
     from ..data.pictures import PictureSource
@@ -56,7 +56,9 @@ def _report_weights(path: str) -> int:
 
     arrays, description = open_weights(path)
     described = description or {}
-    print(f"{path}: {len(arrays)} tensors of {described.get('model', 'a model that is not named')}")
+    print(
+        f"{path}: {counted(len(arrays), 'tensor')} of {described.get('model', 'a model that is not named')}"
+    )
     for key in ("overrides", "transform", "classes"):
         print(f"  {key}: {short(described.get(key, 'not said'), 400)}")
     return 0
@@ -117,7 +119,10 @@ def _report_part(part: str, source: Source, every: bool) -> int:
     names = [short(name, 30) for name in source.classes[:12]]
     more = ", ..." if len(source.classes) > 12 else ""
     kind = "" if source.named else " (numbers: there are no names)"
-    print(f"{part}: {len(source)} images, {len(source.classes)} classes{kind}: {', '.join(names)}{more}")
+    print(
+        f"{part}: {counted(len(source), 'image')}, {counted(len(source.classes), 'class')}{kind}: "
+        f"{', '.join(names)}{more}"
+    )
     print(f"  images a class: {min(counts.values())} to {max(counts.values())}")
     files = source if isinstance(source, PictureSource) else None
     if files:
@@ -181,7 +186,7 @@ def _report_match(train: Source, val: Source) -> int:
     if isinstance(train, PictureSource) and isinstance(val, PictureSource):
         learnt = {train.name(index) for index in range(len(train))}
         both = [name for name in map(val.name, range(len(val))) if name in learnt]
-        notes += [f"{len(both)} images of val are among those of train: {joined(both, 3)}"] if both else []
+        notes += [f"train has {counted(len(both), 'image')} of val: {joined(both, 3)}"] if both else []
     for note in notes:
         print(f"WARN  {note}")
     return 0
@@ -193,7 +198,9 @@ def _report_images(path: str, every: bool) -> int:
 
     notes: list[str] = []
     files = find_images([path], notes)
-    print(f"{path}: {len(files)} images for `predict`; training wants train/CLASS/ and val/CLASS/ in it")
+    print(
+        f"{path}: {counted(len(files), 'image')} for `predict`; training wants train/CLASS/ and val/CLASS/ in it"
+    )
     for note in notes:
         print(f"WARN  {note}")
     classes = Counter(

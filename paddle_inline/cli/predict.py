@@ -28,6 +28,7 @@ from ..inference.predictor import ENGINES, Predictor
 from ..utils.cores import available_cores
 from ..utils.errors import UserError
 from ..utils.html import require_jinja2
+from ..utils.hub import is_saved
 from ..utils.paths import expand
 from ..utils.streams import escaped, readable
 from ..weights.atomic import is_stream
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="instead of --export: a model, run eagerly; not needed if the weights name it",
     )
-    add("--weights", metavar="FILE", help="its weights")
+    add("--weights", metavar="FILE", help="its weights, or a folder that save_pretrained wrote")
     add("--classes", metavar="FILE", help="class names, one a line, or a JSON list")
     add("--topk", type=int, default=5, metavar="K", help="classes shown for each image; default: 5")
     add("--batch-size", type=int, default=8, metavar="N", help="images at once; default: 8")
@@ -273,6 +274,7 @@ def open_predictor(arguments: argparse.Namespace) -> Predictor:
         raise UserError(
             "predict needs --export DIR, or --weights FILE (with --model where they do not name it)"
         )
+    from ..hub import from_pretrained
     from ..models import create_model
 
     check_device(arguments.device)
@@ -281,7 +283,14 @@ def open_predictor(arguments: argparse.Namespace) -> Predictor:
         import paddle
 
         paddle.set_device(arguments.device)
-    model = create_model(arguments.model, weights=arguments.weights)
+    if is_saved(arguments.weights):
+        model = from_pretrained(arguments.weights)
+        if arguments.model not in (None, model.name):
+            raise UserError(
+                f"{arguments.weights} is of {model.name}, not of {arguments.model}: leave --model out"
+            )
+    else:
+        model = create_model(arguments.model, weights=arguments.weights)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it is said below, as one line
         predictor = Predictor(model, classes=classes, **options)

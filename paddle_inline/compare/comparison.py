@@ -20,7 +20,7 @@ from ..models.factory import create_model
 from ..training import build
 from ..training.lock import locked
 from ..training.log import duration, make_folder
-from ..utils.errors import UserError, short
+from ..utils.errors import UserError, counted, short
 from ..utils.flops import profile
 from . import inside, summary, timing
 from .inside import INSIDE
@@ -87,13 +87,13 @@ def check_data(plan: Plan, output: Path) -> build.Run:
         UserError: the data cannot be read, or is less than one batch, whose size is the recipe's.
     """
     config = plan.config(plan.forms[0], 0, output / "trials")
-    source, _ = build.build_train(config, 0, 1, build.build_split(config))
+    source, load = build.build_train(config, 0, 1, build.build_split(config))
     if len(source) < config.data.batch_size:
         raise UserError(
-            f"{plan.data} has {len(source)} pictures to learn from, fewer than the {config.data.batch_size} that a "
-            "comparison takes in one step; give a folder with more"
+            f"{plan.data} has {counted(len(source), 'picture')} to learn from, fewer than the {config.data.batch_size} "
+            "that a comparison takes in one step; give a folder with more"
         )
-    return build.build_run(config, 0, 1)
+    return build.build_run(config, 0, 1, (source, load))
 
 
 def conclude(plan: Plan, output: Path) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def train_missing(plan: Plan, output: Path, workers: int, report: Callable[[str]
     jobs, total = missing(plan, output, RESULT), len(all_trials(plan))
     done = total - len(jobs)
     if done and jobs:
-        report(f"{done} of {total} trainings are there: {len(jobs)} to go")
+        report(f"{done} of {counted(total, 'training')} done before: {len(jobs)} to go")
     began = time.perf_counter()
     arguments = [(plan, form, seed, output) for form, seed in jobs]
     for number, ((_, form, seed, _), result) in enumerate(run_jobs(train, arguments, workers), 1):

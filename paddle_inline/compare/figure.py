@@ -25,7 +25,8 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
     except ImportError:
         raise MissingPackageError("figures need matplotlib: pip install matplotlib") from None
     rows = sorted(results["rows"], key=lambda row: row["top1"] or 0)
-    figure = Figure(figsize=(13, max(4.5, 0.26 * len(rows) + 1.2)), dpi=110, constrained_layout=True)
+    height = max(4.5, 0.26 * len(rows) + 1.2)
+    figure = Figure(figsize=(13, height), dpi=110, constrained_layout=True)
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
     for kind, text in KINDS.items():
@@ -61,8 +62,8 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
         left.set_xlim(1, 10)
     for axis in (left.xaxis.set_major_formatter, left.xaxis.set_minor_formatter):
         axis("{x:.0f}")
-    if left.has_data():
-        left.legend(frameon=False, fontsize=8, loc="lower right")
+    if left.has_data():  # the legend beneath the axes, where no point is
+        left.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.55 / height), ncols=2)
     _masking(right, rows)
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from .. import __version__
 from ..layers.attention import list_attentions
+from ..utils.errors import counted
 from .plan import Plan
 from .timing import slopes
 
@@ -144,7 +145,7 @@ def form_row(
         row["notes"].append(REMARKS[attention])
     diverged = [found["diverged"] for found in results if found.get("diverged")]
     if diverged:
-        row["notes"].append(f"{len(diverged)} of {len(results)} trainings diverged: {diverged[0]}")
+        row["notes"].append(f"{len(diverged)} of {counted(len(results), 'training')} diverged: {diverged[0]}")
         row["reasons"].update(top1="every training diverged", spread="every training diverged")
     results = [found for found in results if not found.get("diverged")]
     if results:

@@ -18,6 +18,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..utils.pairs import pairs_of
 from ..utils.paths import expand, expand_all
 from ..utils.streams import ESCAPE
 from ..weights.description import plain_size
@@ -51,7 +52,7 @@ def load_config(
 
     Args:
         path: a YAML file, the name of one that comes with the package, or an empty string for the defaults.
-        opts: `[key, value, key, value, ...]`, as `--opts` takes them.
+        opts: `[key, value, key, value, ...]` or `[key=value, ...]`, as `--opts` takes them.
         assignments: `["key=value", ...]`, as `-o` takes them; a value may contain `=`.
         notes: gets a line on keys that were read and not used, and why.
         flags: {flag: (key, value)} of a program's own flags, which win; messages name the flag.
@@ -61,6 +62,7 @@ def load_config(
 
     Raises:
         ConfigError: for an unknown key, a wrong type, a value out of range, an unreadable file.
+        UserError: for a key of `opts` without a value.
     """
     found = files.find(expand(path)) if path else ""
     if notes is not None and found != expand(path):
@@ -75,7 +77,7 @@ def load_config(
     named = {key: value for key, value, _ in settings if key.isupper()}
     theirs = implied(named, _is_model)
     if theirs:  # then MODEL.TYPE of the command line is the model too, and MODEL.NAME a label there as well
-        more = [*zip(opts[::2], opts[1::2]), *(text.partition("=")[::2] for text in assignments)]
+        more = [*pairs_of(opts), *(text.partition("=")[::2] for text in assignments)]
         theirs = implied({**named, **{key.strip(): value for key, value in more if key.isupper()}}, _is_model)
         label = dict(more).get("MODEL.NAME", "")
         if _is_model(model_name(label)) and model_name(label) != theirs["model.name"]:
@@ -84,9 +86,7 @@ def load_config(
                 "MODEL.NAME is a label; name the model with MODEL.TYPE"
             )
     settings = [Setting(key, value, path) for key, value in theirs.items()] + settings
-    if len(opts) % 2:
-        raise ConfigError(f"--opts takes pairs of KEY VALUE; {opts[-1]!r} has no value")
-    settings += [Setting(k, v, "--opts") for k, v in zip(opts[::2], opts[1::2])]
+    settings += [Setting(key, value, "--opts") for key, value in pairs_of(opts)]
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals:

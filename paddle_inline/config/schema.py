@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Optional, get_type_hints
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 
 
 class ConfigError(UserError):
@@ -193,9 +193,9 @@ def make_total(train: TrainConfig) -> str:
         return ""
     if total <= 2 * cooldown:
         train.cooldown_epochs = 0
-        return f"--epochs {total}: the cool-down of {cooldown} epochs (train.cooldown_epochs) is left out"
+        return f"--epochs {total}: the cool-down of {counted(cooldown, 'epoch')} (train.cooldown_epochs) is left out"
     train.epochs = total - cooldown
-    return f"--epochs {total}: {train.epochs} epochs (train.epochs) and {cooldown} of cool-down"
+    return f"--epochs {total}: {counted(train.epochs, 'epoch')} (train.epochs) and {cooldown} of cool-down"
 
 
 def known_settings(cls: type = Config, prefix: str = "") -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..utils.errors import MissingFileError, UserError, short
+from ..utils.errors import MissingFileError, UserError, counted, short
 from ..utils.paths import expand
 from .imports import ppdet
 
@@ -29,7 +29,8 @@ def check_coco(config: Mapping[str, Any], name: str) -> None:
     if not isinstance(section, Mapping):
         section = vars(section)  # of a file with the toolkit's tags
     folder = section.get("dataset_dir") or ""
-    way_out = f"give the data set's folder, -o {name}.dataset_dir=DIR (docs/dense.md has the layout)"
+    inside = " and ".join(str(section[key]) for key in ("image_dir", "anno_path") if section.get(key))
+    way_out = f"give the data set's folder, -o {name}.dataset_dir=DIR, which has {inside} in it"
     if folder and not os.path.isdir(folder):
         raise MissingFileError(f"{name}: there is no folder {folder}; {way_out}")
     images = os.path.join(folder, section.get("image_dir") or "")
@@ -47,7 +48,7 @@ def check_coco(config: Mapping[str, Any], name: str) -> None:
         names = categories(annotations, tree)
         if len(names) != config["num_classes"]:
             raise UserError(
-                f"{annotations} has {len(names)} classes ({short(', '.join(names.values()))}), the settings "
+                f"{annotations} has {counted(len(names), 'class')} ({short(', '.join(names.values()))}), the settings "
                 f"{config['num_classes']}: give -o num_classes={len(names)}"
             )
         missing = [
@@ -55,8 +56,8 @@ def check_coco(config: Mapping[str, Any], name: str) -> None:
         ]
         if missing:
             raise MissingFileError(
-                f"{name}: {len(missing)} of {len(tree['images'])} images of {annotations} are not in {images}, the "
-                f"first is {short(str(missing[0]))}; complete the folder, or the annotations"
+                f"{name}: {images} lacks {len(missing)} of {counted(len(tree['images']), 'image')} of {annotations}, "
+                f"the first is {short(str(missing[0]))}; complete the folder, or the annotations"
             )
 
 
@@ -119,14 +120,14 @@ def class_names(config: Mapping[str, Any]) -> dict[int, str]:
         names = categories(path)
         if len(names) != number:
             raise UserError(
-                f"{path} has {len(names)} classes, the settings {number}: give -o TestDataset.anno_path=FILE"
+                f"{path} has {counted(len(names), 'class')}, the settings {number}: give -o TestDataset.anno_path=FILE"
             )
         return names
     if number == 80:
         return dict(ppdet("data.source.category").get_categories("COCO")[1])
     raise MissingFileError(
-        f"the names of {number} classes are wanted, and there is no {path}; give -o TestDataset.anno_path=FILE, "
-        "annotations or a text of one name a line"
+        f"the names of {counted(number, 'class')} are wanted, and there is no {path}; give -o "
+        "TestDataset.anno_path=FILE, annotations or a text of one name a line"
     )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..toolkits.launcher import launch
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from ..utils.paths import expand
 from ..weights.atomic import atomic_write
 
@@ -64,7 +64,7 @@ def _train(config: Any, checkpoint: str | None, validate: bool, rank: int) -> No
     keep_in(trainer, run_folder(config))
     if len(trainer.loader) == 0:
         raise UserError(
-            f"TrainDataset has {len(trainer.dataset)} images, which make no batch of "
+            f"TrainDataset has {counted(len(trainer.dataset), 'image')}: that makes no batch of "
             f"{config['TrainReader']['batch_size']} on each device: give -o TrainReader.batch_size=N"
         )
     if config["weights"]:
@@ -128,7 +128,9 @@ def predict(arguments: argparse.Namespace) -> None:
     path = os.path.join(folder, "predictions.json")
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    print(f"{sum(len(row['objects']) for row in rows)} objects in {len(rows)} pictures: {path}")
+    print(
+        f"{counted(sum(len(row['objects']) for row in rows), 'object')} in {counted(len(rows), 'picture')}: {path}"
+    )
 
 
 def _predict_arguments(row: argparse.ArgumentParser) -> None:

@@ -12,8 +12,9 @@ from .backbone import InLineBackbone
 from .imports import ppdet
 
 INSTALL = (
-    "pip install --no-deps paddledet==2.6.0, with 'numpy<2', 'setuptools<81' and what it imports (docs/dense.md lists "
-    "it)"
+    "pip install --no-deps paddledet==2.6.0, and what it imports: pip install 'numpy<2' 'setuptools<81' "
+    "'opencv-python-headless<4.12' filelock matplotlib pandas prettytable pycocotools pyyaml requests scikit-learn "
+    "scipy shapely six terminaltables tqdm typeguard"
 )
 
 

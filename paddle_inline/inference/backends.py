@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..utils.cores import available_cores
-from ..utils.errors import MissingFileError, MissingPackageError, UserError, unknown
+from ..utils.errors import MissingFileError, MissingPackageError, UserError, counted, unknown
 from ..utils.paths import home_for_libraries
 from .openvino_graph import openvino_core, simplify
 
@@ -305,7 +305,7 @@ def check_gpu(device: str) -> None:
     count = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
     if int(device.partition(":")[2] or 0) >= count:
         raise UserError(
-            f"device {device!r}: Paddle sees {count} GPUs here"
+            f"device {device!r}: Paddle sees {counted(count, 'GPU')} here"
             + (
                 ""
                 if paddle.is_compiled_with_cuda()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..utils.errors import MissingFileError, UserError
+from ..utils.errors import MissingFileError, UserError, counted
 from ..utils.paths import expand
 from ..utils.streams import escaped
 from ..weights.atomic import sha256
@@ -71,7 +71,8 @@ def evaluation_of(
     classes = (description or {}).get("classes")
     if classes is not None and len(classes) > model.spec.num_classes:
         raise UserError(
-            f"the weights name {len(classes)} classes, but {model.name} has {model.spec.num_classes} outputs"
+            f"the weights name {counted(len(classes), 'class')}, but {model.name} has "
+            f"{counted(model.spec.num_classes, 'output')}"
         )
     return transform, classes, assumed
 
@@ -81,7 +82,8 @@ def check_channels(model: paddle.nn.Layer, transform: Mapping[str, Any]) -> None
     made = len(transform["mean"])
     if made != model.spec.in_chans:
         raise UserError(
-            f"the transform of {model.name} has mean and std of {made} channels, the model takes {model.spec.in_chans}"
+            f"the transform of {model.name} has mean and std of {counted(made, 'channel')}, the model takes "
+            f"{model.spec.in_chans}"
         )
 
 

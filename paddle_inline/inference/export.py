@@ -11,17 +11,14 @@ A folder of one model:
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..utils.errors import FileAccessError, UserError
+from ..utils.errors import UserError, counted
 from ..utils.paths import expand, home_for_libraries
-from ..weights.atomic import sha256
+from ..weights.atomic import move_files, sha256, work_folder
 from ..weights.description import plain_transform
 from .backends import input_spec
 from .calibration import Calibration, check_max_drop
@@ -95,7 +92,9 @@ def export_model(
         check_channels(model, preprocessing)
         transform = preprocessing
     if classes is not None and len(classes) != model.spec.num_classes:
-        raise UserError(f"{len(classes)} class names for a model of {model.spec.num_classes} classes")
+        raise UserError(
+            f"{counted(len(classes), 'class name')} for a model of {counted(model.spec.num_classes, 'class')}"
+        )
     if batch is not None and batch < 1:
         raise UserError(f"batch {batch} must be a positive number, or None for any")
     directory = Path(expand(directory))
@@ -109,13 +108,7 @@ def export_model(
     writer = onnx_writer() if onnx else None
     if writer == "torch.onnx":
         log("paddle2onnx is not installed: PyTorch writes the ONNX file, from the model's twin")
-    made = not directory.exists()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".export-", dir=directory))
-    except OSError as error:
-        raise FileAccessError(f"{directory} cannot be written: {error.strerror}") from None
-    try:
+    with work_folder(directory) as work:
         files = write_files(model, work, batch, onnx)
         checks = check_engines(model, work, files, batch, log)
         image = (model.spec.in_chans, *model.img_size)
@@ -157,13 +150,8 @@ def export_model(
         (work / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         for name in earlier:  # remove what an earlier export wrote, and nothing else
             (directory / name).unlink(missing_ok=True)
-        for path in sorted(work.iterdir(), key=lambda path: path.name == CARD):  # the card last
-            os.replace(path, directory / path.name)
+        move_files(work, directory, CARD)
         return card
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        if made and not any(directory.iterdir()):
-            directory.rmdir()
 
 
 def _earlier(directory: Path) -> list[str]:

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from ..data.pictures import describe, picture_mode, read_image, upright_rgb
-from ..utils.errors import FileAccessError, UserError, WrongTypeError, unknown
+from ..utils.errors import FileAccessError, UserError, WrongTypeError, counted, unknown
 from ..utils.paths import expand
 from .backends import (
     AUTO,
@@ -165,7 +165,9 @@ class Predictor:
         classes = None if classes is None else [str(name) for name in classes]
         self.classes = self.card["classes"] if classes is None else classes
         if classes is not None and len(classes) != self.card["num_classes"]:
-            raise UserError(f"{len(classes)} class names for a model of {self.card['num_classes']} classes")
+            raise UserError(
+                f"{counted(len(classes), 'class name')} for a model of {counted(self.card['num_classes'], 'class')}"
+            )
 
     def _ready(self) -> None:
         """Be as before the first call, in this process."""

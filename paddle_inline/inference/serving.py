@@ -14,13 +14,12 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from ..utils.errors import FileAccessError, UserError
 from ..utils.paths import expand
-from ..weights.atomic import atomic_write
+from ..weights.atomic import atomic_write, work_folder
 from .card import CARD, read_card
 
 MAX_BATCH = 64  # of a program for any batch size, in Triton: requests that wait are joined up to it
@@ -117,23 +116,17 @@ def _servable(export: str | Path, name: str | None) -> tuple[dict[str, Any], str
 
 def _add_version(export: str | Path, card: dict[str, Any], folder: Path) -> Path:
     """Copy program and card to FOLDER/N, N one above the newest: there whole, or not at all."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".version-", dir=folder))
-    except OSError as error:
-        raise FileAccessError(f"{folder} cannot be written: {error.strerror}") from None
-    try:
-        shutil.copyfile(Path(expand(export)) / card["files"]["onnx"], work / "model.onnx")
-        shutil.copyfile(Path(expand(export)) / CARD, work / CARD)
-        work.chmod(0o755)  # a server may run as another user
-        versions = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
-        version = folder / str(max(versions, default=0) + 1)
-        os.rename(work, version)
-        return version
-    except OSError as error:
-        raise FileAccessError(f"{folder} cannot be written: {error.strerror}") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with work_folder(folder) as work:
+        try:
+            shutil.copyfile(Path(expand(export)) / card["files"]["onnx"], work / "model.onnx")
+            shutil.copyfile(Path(expand(export)) / CARD, work / CARD)
+            work.chmod(0o755)  # a server may run as another user
+            versions = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+            version = folder / str(max(versions, default=0) + 1)
+            os.rename(work, version)
+            return version
+        except OSError as error:
+            raise FileAccessError(f"{folder} cannot be written: {error.strerror}") from None
 
 
 def _write(path: Path, text: str) -> None:

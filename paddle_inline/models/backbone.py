@@ -17,7 +17,7 @@ from typing import Any
 from ..layers.basic import LayerNorm, Module, Tensor, freeze, rest, set_mode
 from ..ops.padding import pad_map
 from ..ops.tokens import map_size, tokens_to_map
-from ..utils.errors import UserError, short, unknown
+from ..utils.errors import UserError, counted, short, unknown
 from ..weights import load_weights, shown_sizes, tensor_shapes
 from .factory import Path, list_models, model_class, model_spec, stated_fields
 from .inline_cswin import CSwinPyramid, InLineCSwin
@@ -25,6 +25,7 @@ from .inline_pvt import InLinePVT, PVTPyramid
 from .inline_swin import InLineSwin, SwinPyramid
 from .pyramid import STRIDES, Pyramid
 from .soft import Soft, SoftPyramid, SoftSpec
+from .spec import check_path, check_type
 
 LEAST_SIDE = 32  # pixels of an image
 EPS = 1e-5  # of the output norms
@@ -130,12 +131,13 @@ class Backbone(Pyramid):
             rest(part)
 
     def check_images(self, x: Tensor) -> None:
-        """Refuse images [B, C, H, W] of other channels, or smaller than 32 pixels on a side."""
+        """Refuse images [B, C, H, W] of other channels or type, or smaller than 32 pixels on a side."""
+        check_type(self, x)
         channels, sides = x.shape[1], map_size(x)
         if channels != self.spec.in_chans:
             raise UserError(
-                f"images of {channels} channels for a backbone built for {self.spec.in_chans}; build one with "
-                f"create_backbone(name, in_chans={channels})"
+                f"images of {counted(channels, 'channel')} for a backbone built for {self.spec.in_chans}; build one "
+                f"with create_backbone(name, in_chans={channels})"
             )
         if any(side < LEAST_SIDE for side in sides):
             raise UserError(
@@ -238,6 +240,7 @@ def create_backbone(
             f"img_size {short(repr(overrides['img_size']))} for a backbone, which takes images of any size: leave it "
             "out (what the weights were trained at is in their file)"
         )
+    check_path(weights)
     fields: dict[str, Any] = {}
     if weights is not None:
         fields = {**stated_fields(weights, name, overrides), **shown_sizes(tensor_shapes(weights))}
@@ -278,11 +281,8 @@ def _load(backbone: Backbone, path: Path) -> None:
     places = (LEFT_OUT, *(re.compile(rf"{re.escape(part)}(\..+)?") for part in behind))
     left_out = [name for name in found if name not in own and any(place.fullmatch(name) for place in places)]
     norms = [f"norm{i}" for i in range(len(STRIDES))]
-    new = [
-        norm
-        for norm in norms
-        if f"{norm}.weight" in own and not {f"{norm}.weight", f"{norm}.bias"} & set(found)
-    ]
+    known = {name.rpartition(".")[0] for name in found}
+    new = [norm for norm in norms if f"{norm}.weight" in own and norm not in known]
     load_weights(backbone, path, skip=(*left_out, *new))
     if left_out:
         parts = dict.fromkeys(_part(name, behind) for name in left_out)

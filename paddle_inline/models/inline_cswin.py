@@ -240,7 +240,7 @@ class CSwinPyramid(Pyramid):
         return (f"merge{i}" if i else "stage1_conv_embed", f"stage{i + 1}")
 
     def check_images(self, x: Tensor) -> None:
-        check_image(x, (self.spec.in_chans, *self.img_size))
+        check_image(self, x)
 
 
 class InLineCSwin(CSwinPyramid, Classifier):

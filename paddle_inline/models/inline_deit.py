@@ -141,7 +141,7 @@ class InLineDeiT(Classifier):
 
     def embed(self, x: Tensor) -> Tensor:
         """Images -> class and patch tokens with their positions, [B, 1 + N, C]."""
-        check_image(x, (self.spec.in_chans, *self.img_size))
+        check_image(self, x)
         x = prepend_token(self.cls_token, self.patch_embed(x))
         return self.pos_drop(add_positions(x, self.pos_embed))
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..toolkits.launcher import launch
-from ..utils.errors import FileAccessError, UserError
+from ..utils.errors import FileAccessError, UserError, counted
 from ..utils.paths import expand
 from ..weights.atomic import atomic_write
 
@@ -25,7 +25,7 @@ def prepare(arguments: argparse.Namespace) -> Any:
     settings = Settings(arguments.cfg, arguments.o)
     if mends and (arguments.command == "train" or arguments.traceback):
         names = ", ".join(line.partition(":")[0] for line in mends)
-        settings.notes.append(f"this PaddleSeg was mended in memory: {names} (docs/dense.md)")
+        settings.notes.append(f"this PaddleSeg was mended in memory: {names}")
     for note in settings.notes:
         print(f"note: {note}", file=sys.stderr)
     device = settings.run["device"]
@@ -82,7 +82,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     model, weights = segmenter(settings, arguments)
     scores = scores_of(model, dataset, settings.test, rank=rank, world=world)
     if rank == 0:
-        print(f"{name_of(model)} with {weights}: {len(dataset)} pictures, {scores}")
+        print(f"{name_of(model)} with {weights}: {counted(len(dataset), 'picture')}, {scores}")
         if arguments.metrics:
             facts = {"model": name_of(model), "weights": weights, **scores.to_json()}
             _write_json(arguments.metrics, facts)
@@ -101,7 +101,7 @@ def predict(arguments: argparse.Namespace) -> int:
     model, _ = segmenter(settings, arguments)
     output = expand(arguments.output or f"{settings.run['save_dir']}/predict")
     written = write(settings, model, arguments.images, output, rank, world)
-    print(f"{len(written)} pictures: {output}/{{pseudo_color_prediction,added_prediction}}")
+    print(f"{counted(len(written), 'picture')}: {output}/{{pseudo_color_prediction,added_prediction}}")
     return 0
 
 

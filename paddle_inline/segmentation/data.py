@@ -14,7 +14,7 @@ from PIL import Image
 from ..data.draws import Draws
 from ..data.loaders import Samples
 from ..data.sampler import epoch_order
-from ..utils.errors import MissingFileError, UserError
+from ..utils.errors import MissingFileError, UserError, counted
 from .scores import IGNORED, check_labels
 from .settings import Settings
 
@@ -73,8 +73,8 @@ def check_layout(section: dict[str, Any], key: str) -> None:
         labels = sum(1 for _ in Path(root, "gtFine", mode).glob(f"*/*{LABELS}"))
         if images != labels:
             raise MissingFileError(
-                f"{key}: {root} has {images} pictures and {labels} files *{LABELS} for {mode}; make the latter with "
-                "cityscapesscripts (pip install cityscapesscripts, csCreateTrainIdLabelImgs)"
+                f"{key}: {root} has {counted(images, 'picture')} and {counted(labels, 'file')} *{LABELS} for {mode}; "
+                "make the latter with cityscapesscripts (pip install cityscapesscripts, csCreateTrainIdLabelImgs)"
             )
     for name in ("train_path", "val_path", "test_path"):
         if kind == "Dataset" and name.startswith(section.get("mode", "train")):

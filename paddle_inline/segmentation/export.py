@@ -7,8 +7,6 @@ deploy.yaml                                     for PaddleSeg's own deployment p
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,8 +19,9 @@ from paddle import Tensor, nn
 
 from ..inference.backends import PaddleEngine
 from ..inference.checks import ExportError
-from ..utils.errors import FileAccessError, MissingFileError, UserError
+from ..utils.errors import MissingFileError, UserError
 from ..utils.paths import expand, home_for_libraries
+from ..weights.atomic import move_files, work_folder
 from .heads import name_of
 from .inference import in_eval_mode
 from .settings import Settings
@@ -61,13 +60,7 @@ def export(settings: Settings, model: paddle.nn.Layer, output: str, size: Sequen
     if min(size) < 32:
         raise UserError(f"size {height} x {width}: height and width are 32 pixels or more")
     folder = Path(expand(output))
-    made = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".export-", dir=folder))
-    except OSError as error:
-        raise FileAccessError(f"{folder} cannot be written: {error.strerror}") from None
-    try:
+    with work_folder(folder) as work:
         program = _trace(model, work, height, width)
         _check(model, program, work / "model.pdiparams", height, width)
         transforms = (settings.tree.get("val_dataset") or {}).get("transforms", [])
@@ -85,13 +78,8 @@ def export(settings: Settings, model: paddle.nn.Layer, output: str, size: Sequen
         (work / CARD).write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
         for name in ("model.json", "model.pdmodel", "model.pdiparams", CARD):
             (folder / name).unlink(missing_ok=True)
-        for path in sorted(work.iterdir(), key=lambda path: path.name == CARD):  # the card last
-            os.replace(path, folder / path.name)
+        move_files(work, folder, CARD)
         return folder
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        if made and folder.exists() and not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def _trace(model: nn.Layer, folder: Path, height: int, width: int) -> Path:

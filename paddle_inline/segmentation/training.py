@@ -33,7 +33,7 @@ from ..training.lock import locked
 from ..training.log import RunLog, duration, make_folder
 from ..training.state import Progress, TrainingState, load_scaler_state, scaler_state
 from ..training.sync_bn import synchronise
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from ..weights.atomic import atomic_write
 from .data import Batches, TrainingSamples, open_dataset
 from .heads import name_of
@@ -143,8 +143,8 @@ class Run:
         loaded = load_checkpoint(path, model=self.model, optimizer=self.optimizer)
         if loaded.images != len(self.dataset):
             raise UserError(
-                f"{path} was trained on {loaded.images} pictures and train_dataset has {len(self.dataset)}: their "
-                "order follows from their number"
+                f"{path} was trained on {counted(loaded.images, 'picture')} and train_dataset has {len(self.dataset)}: "
+                "their order follows from their number"
             )
         was, of = loaded.config or {}, "batch_size x devices and seed"
         order = [was.get("batch_size", 0) * (loaded.world or 1), was.get("seed")]
@@ -176,7 +176,9 @@ class Run:
             log.rewind(start, epoch=1 << 62)
         for note in self.notes:
             log.info(f"changed since the checkpoint: {note}")
-        log.info(f"{self.state.model}: {len(self.dataset)} pictures, steps {start + 1} to {last} of {stop}")
+        log.info(
+            f"{self.state.model}: {counted(len(self.dataset), 'picture')}, steps {start + 1} to {last} of {stop}"
+        )
         rates, begun, losses = self.settings.rates(start), time.perf_counter(), []
         self.model.train()
         for step, batch in enumerate(self.batches(start, last), start + 1):
@@ -226,8 +228,8 @@ class Run:
         logits = [each.astype("float32") for each in logits]
         if len(logits) != len(self.losses["types"]):
             raise UserError(
-                f"loss.coef has {len(self.losses['types'])} entries and {self.state.model} gives {len(logits)} outputs "
-                "in training; one coefficient for each"
+                f"loss.coef has {counted(len(self.losses['types']), 'number')} and {self.state.model} gives "
+                f"{counted(len(logits), 'output')} in training; one coefficient for each"
             )
         parts = compute(logits, labels, None, self.losses)
         loss = sum(parts[1:], parts[0])

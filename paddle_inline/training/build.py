@@ -17,7 +17,7 @@ from ..data.loaders import Loader
 from ..data.pictures import picture_mode
 from ..layers.basic import meta_init
 from ..models.factory import create_model, model_spec
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from ..weights.resize import load_adapted
 from . import distributed
 from .build_data import build_eval, build_mixup, build_split, build_train, names_digest, run_folder
@@ -49,8 +49,13 @@ class Run(NamedTuple):
     notes: list[str]  # what was left out of the data, how pretrained weights were fitted to the model
 
 
-def build_run(config: Config, rank: int, world: int) -> Run:
+def build_run(config: Config, rank: int, world: int, train_data: Any = None) -> Run:
     """Build a run's data, model, optimizer and schedule.
+
+    Args:
+        config: the settings.
+        rank, world: this process and how many there are.
+        train_data: what `build_train` made of these settings before; None: it is made here.
 
     Raises:
         UserError: for settings that do not fit the data, the model or each other.
@@ -62,7 +67,7 @@ def build_run(config: Config, rank: int, world: int) -> Run:
     said = prepare_gpu(gpu)
     fitted = check_images(config)
     split = build_split(config)
-    source, load = build_train(config, rank, world, split)
+    source, load = train_data or build_train(config, rank, world, split)
     eval_source, eval_loader, notes = build_eval(
         config, rank, world, classes=source.classes, named=source.named, split=split
     )
@@ -176,8 +181,8 @@ def build_model(config: Config, classes: int) -> paddle.nn.Layer:
     overrides.update({key: value for key, value in optional.items() if key in known and value})
     if model.num_classes is not None and model.num_classes < classes:
         raise UserError(
-            f"model.num_classes is {model.num_classes}; the data set has {classes} classes: give as many or more, or "
-            "null for as many as it has"
+            f"model.num_classes is {model.num_classes}; the data set has {counted(classes, 'class')}: give as many or "
+            "more, or null for as many as it has"
         )
     built = create_model(name, **overrides)
     built.name, built.overrides = name, overrides

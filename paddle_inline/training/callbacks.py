@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import paddle
 
+from ..utils.errors import counted
 from ..utils.timing import peak_memory
 from .log import RunLog, duration
 from .state import Progress, when
@@ -261,7 +262,7 @@ class LogProgress(Callback):
         if self.way:
             text += f"; {self.way}"
         if progress.bad_images:
-            text += f"; {progress.bad_images} training images could not be read and were replaced"
+            text += f"; replaced {counted(progress.bad_images, 'training image')} that could not be read"
         self.log.scalars(progress.step, **row)
         self.log.info(text)
         if self.histogram_freq and progress.epoch % self.histogram_freq == 0:

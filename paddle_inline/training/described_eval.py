@@ -17,7 +17,7 @@ from ..config.load import Config, model_name
 from ..data.pictures import picture_mode
 from ..data.published import published_transform
 from ..models.factory import create_model, model_of_tensors, model_spec
-from ..utils.errors import FileAccessError, UserError
+from ..utils.errors import FileAccessError, UserError, counted
 from ..weights.atomic import atomic_write
 from ..weights.description import fit_channels, plain_size, plain_transform
 from ..weights.load import find_weights, open_weights
@@ -221,11 +221,13 @@ def build_model(config: Config, weights: str, classes: int, notes: list[str]) ->
         else:
             model = create_model(weights=weights, **_changes(config, description))
     if model.spec.num_classes < classes:
-        raise UserError(f"{weights} has {model.spec.num_classes} classes; the data set has {classes}")
+        raise UserError(
+            f"{weights} has {counted(model.spec.num_classes, 'class')}; the data set has {classes}"
+        )
     notes += [str(warning.message) for warning in caught if warning.category is UserWarning]
     if classes < model.spec.num_classes and "classes" not in model.description:
         notes.append(
-            f"the model has {model.spec.num_classes} outputs and no names of them; its first {classes} are taken to be "
-            "the classes of the data"
+            f"the model has {counted(model.spec.num_classes, 'output')} and no names of them; its first {classes} are "
+            "taken to be the classes of the data"
         )
     return model

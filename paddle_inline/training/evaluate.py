@@ -12,7 +12,7 @@ import paddle
 import paddle.nn.functional as F
 
 from ..data.loaders import BAD
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from .distributed import all_reduce_largest, all_reduce_real, all_reduce_sum, share_statistics
 
 
@@ -29,7 +29,7 @@ class Accuracy(NamedTuple):
 
     def __str__(self) -> str:
         top5 = "-" if 0 < self.classes < 6 else f"{self.top5:.2f}%"  # of five classes five are always all
-        text = f"top-1 {self.top1:.2f}%, top-5 {top5} of {self.images} images"
+        text = f"top-1 {self.top1:.2f}%, top-5 {top5} of {counted(self.images, 'image')}"
         return text + (f" ({self.bad} more cannot be read)" if self.bad else "")
 
     @property

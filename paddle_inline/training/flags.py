@@ -10,6 +10,7 @@ import argparse
 from ..config import load as settings
 from ..config.legacy_keys import average_of_flags
 from ..config.schema import make_total
+from ..utils.pairs import pairs_of
 
 DESCRIPTION = """\
 Train, evaluate or time a model.
@@ -127,7 +128,7 @@ def configure(args: argparse.Namespace) -> settings.Config:
     given = {flag: setting for flag, setting in flags.items() if setting[1] is not None}
     args.notes = []
     config = settings.load_config(args.cfg, args.opts, args.o, notes=args.notes, flags=given)
-    typed = {*args.opts[::2], *(text.partition("=")[0].strip() for text in args.o)}
+    typed = {*(key for key, _ in pairs_of(args.opts)), *(text.partition("=")[0].strip() for text in args.o)}
     args.given = {*(key.lower() for key in typed), *(key for key, _ in given.values())}
     if args.epochs is not None:
         args.notes += filter(None, [make_total(config.train)])

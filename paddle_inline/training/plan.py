@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Callable
 
 from ..config.load import Config
+from ..utils.errors import counted
 from .build_data import worker_count
 from .ema import initial_share, total_decay
 from .schedule import scaled
@@ -22,7 +23,7 @@ def plan(config: Config, schedule: Callable[[int], float], images: int, steps_pe
     train, ema = config.train, config.ema
     epochs = train.epochs + train.cooldown_epochs
     steps = steps_per_epoch * epochs
-    length = f"{train.epochs} epochs"
+    length = counted(train.epochs, "epoch")
     if train.cooldown_epochs:
         length = (
             f"{epochs} epochs, {train.epochs} (train.epochs) and {train.cooldown_epochs} of cool-down at the last rate "
@@ -31,14 +32,14 @@ def plan(config: Config, schedule: Callable[[int], float], images: int, steps_pe
     warm = steps_per_epoch * train.warmup_epochs + (train.lr_per == "step")  # the first step at the full rate
     text = f"learning rate: {schedule(0):.3g} at first"
     if train.warmup_epochs and warm < steps - 1:
-        text += f", {schedule(warm):.3g} after the warm-up of {train.warmup_epochs} epochs"
+        text += f", {schedule(warm):.3g} after the warm-up of {counted(train.warmup_epochs, 'epoch')}"
     text += (
         f", {schedule(steps - 1):.3g} in the end ({train.lr_scheduler.name}, changed every {train.lr_per})"
     )
     if train.lr_batch is not None:
         text += (
-            f"; train.base_lr {train.base_lr:g} is for {train.lr_batch} images a step (train.lr_batch), here there are "
-            f"{images}"
+            f"; train.base_lr {train.base_lr:g} is for {counted(train.lr_batch, 'image')} a step (train.lr_batch), "
+            f"here there are {images}"
         )
     decay = f"weight decay {train.weight_decay:g}" if train.weight_decay else "no weight decay"
     clip = f"gradients cut to a norm of {train.clip_grad:g}" if train.clip_grad else "gradients are not cut"
@@ -49,7 +50,7 @@ def plan(config: Config, schedule: Callable[[int], float], images: int, steps_pe
             f"an average of the weights (EMA) keeps {rate:.6g} of itself a step{', at most' * ema.warmup}"
         )
     return [
-        f"length: {length}, of {steps_per_epoch} steps: {steps} steps",
+        f"length: {length}, of {counted(steps_per_epoch, 'step')}: {counted(steps, 'step')}",
         text,
         f"every step: {clip}, {train.optimizer.name} with {decay}; {average}",
     ]
@@ -70,7 +71,7 @@ def notes_on_limits(config: Config, images: int, steps_per_epoch: int) -> list[s
     if unfinished:
         finished = reached < steps_per_epoch * (train.epochs + train.cooldown_epochs)
         notes.append(
-            f"the warm-up of {train.warmup_epochs} epochs (train.warmup_epochs) is not finished in the "
+            f"the warm-up of {counted(train.warmup_epochs, 'epoch')} (train.warmup_epochs) is not finished in the "
             f"{train.epochs} of train.epochs: the learning rate "
             + ("reaches train.base_lr in the cool-down alone" if finished else "stays below train.base_lr")
         )
@@ -78,8 +79,8 @@ def notes_on_limits(config: Config, images: int, steps_per_epoch: int) -> list[s
     floor = scaled(train.min_lr, images, train.lr_batch if train.lr_scaled == "all" else None)
     if train.lr_scheduler.name == "cosine" and floor > base and not unfinished:
         notes.append(
-            f"train.min_lr is {floor:g} and train.base_lr {base:g} at {images} images a step: the learning rate rises "
-            "to the end"
+            f"train.min_lr is {floor:g} and train.base_lr {base:g} at {counted(images, 'image')} a step: the learning "
+            "rate rises to the end"
         )
     if train.lr_scheduler.name == "linear":
         notes.append(
@@ -91,7 +92,7 @@ def notes_on_limits(config: Config, images: int, steps_per_epoch: int) -> list[s
         share = initial_share(decay, steps, warmup=config.ema.warmup)
         if share > 0.1:
             notes.append(
-                f"ema.decay is {decay:g} a step: after this run's {steps} steps {100 * share:.0f} % of the averaged "
-                "weights are still those of the beginning; ema.warmup=true lets the decay grow with the steps"
+                f"ema.decay is {decay:g} a step: after this run's {counted(steps, 'step')} {100 * share:.0f} % of the "
+                "averaged weights are still those of the beginning; ema.warmup=true lets the decay grow with the steps"
             )
     return notes

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ..utils.errors import MissingPackageError
+from ..utils.errors import MissingPackageError, counted
 from .lettering import class_name, drawn, plain_text, verbatim
 from .log import read_metrics
 from .state import when
@@ -201,7 +201,9 @@ def confusion(
         "" if total <= MOST_CLASSES else f"\nthe {len(shown)} of {total} classes that are confused most often"
     )
     accuracy = 100 * right.sum() / max(matrix.sum(), 1)
-    axis.set_title(f"{accuracy:.2f} % of {matrix.sum()} images right{which}", fontsize=10, color=INK)
+    axis.set_title(
+        f"{accuracy:.2f} % of {counted(matrix.sum(), 'image')} right{which}", fontsize=10, color=INK
+    )
     bar = figure.colorbar(shades, ax=axis, fraction=0.04, pad=0.02)
     bar.set_label("% of the true class's images (numbers: images)", fontsize=8)
     bar.ax.tick_params(labelsize=8)

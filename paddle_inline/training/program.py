@@ -25,7 +25,7 @@ paddle = import_paddle()
 from ..config import load as settings  # noqa: E402
 from ..data.loaders import BadImage  # noqa: E402
 from ..data.split import Part, keep_split  # noqa: E402
-from ..utils.errors import UserError  # noqa: E402
+from ..utils.errors import UserError, counted  # noqa: E402
 from ..utils.paths import expand_all  # noqa: E402
 from ..utils.streams import forgiving_streams  # noqa: E402
 from ..weights.atomic import atomic_write  # noqa: E402
@@ -116,7 +116,7 @@ def train_rank(config: settings.Config, args: argparse.Namespace, run: build.Run
         measure(run.components, progress, callbacks)
     if progress.epoch >= run.options.epochs:
         log.info(
-            f"nothing is left to do: all {run.options.epochs} epochs are done, {report.best_so_far(progress)}; "
+            f"nothing is left to do after {counted(run.options.epochs, 'epoch')}, {report.best_so_far(progress)}; "
             "to train on, give more --epochs and --force, or begin another run with these weights (--pretrained) and "
             "a --tag"
         )

@@ -12,7 +12,7 @@ import paddle
 from PIL import Image
 
 from ..data.loaders import Loader, collate
-from ..utils.errors import short
+from ..utils.errors import counted, short
 from . import plots
 from .answers import Answers, write_report
 from .lettering import drawn_name
@@ -35,13 +35,13 @@ def describe(log: RunLog, run: Run, *, dataset: str, amp_level: str, tuned: dict
     count = sum(p.size for p in model.parameters())
     log.info(f"{model.name}: {count / 1e6:.3f} M parameters, {run.options.world} x {device}")
     log.info(
-        f"{dataset}: {len(run.train_source)} training and {len(run.eval_source)} held-out images, "
-        f"{len(run.train_source.classes)} classes, {run.images_per_step} images per step"
+        f"{dataset}: {len(run.train_source)} training and {counted(len(run.eval_source), 'held-out image')}, "
+        f"{counted(len(run.train_source.classes), 'class')}, {counted(run.images_per_step, 'image')} per step"
     )
     for line in run.plan:
         log.info(line)
     for group in run.groups:
-        log.info(f"weight decay {group.weight_decay:g}: {len(group.names)} tensors, {group.rule}:")
+        log.info(f"weight decay {group.weight_decay:g}: {counted(len(group.names), 'tensor')}, {group.rule}:")
         log.info(f"  {', '.join(name_patterns(group.names))}")
     if amp_level != "O0" and device == "cpu":
         log.info(f"amp.level {amp_level} has no effect on a CPU: training in full precision")
@@ -116,7 +116,7 @@ def finish(
         chosen = plots.spread(source.labels, count)
         pixels, labels, bad = collate([run.eval_loader.samples.load((0, place)) for place in chosen])
         images, labels = paddle.to_tensor(pixels[bad == 0]), paddle.to_tensor(labels[bad == 0])
-        heading = f"{len(labels)} of {len(source)} held-out images, of all classes, with the model's answers"
+        heading = f"{len(labels)} of {counted(len(source), 'held-out image')}, of all classes, with the model's answers"
         if len({*source.labels}) > count:
             heading = f"{len(labels)} of {len(source)} held-out images, of as many classes, with the model's answers"
         plots.predictions(

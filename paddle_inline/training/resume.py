@@ -15,7 +15,7 @@ import paddle
 
 from ..config.load import Config, differences, to_dict
 from ..models.factory import model_spec
-from ..utils.errors import short
+from ..utils.errors import counted, short
 from .callbacks import Callback
 from .checkpoint import (
     CheckpointError,
@@ -201,9 +201,9 @@ def check_outputs(found: str | os.PathLike[str], earlier: TrainingState, model: 
     theirs = model_spec(earlier.model, **earlier.overrides).num_classes
     if theirs != model.spec.num_classes:
         raise CheckpointError(
-            f"{found} has {theirs} classes, this run {model.spec.num_classes}, as many as its data set unless "
-            f"model.num_classes (MODEL.NUM_CLASSES) says otherwise: set model.num_classes={theirs} to continue it, or "
-            "begin with its weights, --pretrained, and a head of the data's own"
+            f"{found} has {counted(theirs, 'class')}, this run {model.spec.num_classes}, as many as its data set "
+            f"unless model.num_classes (MODEL.NUM_CLASSES) says otherwise: set model.num_classes={theirs} to continue "
+            "it, or begin with its weights, --pretrained, and a head of the data's own"
         )
 
 
@@ -347,8 +347,8 @@ def check_position(state: TrainingState, steps_per_epoch: int) -> int:
     if found == expected or (not exact and found <= expected <= 1.01 * found + 100):
         return expected
     raise CheckpointError(
-        f"the checkpoint has done {found} steps in {epoch} epochs; with this batch and data an epoch has "
-        f"{steps_per_epoch}. Choose data.batch_size and train.accumulation_steps as it was trained with"
+        f"the checkpoint has done {counted(found, 'step')} in {counted(epoch, 'epoch')}; with this batch and data an "
+        f"epoch has {steps_per_epoch}. Choose data.batch_size and train.accumulation_steps as it was trained with"
     )
 
 

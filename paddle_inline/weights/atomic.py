@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..utils.errors import FileAccessError
 from ..utils.paths import expand
 
 LONGEST_NAME = 255  # bytes, on the usual file systems
@@ -48,6 +51,36 @@ def atomic_write(path: str | os.PathLike[str], follow_links: bool = False) -> It
             temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def work_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder, and in it a hidden one whose files come into their places when all are complete.
+
+    Yields:
+        The hidden folder, empty. It is removed in the end, and `folder` too, if it was made here and stayed empty.
+
+    Raises:
+        FileAccessError: they cannot be made.
+    """
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".work-", dir=folder))
+    except OSError as error:
+        raise FileAccessError(f"{folder} cannot be written: {error.strerror}") from None
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if made and folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def move_files(work: Path, folder: Path, last: str) -> None:
+    """Move the files of a folder into another one, over those of their names; the file called `last` in the end."""
+    for path in sorted(work.iterdir(), key=lambda path: path.name == last):
+        os.replace(path, folder / path.name)
 
 
 def is_stream(path: str | os.PathLike[str], follow_links: bool = True) -> bool:

@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..utils.errors import UserError, short
+from ..utils.errors import UserError, counted, short
 from .lazy_array import WeightsFileError
 
 FORMAT = 1
@@ -104,8 +104,8 @@ def fit_channels(values: Sequence[float], channels: int) -> list[float]:
     if (given, channels) == (3, 4):
         return [*values, values[0]]
     raise UserError(
-        f"mean and std have {given} values, {short(repr(list(values)))}, for images of {channels} channel"
-        f"{'s' if channels > 1 else ''}: give one for all, or one for each"
+        f"mean and std have {counted(given, 'value')}, {short(repr(list(values)))}, for images of "
+        f"{counted(channels, 'channel')}: give one for all, or one for each"
     )
 
 

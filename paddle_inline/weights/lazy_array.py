@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..utils.errors import MissingFileError, UserError, short
+from ..utils.errors import MissingFileError, UserError, counted, short
 from ..utils.paths import expand
 
 
@@ -121,7 +121,7 @@ def read_at(path: str | os.PathLike[str], offset: int, dtype: np.dtype, count: i
     """
     values = np.fromfile(path, dtype, count, offset=offset)
     if values.size != count:
-        raise WeightsFileError(f"{path} ends before the {count} numbers of {dtype} at byte {offset}")
+        raise WeightsFileError(f"{path} ends before {counted(count, 'number')} of {dtype} at byte {offset}")
     return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..utils.errors import MissingFileError, UserError, short, shortened
+from ..utils.errors import MissingFileError, UserError, counted, short, shortened
 from ..utils.paths import expand
 from .bfloat16 import from_bfloat16
 from .description import DESCRIPTION, read_description, tuples
@@ -243,7 +243,7 @@ def fitting(
             raise UserError(f"{who} <- {where}: {name} is {value.dtype}, the model's {own[name].dtype}")
         if real and nonfinite(value):
             raise UserError(
-                f"{who} <- {where}: {name} has {nonfinite(value)} values that are NaN or infinite; "
+                f"{who} <- {where}: {name} is NaN or infinite in {counted(nonfinite(value), 'value')}; "
                 "the training that wrote it has diverged: use an earlier checkpoint"
             )
     description = dict(description or {})

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..utils.errors import short
+from ..utils.errors import counted, short
 from .lazy_array import LazyArray, Place, WeightsFileError, check_shape, dense_strides, read_at
 from .safe_pickle import Blob, Makers, Name, put_entries
 
@@ -71,7 +71,9 @@ class Array:
         shape, dtype, order = check_shape(shape), dtype.numbers, "F" if fortran_order else "C"
         count = math.prod(shape)
         if count * dtype.itemsize != len(data):
-            raise WeightsFileError(f"it declares an array {shape} of {dtype} but brings {len(data)} bytes")
+            raise WeightsFileError(
+                f"it declares an array {shape} of {dtype} but brings {counted(len(data), 'byte')}"
+            )
         name = "bfloat16" if dtype.name == "uint16" else dtype.name  # as Paddle stores it
         offset, place = getattr(data, "offset", None), None
         if offset is not None:

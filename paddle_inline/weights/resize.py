@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..utils.errors import UserError, shortened
+from ..utils.errors import UserError, counted, shortened
 from .bfloat16 import as_float64, from_float64
 from .channels import fit_convolution, other_channels, what_is_done
 from .description import fitted, for_channels
@@ -98,7 +98,7 @@ def adapt_weights(
         elif name in HEAD and (array is None or (array.shape != shape and array.shape[:-1] == shape[:-1])):
             dtype = next(iter(arrays.values())).dtype if array is None else array.dtype
             result[name] = LazyArray(shape, dtype, partial(np.zeros, shape, numpy_dtype(dtype)))
-            classes = f"{'no' if array is None else array.shape[-1]} -> {shape[-1]} classes"
+            classes = f"{'no' if array is None else array.shape[-1]} -> {counted(shape[-1], 'class')}"
             notes.setdefault(f"head set to zero ({classes}), so train it", []).append(name)
         elif array is None:
             continue

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..utils.errors import short
+from ..utils.errors import counted, short
 from .lazy_array import (
     LazyArray,
     Place,
@@ -75,7 +75,9 @@ def open_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, LazyArray]
             raise WeightsFileError(f"{path} is damaged: its tensors overlap or leave gaps at byte {end}")
         end = stop
     if 8 + length + end != size:
-        raise WeightsFileError(f"{path} has {size} bytes where its header declares {8 + length + end}")
+        raise WeightsFileError(
+            f"{path} has {counted(size, 'byte')} where its header declares {8 + length + end}"
+        )
     return arrays, metadata if isinstance(metadata, dict) else {}
 
 
@@ -87,7 +89,9 @@ def _entry(path: Path, start: int, entry: dict[str, Any]) -> tuple[LazyArray, tu
     name = SAFETENSORS_DTYPES[entry["dtype"]]
     dtype = numpy_dtype(name).newbyteorder("<")
     if math.prod(shape) * dtype.itemsize != stop - begin:
-        raise WeightsFileError(f"it declares {list(shape)} of {name} but brings {stop - begin} bytes")
+        raise WeightsFileError(
+            f"it declares {list(shape)} of {name} but brings {counted(stop - begin, 'byte')}"
+        )
     count = math.prod(shape)
     place = Place(start + begin, dtype, dense_strides(shape, dtype.itemsize))
     array = LazyArray(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from .bfloat16 import as_float64, from_float64
 from .lazy_array import LazyArray
 
@@ -89,6 +89,6 @@ def check_token_projection(name: str, found: Shape, shape: Shape) -> None:
     ours = name.endswith(("proj_k.weight", "proj_v.weight")) and len(found) == 2 and found[1:] == shape[1:]
     if ours and found != shape:
         raise UserError(
-            f"{name} makes {found[1]} tokens of {found[0]}, and this model has {shape[0]}: linformer attention is "
-            "fixed to the img_size (and window) that it was trained for; build the model with that"
+            f"{name} makes {counted(found[1], 'token')} of {found[0]}, and this model has {shape[0]}: linformer "
+            "attention is fixed to the img_size (and window) that it was trained for; build the model with that"
         )

@@ -35,7 +35,7 @@ def test_other_classes_and_broken_images(tmp_path, capsys):
 def test_images_alone_and_nothing(tmp_path, capsys):
     picture().save(tmp_path / "a.png")
     assert main(["doctor", str(tmp_path)]) == 0
-    assert "1 images for `predict`" in capsys.readouterr().out
+    assert "1 image for `predict`" in capsys.readouterr().out
     (tmp_path / "empty").mkdir()
     assert main(["doctor", str(tmp_path / "empty")]) == 1
     assert main(["doctor", str(tmp_path / "none")]) == 1
@@ -92,7 +92,7 @@ def test_images_of_both_parts(tmp_path, capsys):
     (tmp_path / "train_list.txt").write_text("0.png 0\n1.png 1\n")
     (tmp_path / "val_list.txt").write_text("1.png 1\n")
     code, out = run(tmp_path, capsys)
-    assert code == 0 and "1 images of val are among those of train: " in out
+    assert code == 0 and "train has 1 image of val: " in out
 
 
 @pytest.mark.parametrize(

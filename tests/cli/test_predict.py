@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_inline import create_model
+from paddle_inline import create_model, save_pretrained
 from paddle_inline.cli import predict
 from paddle_inline.cli.main import main
 from paddle_inline.cli.output import stdout_to_null
@@ -64,6 +64,16 @@ def test_the_command_writes_table_json_and_page(exported, photos, tmp_path, caps
     assert html.read_text().count("<figure>") == 3
     assert call(photos / "a.png", "--export", exported, "--json", "-") == 0
     assert json.loads(capsys.readouterr().out)["model"] == "inline_deit_digits"
+
+
+def test_the_command_takes_a_folder_of_the_hub(photos, tmp_path, capsys):
+    save_pretrained(create_model("inline_deit_digits", depth=1), tmp_path / "m", classes=list("abcdefghij"))
+    assert call(photos / "a.png", "--weights", tmp_path / "m", "--topk", 1, "--json", "-") == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert answers["model"] == "inline_deit_digits"
+    assert answers["images"][0]["classes"][0]["name"] in "abcdefghij"
+    with pytest.raises(UserError, match="m is of inline_deit_digits, not of soft_tiny: leave --model out"):
+        call(photos, "--weights", tmp_path / "m", "--model", "soft_tiny")
 
 
 def test_the_command_wants_a_model(photos):

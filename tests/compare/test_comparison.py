@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from paddle_inline.cli.main import main
-from paddle_inline.compare import comparison, trial
+from paddle_inline.compare import comparison, figure, trial
 from paddle_inline.compare.comparison import compare, estimate
 from paddle_inline.compare.plan import make_plan
 from paddle_inline.compare.timing import peak_of
@@ -103,6 +103,23 @@ def test_the_table_and_the_picture(done):
     assert Image.open(done[0] / "results.png").size[0] > 1000
 
 
+def test_the_legend_of_the_picture_lies_beside_the_points(done, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn, savefig = [], Figure.savefig
+
+    def save(self, *given, **more):
+        drawn.append(self)
+        savefig(self, *given, **more)
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    figure.draw(json.loads((done[0] / "results.json").read_text()), tmp_path / "a.png")
+    axes = drawn[0].axes[0]
+    legend = axes.get_legend().get_window_extent()
+    assert not legend.overlaps(axes.get_window_extent()) and legend.y0 > 0
+    assert not legend.overlaps(axes.xaxis.label.get_window_extent())
+
+
 def test_a_finished_comparison_trains_and_times_nothing(again, plan, monkeypatch):
     for name in ("train", "timing"):
         monkeypatch.setattr(comparison, name, None)
@@ -130,7 +147,7 @@ def test_what_a_kill_has_left_is_kept_and_the_rest_is_done(pictures, done, tmp_p
     monkeypatch.setattr(comparison, "train", trial.train)
     lines = []
     compare(plan, output, stages=["train"], report=lines.append)
-    assert lines[0] == "1 of 2 trainings are there: 1 to go"
+    assert lines[0] == "1 of 2 trainings done before: 1 to go"
     assert (first.read_bytes(), first.stat().st_mtime_ns) == (kept, written)
     for path in sorted(output.rglob("result.json")):  # the same numbers as without the kill
         mine, theirs = (json.loads(p.read_text()) for p in (path, done[0] / path.relative_to(output)))
@@ -229,6 +246,16 @@ def test_a_plan_that_is_none_is_damaged(plan, tmp_path, text):
         compare(plan, tmp_path, report=print)
 
 
+def test_a_check_of_the_data_opens_it_once(plan, tmp_path, monkeypatch):
+    opened, build_train = [], comparison.build.build_train
+    monkeypatch.setattr(
+        comparison.build, "build_train", lambda *given: opened.append(given) or build_train(*given)
+    )
+    run = comparison.check_data(plan, tmp_path)
+    assert len(opened) == 1 and len(run.train_source) >= run.images_per_step
+    assert len(next(iter(run.components.load(0, 0)))[1]) == run.images_per_step
+
+
 def test_data_that_cannot_be_trained_on_leaves_no_folder(pictures, tmp_path, capsys):
     few = tmp_path / "few"
     for part in ("train", "val"):
@@ -264,7 +291,7 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(pictures, plan, tm
     assert main(words(pictures, output, "--dry-run")) == 0
     lines = capsys.readouterr().out.splitlines()
     assert re.match(r"softmax +0\.208 M parameters +15\.14 M multiply-adds +\d+ ms a step", lines[0])
-    assert re.match(r"2 trainings of 1 steps: about 0 minutes on 1 processes", lines[2])
+    assert re.match(r"2 trainings of 1 step: about 0 minutes on 1 process,", lines[2])
     assert not output.exists()
     assert estimate(plan, output, 1)["trainings"] == 2
 

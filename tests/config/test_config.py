@@ -8,6 +8,7 @@ from paddle_inline.config import load as module
 from paddle_inline.config.evaluation import fit_to_channels
 from paddle_inline.config.load import Config, ConfigError, load_config, model_name, to_dict, to_yaml
 from paddle_inline.config.schema import known_settings
+from paddle_inline.utils.errors import UserError
 
 
 def write(path, text):
@@ -123,8 +124,14 @@ def test_mistakes_name_the_key_the_value_and_the_rule(assignment, message):
 
 
 def test_opts_without_a_value_is_an_error():
-    with pytest.raises(ConfigError, match="'seed' has no value"):
+    with pytest.raises(UserError, match="'seed' has no value"):
         load_config(opts=["tag", "x", "seed"])
+
+
+def test_opts_are_keys_and_values_or_assignments():
+    for opts in (["seed", "3", "tag", "a=b"], ["seed=3", "tag=a=b"], ["seed=3", "tag", "a=b"]):
+        config = load_config(opts=opts)
+        assert (config.seed, config.tag) == (3, "a=b")
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,11 @@ def test_inspect(tmp_path, capsys):
         (["{folder}/a.pth", "{folder}/m.pdparams", "--take", "ema"], 2, "no averaged weights"),
         (["{folder}/a.pth", "{folder}/m.pdparams", "--model", "inline_deit"], 2, "did you mean"),
         (["{folder}/a.pth", "{folder}/m.pdparams", "--opts", "depht", "3"], 2, "did you mean 'depth'"),
+        (
+            ["{folder}/a.pth", "{folder}/m.pdparams", "--opts", "depht=3", "embed_dim=16"],
+            2,
+            "did you mean 'depth'",
+        ),
         (["{folder}/a.pth", "{folder}/m.pdparams", "--opts", "depth"], 2, "no value"),
         (["{folder}/a.pth", "{folder}/m.pdparams", "--img-size", "30"], 2, "must divide by 4"),
         (["{folder}/a.pth", "{folder}/m.pdparams", "--img-size", "1", "2", "3"], 2, "one side or height"),

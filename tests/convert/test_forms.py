@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from convert import paddle_to_torch, torch_to_paddle
+from convert.claims import check_overrides
 from convert.errors import UnknownModelError
 from convert.families.forms import alike, signatures
 from convert.identify import identify
@@ -128,6 +129,16 @@ def test_a_wrong_name_is_refused():
 def test_options_of_a_file_are_plain(options):
     with pytest.raises(UserError, match=r"attn_options|num_agents"):
         identify(shapes("inline_deit_tiny"), None, {"attn_type": "agent", "attn_options": options})
+
+
+def test_options_of_a_file_may_be_one_per_stage():
+    overrides = {
+        "attn_type": "agent,agent,softmax,inline",
+        "attn_options": {"num_agents": [9, 9, None, None]},
+    }
+    check_overrides("inline_pvt_tiny", overrides)
+    overrides = {"attn_type": "inline", "attn_options": {"local": [True, False, True, False]}}
+    check_overrides("inline_pvt_tiny", overrides)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -82,3 +82,12 @@ def test_what_makes_no_folder_is_refused(tmp_path, capsys, checkpoint):
     assert run("to-hub", tmp_path / "b.pth", tmp_path / "m", "--no-verify") == 2
     assert "is of a backbone: folders of the hub are of classifiers" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
+
+
+def test_inspect_takes_such_a_folder(tmp_path, capsys, checkpoint):
+    folder = tmp_path / "m"
+    assert run("to-hub", checkpoint, folder, "--no-verify") == 0
+    capsys.readouterr()
+    assert run("inspect", folder) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{folder / 'model.safetensors'}: safetensors, ") and "inline_deit_digits" in said

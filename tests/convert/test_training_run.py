@@ -381,7 +381,7 @@ def test_a_run_trained_further_in_paddle_keeps_what_came_from_pytorch(tmp_path, 
     assert all(np.array_equal(best[key].read(), value.read()) for key, value in model.items())
     log = (folder / "train.log").read_text()
     said = f"best top-1 {rows[0]['top1']:.2f}% (epoch 2)"
-    assert f"nothing is left to do: all 2 epochs are done, {said}" in log and "(epoch 0)" not in log
+    assert f"nothing is left to do after 2 epochs, {said}" in log and "(epoch 0)" not in log
 
 
 @pytest.mark.parametrize(
@@ -406,7 +406,7 @@ def test_how_far_a_pytorch_run_is(contents, steps, expected):
 
 def test_more_steps_than_the_schedule_has_are_refused():
     contents = {"epoch": 2, "config": {"TRAIN": {"EPOCHS": 300}}, "lr_scheduler": {"t_initial": 2700}}
-    with pytest.raises(UnfitWeightsError, match="19 steps, but 2 epochs of its schedule have 18"):
+    with pytest.raises(UnfitWeightsError, match="19 steps, and its schedule 18 in 2 epochs"):
         position(contents, 19)
 
 

@@ -122,6 +122,11 @@ def test_weights_of_norms_and_tables_do_not_decay_with_swin():
         ("train", ["TrainDataset=1"], "TrainDataset is a section"),
         ("train", ["num_classes=3"], "has 2 classes (red, blue), the settings 3: give -o num_classes=2"),
         ("train", ["TrainDataset.dataset_dir=absent"], "TrainDataset: there is no folder absent; give"),
+        (
+            "train",
+            ["TrainDataset.dataset_dir=absent"],
+            "=DIR, which has train and annotations/train.json in it",
+        ),
         ("train", ["TrainDataset.image_dir=absent"], "there is no folder of images"),
         ("train", ["TrainDataset.anno_path=absent.json"], "there are no annotations"),
         ("train", ["TrainDataset.image_dir=val"], "13 of 16 images of"),

@@ -213,7 +213,7 @@ def test_backbone_weights_load_strictly(ade, tmp_path):
             r"test_config.crop_size is None; a sliding window takes [width, height]",
         ),
         (["test_config={is_slide: true, crop_size: [8, 8], stride: [9, 8]}"], "is larger than crop_size"),
-        (["loss.coef=[1, 1]"], "loss.coef has 2 entries and SemanticFPN of inline_pvt_tiny gives 1 outputs"),
+        (["loss.coef=[1, 1]"], "loss.coef has 2 numbers and SemanticFPN of inline_pvt_tiny gives 1 output"),
         (["precision=fp16"], "precision fp16 needs a GPU"),
         (
             ["lr_scheduler={_inherited_: false, type: ReduceOnPlateau, learning_rate: 0.1}"],

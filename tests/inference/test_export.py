@@ -160,7 +160,7 @@ def test_compare_sees_differences_shapes_and_nans():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"batch": 0}, "batch 0"), ({"classes": ["a"]}, "1 class names for a model of 10")],
+    [({"batch": 0}, "batch 0"), ({"classes": ["a"]}, "1 class name for a model of 10")],
 )
 def test_mistakes_are_refused_before_anything_is_written(arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):

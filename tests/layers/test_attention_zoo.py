@@ -80,7 +80,7 @@ class TestRows:
         rows = numpy_of(layer.rows(x, GRID))
         sets = 2 if form in ("enhanced", "pola") else 1
         assert rows.shape == (2, sets * HEADS, 13, 13) and np.isfinite(rows).all() and rows.any()
-        with pytest.raises(ValueError, match="13 tokens on a grid of 4 x 4 behind 1 prefix tokens"):
+        with pytest.raises(ValueError, match="13 tokens on a grid of 4 x 4 behind 1 prefix token,"):
             layer.rows(x, (4, 4))
 
 
@@ -122,6 +122,17 @@ class TestRefusals:
                 r"unknown kernel_function \['exp'\]; did you mean 'exp'",
             ),
             ("", {}, "unknown form of attention ''. Known: inline"),
+            (
+                "linformer",
+                {"grid": (1 << 20, 1 << 20)},
+                "number of tokens of the grid 1099511627776 must be an int from 1 to 1048576",
+            ),
+            (
+                "linformer",
+                {"grid": (1024, 1024), "num_projected": 65},
+                "num_projected 65 of 1048576 tokens: the matrix of linformer attention has more than 67108864 "
+                "numbers; .* 1024 x 1024",
+            ),
             ("flow", {"drop_rate": 1}, r"drop_rate 1 must lie in \[0, 1\)"),
             ("flow", {"drop_rate": "0.1"}, r"drop_rate '0.1' must lie in"),
             ("flow", {"qkv_bias": "no"}, "qkv_bias 'no' must be true or false"),
@@ -144,6 +155,19 @@ class TestRefusals:
             ("deit_digits", {"attn_options": 3}, "attn_options 3 must be names and values"),
             ("deit_digits", {"attn_options": {"kernel_function": "relu"}}, "an override of its own"),
             ("pvt_tiny", {"attn_options": {"local": [False] * 3}}, "one value, or 4, one per stage"),
+            (
+                "pvt_tiny",
+                {
+                    "attn_type": "agent,agent,nystrom,softmax",
+                    "attn_options": {"num_agents": [9, 9, 16, None]},
+                },
+                "num_agents gives 16 to stage 2 of 0 .. 3, whose nystrom attention takes conv_kernel, num_landmarks:",
+            ),
+            (
+                "pvt_tiny",
+                {"attn_type": "SSII", "attn_options": {"local": [False] * 4}},
+                "local gives False to stage 0 of 0 .. 3, whose softmax attention takes none: None there",
+            ),
             (
                 "pvt_tiny",
                 {"attn_type": "flow,flow,softmax,gla", "kernel_function": "relu"},
@@ -172,7 +196,7 @@ class TestRefusals:
             ((2, 1, DIM), (0, 0), r"size \(0, 0\) must be"),
             ((2, 13, 8), GRID, r"tokens of shape \[2, 13, 8\] for a layer of \[B, N, 48\]"),
             ((13, DIM), GRID, r"tokens of shape \[13, 48\] for a layer of \[B, N, 48\]"),
-            ((2, 12, DIM), GRID, "12 tokens on a grid of 3 x 4 behind 1 prefix tokens, which makes 13"),
+            ((2, 12, DIM), GRID, "12 tokens on a grid of 3 x 4 behind 1 prefix token, which makes 13"),
         ],
     )
     def test_tokens_that_do_not_fit(self, package, form, shape, size, message):

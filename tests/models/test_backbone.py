@@ -292,7 +292,7 @@ def test_images_that_are_refused(package):
     with pytest.raises(ValueError, match=r"images of \(31, 64\) must be at least 32 pixels on both sides"):
         model(TENSOR[package](draw_images((1, 3, 31, 64)).astype("float32")))
     with pytest.raises(
-        ValueError, match=r"images of 1 channels .* built for 3; .*create_backbone\(name, in_chans=1\)"
+        ValueError, match=r"images of 1 channel .* built for 3; .*create_backbone\(name, in_chans=1\)"
     ):
         model(TENSOR[package](draw_images((1, 1, 64, 64)).astype("float32")))
 

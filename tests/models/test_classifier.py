@@ -15,6 +15,8 @@ SMALL = {
     "soft_tiny": {"img_size": 32, "depths": (1, 1, 1, 1)},
 }
 
+TORCH = {"float64": "DoubleTensor", "int64": "LongTensor", "uint8": "ByteTensor"}
+
 
 def paddle_zeros(*shape):
     import paddle
@@ -79,3 +81,20 @@ def test_names_of_classes_go_with_the_head_that_they_are_of():
     }
     model.reset_classifier(3)
     assert model.description == {"model": model.name, "overrides": {"num_classes": 3}, "format": 1}
+
+    @pytest.mark.parametrize("name", [*SMALL, "backbone"])
+    @pytest.mark.parametrize("kind", ["float64", "int64", "uint8"])
+    def test_images_of_a_type_that_no_layer_takes(self, package, zeros, name, kind):
+        if name == "backbone":
+            model = package.create_backbone("inline_pvt_tiny", depths=(1, 1, 1, 1))
+        else:
+            model = package.create_model(name, **SMALL[name])
+        x = zeros(1, 3, 32, 32)
+        x = x.astype(kind) if package is paddle_inline else x.type(f"torch.{TORCH[kind]}")
+        with pytest.raises(
+            ValueError, match=rf"images of type {kind} for a model of float32: .* images\.astype\('float32'\)"
+        ) as caught:
+            model(x)
+        assert type(caught.value).__name__ == "UserError"
+        if kind == "float64":
+            assert len(model.to(dtype=x.dtype)(x)) in (1, 4)

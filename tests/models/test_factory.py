@@ -40,6 +40,33 @@ def test_names_are_found_by_a_pattern(package):
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.__name__)
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda p: p.list_models(["inline_*"]),
+            r"pattern \['inline_\*'\] must be a text, e\.g\.",
+        ),
+        (
+            lambda p: p.create_model("inline_deit_digits", weights=3),
+            "weights 3 must be the path of a file; load_w",
+        ),
+        (lambda p: p.create_model(weights=[1]), r"weights \[1\] must be the path of a file"),
+        (
+            lambda p: p.create_backbone("inline_pvt_tiny", {"a": 1}),
+            r"weights {'a': 1} must be the path of a file",
+        ),
+        (lambda p: p.create_model(["inline_deit_digits"]), r"unknown model \['inline_deit_digits'\]"),
+    ],
+    ids=["list_models", "weights", "weights alone", "backbone", "name"],
+)
+def test_arguments_of_other_types_are_refused_in_a_line(package, call, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        call(package)
+    assert type(caught.value).__name__ in ("UserError", "WrongTypeError") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.__name__)
 class TestCreateModel:
     def test_every_variant_is_a_function(self, package):
         model = package.models.inline_deit_digits(num_classes=3)

@@ -134,7 +134,7 @@ def test_what_cannot_be_built_is_refused(overrides, message):
 def test_images_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"images of \(64, 100\) must divide by 32 .*; try \(64, 96\)"):
         build()(paddle.zeros([1, 3, 64, 100]))
-    with pytest.raises(ValueError, match=r"images of 1 channels .* create_model\(name, in_chans=1\)"):
+    with pytest.raises(ValueError, match=r"images of 1 channel .* create_model\(name, in_chans=1\)"):
         build()(paddle.zeros([1, 1, 64, 64]))
 
 

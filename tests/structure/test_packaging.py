@@ -1,5 +1,6 @@
 """A wheel holds every file of the packages, templates and configs/ included; a source distribution holds the tests."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -69,3 +70,27 @@ def test_a_source_distribution_holds_what_git_has():
     outside |= {"LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"}  # always in it
     left_out = {name.split("/")[0] for name in done.stdout.split()} - outside
     assert left_out == {".github", ".gitignore"}  # of a host of repositories
+
+
+def texts(path):
+    """The texts of a file that are no docstrings: each string with its line."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield f"{path.name}:{node.lineno}", node.value
+
+
+def test_messages_name_no_page_that_a_wheel_lacks():
+    files = (
+        path
+        for package in ("paddle_inline", "torch_ref", "convert")
+        for path in (ROOT / package).rglob("*.py")
+    )
+    assert [where for path in files for where, text in texts(path) if "docs/" in text] == []

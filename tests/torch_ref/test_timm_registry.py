@@ -1,5 +1,6 @@
 """timm finds and builds the reference models."""
 
+import sys
 import warnings
 
 import pytest
@@ -23,6 +24,25 @@ def test_every_model_is_listed():
 def test_a_second_call_adds_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        register_with_timm()
+
+
+def test_a_torchvision_of_another_torch_is_said(tmp_path, monkeypatch):
+    (tmp_path / "timm").mkdir()
+    (tmp_path / "timm" / "__init__.py").touch()
+    fault = tmp_path / "timm" / "models.py"
+    fault.write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    for name in [name for name in sys.modules if name.split(".")[0] == "timm"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("torch_ref.timm_registry.version", lambda package: f"0.99 ({package})")
+    with pytest.raises(
+        ValueError, match=r"torchvision 0\.99 .* torch .*::nms does not exist.* pip install"
+    ) as caught:
+        register_with_timm()
+    assert type(caught.value).__name__ == "UserError"
+    fault.write_text("raise RuntimeError('another fault')")
+    with pytest.raises(RuntimeError, match="another fault"):
         register_with_timm()
 
 

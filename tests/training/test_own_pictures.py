@@ -110,7 +110,7 @@ def test_a_run_that_is_finished_has_nothing_left_to_do(run, capsys):
     before = {path: path.stat().st_mtime_ns for path in folder(run).iterdir() if path.suffix == ".png"}
     assert train(run, *SHARED, "--resume", "auto") == 0
     out = capsys.readouterr().out
-    assert "nothing is left to do: all 2 epochs are done, best top-1" in out and "--epochs and --force" in out
+    assert "nothing is left to do after 2 epochs, best top-1" in out and "--epochs and --force" in out
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 

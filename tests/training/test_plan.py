@@ -23,6 +23,13 @@ def test_a_plain_run():
     )
 
 
+def test_one_epoch_of_one_step():
+    config = Config()
+    config.train.epochs = config.train.warmup_epochs = 1
+    assert lines(config, steps=1)[0] == "length: 1 epoch, of 1 step: 1 step"
+    assert "the warm-up of 1 epoch " in notes_on_limits(config, 1024, 1)[0]
+
+
 def test_a_cool_down_an_average_and_nothing_cut():
     config = Config()
     config.train.cooldown_epochs, config.train.warmup_epochs, config.train.epochs = 10, 0, 6

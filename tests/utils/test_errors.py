@@ -9,6 +9,7 @@ from paddle_inline.utils.errors import (
     MissingFileError,
     MissingPackageError,
     UserError,
+    counted,
     short,
     shortened,
     unknown,
@@ -30,6 +31,12 @@ from paddle_inline.utils.errors import (
 )
 def test_short(value, shown):
     assert short(value) == shown
+
+
+def test_counted():
+    assert [counted(number, "epoch") for number in (0, 1, 2)] == ["0 epochs", "1 epoch", "2 epochs"]
+    assert [counted(number, "class") for number in (1, 3)] == ["1 class", "3 classes"]
+    assert [counted(f"{cores:g}", "core") for cores in (1.0, 1.5)] == ["1 core", "1.5 cores"]
 
 
 def test_an_unknown_name_is_cut_and_its_neighbour_named():

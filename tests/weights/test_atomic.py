@@ -3,11 +3,13 @@
 import errno
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
+from paddle_inline.utils.errors import FileAccessError
 from paddle_inline.weights import atomic
-from paddle_inline.weights.atomic import atomic_write, is_stream, sha256
+from paddle_inline.weights.atomic import atomic_write, is_stream, move_files, sha256, work_folder
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
@@ -102,3 +104,29 @@ def test_names_of_the_greatest_length(tmp_path, letter):
     with atomic_write(tmp_path / name) as temporary:
         temporary.write_text("new")
     assert os.listdir(tmp_path) == [name]
+
+
+def test_a_folder_s_files_come_in_together_and_the_last_one_last(tmp_path, monkeypatch):
+    folder, moved, replace = tmp_path / "above" / "m", [], os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: moved.append(Path(new).name) or replace(old, new))
+    with work_folder(folder) as work:
+        for name in ("a.json", "b", "c"):
+            (work / name).write_text("new")
+        assert os.listdir(folder) == [work.name]
+        move_files(work, folder, "a.json")
+    assert sorted(os.listdir(folder)) == ["a.json", "b", "c"] and moved[-1] == "a.json"
+
+
+def test_a_folder_of_work_that_fails_leaves_nothing_of_its_own(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "kept").touch()
+    for folder, left in ((tmp_path / "old", ["kept"]), (tmp_path / "new", None)):
+        with pytest.raises(KeyboardInterrupt), work_folder(folder) as work:
+            (work / "a").touch()
+            raise KeyboardInterrupt
+        assert (os.listdir(folder) if folder.exists() else None) == left
+    with (
+        pytest.raises(FileAccessError, match="kept cannot be written"),
+        work_folder(tmp_path / "old" / "kept"),
+    ):
+        pass

@@ -11,17 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, Union
 
 from ..layers.basic import Module, meta_init
-from ..utils.errors import UserError, short, unknown
+from ..utils.errors import UserError, WrongTypeError, short, unknown
 from ..utils.hub import no_download
-from ..weights import (
-    described_model,
-    load_fitted,
-    load_weights,
-    shown_sizes,
-    stated_model,
-    tensor_shapes,
-)
+from ..weights import described_model, load_fitted, load_weights, shown_sizes, stated_model, tensor_shapes
 from . import inline_cswin, inline_deit, inline_pvt, inline_swin, soft
+from .spec import check_path
 
 Path = Union[str, "os.PathLike[str]"]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -59,13 +53,18 @@ def model_class(name: str) -> type[Module]:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the names that `create_model` knows, those of a pattern of a shell: `list_models("inline_*_tiny")`."""
+    """Return the names that `create_model` knows, those of a pattern of a shell: `list_models("inline_*_tiny")`.
+
+    WrongTypeError for a pattern that is no text.
+    """
+    if not isinstance(pattern, str):
+        raise WrongTypeError(f"pattern {short(repr(pattern))} must be a text, e.g. 'inline_*_tiny'")
     return fnmatch.filter(_MODELS, pattern)
 
 
 def model_spec(name: str, **overrides: Any) -> Any:
     """Return the spec row of `name` with the overrides put in; UserError for an unknown name or override."""
-    if name not in _MODELS:
+    if not isinstance(name, str) or name not in _MODELS:
         raise unknown("model", name, _MODELS)
     spec = _MODELS[name][1]
     fields = [field.name for field in dataclasses.fields(spec) if field.name != "published"]
@@ -257,9 +256,11 @@ def create_model(
         UserError: an unknown name or override, a value that the family cannot build, weights that do
             not fit (with a difference of names and shapes), pretrained.
         MissingFileError: no such weights file.
+        WrongTypeError: weights that are no path.
     """
     if pretrained:
         raise no_download(name)
+    check_path(weights)
     asked = set(overrides) & _SHOWN
     if name is None:
         name, own, shapes = described_model(weights)

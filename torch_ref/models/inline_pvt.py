@@ -174,7 +174,7 @@ class PVTPyramid(Pyramid):
         return (f"patch_embed{i + 1}", f"pos_embed{i + 1}", f"block{i + 1}")
 
     def check_images(self, x: Tensor) -> None:
-        check_divisible_image(x, self.spec.in_chans, STRIDES[-1])
+        check_divisible_image(self, x, STRIDES[-1])
 
 
 class InLinePVT(PVTPyramid, Classifier):

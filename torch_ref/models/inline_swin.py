@@ -257,7 +257,7 @@ class SwinPyramid(Pyramid):
         return (f"layers.{i}",) if i else (*self.EMBEDDING, "layers.0")
 
     def check_images(self, x: Tensor) -> None:
-        check_image(x, (self.spec.in_chans, *self.img_size))
+        check_image(self, x)
 
 
 class InLineSwin(SwinPyramid, Classifier):

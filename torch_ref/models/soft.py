@@ -209,7 +209,7 @@ class SoftPyramid(Pyramid):
         return (*parts, "cls_token") if self.PREFIX_TOKENS[i] else parts
 
     def check_images(self, x: Tensor) -> None:
-        check_divisible_image(x, self.spec.in_chans, STRIDES[-1])
+        check_divisible_image(self, x, STRIDES[-1])
 
 
 class Soft(SoftPyramid, Classifier):

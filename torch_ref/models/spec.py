@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 from ..layers.attention import ATTENTION
 from ..layers.basic import Tensor
 from ..ops.tokens import Size
-from ..utils.errors import UserError, short, unknown
+from ..utils.errors import UserError, WrongTypeError, counted, short, unknown
 
 # the letters of attn_type and the forms that they stand for
 LETTERS = {"I": "inline", "S": "softmax"}
@@ -93,21 +94,45 @@ def stage_parts(values: Iterable[T], depths: Iterable[int]) -> list[list[T]]:
     return [[next(iterator) for _ in range(depth)] for depth in depths]
 
 
-def check_image(x: Tensor, shape: tuple[int, ...]) -> None:
-    """Refuse a batch [B, C, H, W] whose images are not of the (C, H, W) that a model was built for."""
-    if tuple(x.shape[1:]) != tuple(shape):
+def check_path(weights: Any) -> None:
+    """Refuse, with a WrongTypeError, weights that are neither a path nor None."""
+    if weights is not None and not isinstance(weights, (str, os.PathLike)):
+        raise WrongTypeError(
+            f"weights {short(repr(weights))} must be the path of a file; load_weights(model, tensors) takes tensors"
+        )
+
+
+def check_type(model: Any, x: Tensor) -> None:
+    """Refuse images of whole numbers, and of float64 for a model of fewer digits, which no layer would take."""
+    given = str(x.dtype).rpartition(".")[2].lower()
+    if "int" not in given and given not in ("float64", "bool"):
+        return
+    own = str(next(iter(model.parameters())).dtype).rpartition(".")[2].lower()
+    if given != own:
         raise UserError(
-            f"images of shape {tuple(x.shape[1:])} for a model built for {tuple(shape)}; build one with "
+            f"images of type {given} for a model of {own}: give it images.astype('{own}') (in PyTorch "
+            f"images.to(torch.{own}))"
+        )
+
+
+def check_image(model: Any, x: Tensor) -> None:
+    """Refuse a batch [B, C, H, W] whose images are not of the (C, H, W) and type that a model was built for."""
+    check_type(model, x)
+    shape = (model.spec.in_chans, *model.img_size)
+    if tuple(x.shape[1:]) != shape:
+        raise UserError(
+            f"images of shape {tuple(x.shape[1:])} for a model built for {shape}; build one with "
             f"create_model(name, in_chans={x.shape[1]}, img_size={tuple(x.shape[2:])})"
         )
 
 
-def check_divisible_image(x: Tensor, in_chans: int, divisor: int) -> None:
-    """Refuse a batch [B, C, H, W] of other channels, or whose sides do not divide by `divisor`."""
-    channels, *sides = x.shape[1:]
+def check_divisible_image(model: Any, x: Tensor, divisor: int) -> None:
+    """Refuse a batch [B, C, H, W] of other channels or type, or whose sides do not divide by `divisor`."""
+    check_type(model, x)
+    in_chans, (channels, *sides) = model.spec.in_chans, x.shape[1:]
     if channels != in_chans:
         raise UserError(
-            f"images of {channels} channels for a model built for {in_chans}; build one with "
+            f"images of {counted(channels, 'channel')} for a model built for {in_chans}; build one with "
             f"create_model(name, in_chans={channels})"
         )
     if any(side < divisor or side % divisor for side in sides):

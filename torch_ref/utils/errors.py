@@ -48,6 +48,12 @@ def joined(names: Sequence[str], most: int) -> str:
     return ", ".join(short(name, 60) for name in names[:most]) + more
 
 
+def counted(number: object, noun: str) -> str:
+    """Return a number with its noun, which is given for one: 1 epoch, 2 epochs, 3 classes."""
+    many = "" if str(number) == "1" else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{many}"
+
+
 def unknown(kind: str, value: object, known: Iterable[str]) -> UserError:
     """Return a UserError that names the unknown value, its nearest known neighbour and all known ones."""
     known = [str(name) for name in known]

@@ -74,6 +74,11 @@ def located(source: str | os.PathLike[str], revision: str | None = None) -> Path
     return Path(_download(match["id"], revision or match["revision"]))
 
 
+def is_saved(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a folder of the hub's layout."""
+    return all((Path(folder) / name).is_file() for name in (CONFIG, WEIGHTS))
+
+
 def _hub(why: str) -> Any:
     try:
         return importlib.import_module("huggingface_hub")

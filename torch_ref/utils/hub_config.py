@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import MissingFileError, UserError, short
+from .errors import MissingFileError, UserError, counted, short
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 OWN = "paddle_inline"  # the entry of config.json that timm does not know
@@ -166,7 +166,7 @@ def check_classes(names: Sequence[str] | None, outputs: int) -> None:
     """Refuse, with a UserError, more names of classes than a model has outputs; fewer are those of the first ones."""
     if names is not None and len(names) > outputs:
         raise UserError(
-            f"{len(names)} names of classes are given for {outputs} outputs: leave out those that it lacks"
+            f"{counted(len(names), 'class name')} for {counted(outputs, 'output')}: leave out those that it lacks"
         )
 
 

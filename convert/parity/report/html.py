@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from paddle_inline.utils.errors import counted
 from paddle_inline.utils.html import render_page
 
 from .. import tolerance
@@ -68,7 +69,7 @@ def write_html(reports: Sequence[Report], path: str | Path) -> None:
 def page(reports: Sequence[Report]) -> str:
     """Make the page of one or more Reports, as text."""
     failed = sum(not report.passed for report in reports)
-    subjects = f"{len(reports)} comparison{'s' * (len(reports) != 1)}"
+    subjects = counted(len(reports), "comparison")
     models, tensors = len({report.model for report in reports}), sum(len(report.rows) for report in reports)
     dtypes = tuple(dict.fromkeys(report.dtype for report in reports))
     return render_page(
@@ -104,7 +105,7 @@ def page(reports: Sequence[Report]) -> str:
 def noise_in_words(report: Report) -> str:
     """Return a sentence on the rows of a Report that are noise."""
     return (
-        f"on {len(report.noise)} of {len(report.rows)} tensors PyTorch itself is further from the float64 "
+        f"on {len(report.noise)} of {counted(len(report.rows), 'tensor')} PyTorch itself is further from the float64 "
         "truth than the tolerance, so that agreement with it would show nothing; there, what is judged is "
         "that Paddle is no more than twice as far"
     )

@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from paddle_inline.utils.errors import counted
+
 from ..result import NAMES, Report, Row
 from .html import noise_in_words
 
@@ -107,7 +109,7 @@ def explain(report: Report, console: Console) -> None:
     verdict = (
         f"every layer agrees{against}"
         if report.passed
-        else f"{sum(not r.passed for r in report.rows)} rows differ{against.replace('with', 'from')}"
+        else f"differs{against.replace('with', 'from')} in {counted(sum(not r.passed for r in report.rows), 'row')}"
     )
     line = (
         f"{report.model} {report.dtype}: {verdict}; worst error {worst.max_rel:.1e} of {worst.tolerance:.0e} "
@@ -117,7 +119,7 @@ def explain(report: Report, console: Console) -> None:
     further = report.further_from_truth()
     if further:
         console.print(
-            f"  from the float64 truth PyTorch is further on {further[0]} tensors, Paddle on {further[1]}",
+            f"  from the float64 truth PyTorch is further on {counted(further[0], 'tensor')}, Paddle on {further[1]}",
             highlight=False,
         )
     if report.noise:

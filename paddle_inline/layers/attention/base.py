@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...ops.tokens import Size, merge_heads, split_channels, split_heads
-from ...utils.errors import UserError, short
+from ...utils.errors import UserError, counted, short
 from ..basic import Dropout, Linear, Module, Tensor
 
 MOST = 1 << 20  # of anything that is counted: what a file claims must not fill the memory
@@ -30,7 +30,8 @@ class Attention(Module):
         drop_rate: dropout of the output.
 
     Raises:
-        UserError: h does not divide C, d is no multiple of HEAD_MULTIPLE, or a form bound to its grid is given none.
+        UserError: h does not divide C, d is no multiple of HEAD_MULTIPLE, or a form bound to its grid is given none or
+            a huge one.
     """
 
     OPTIONS: tuple[str, ...] = ()  # what a form's constructor takes beside the arguments above
@@ -68,6 +69,8 @@ class Attention(Module):
             raise UserError(
                 f"{type(self).__name__} has a table over the grid and needs to know it: give grid=(H, W)"
             )
+        if self.grid_bound and grid is not None:
+            check_count("number of tokens of the grid", grid[0] * grid[1])
         self.dim = dim
         self.num_heads = num_heads
         self.scale = (dim // num_heads) ** -0.5
@@ -99,8 +102,9 @@ class Attention(Module):
         expected = self.prefix_tokens + size[0] * size[1]
         if x.shape[1] != expected:
             raise UserError(
-                f"{x.shape[1]} tokens on a grid of {size[0]} x {size[1]} behind {self.prefix_tokens} prefix tokens, "
-                f"which makes {expected}; give the tokens' own (H, W), and prefix_tokens when the layer is built"
+                f"{counted(x.shape[1], 'token')} on a grid of {size[0]} x {size[1]} behind "
+                f"{counted(self.prefix_tokens, 'prefix token')}, which makes {expected}; give the tokens' own (H, W), "
+                "and prefix_tokens when the layer is built"
             )
         if self.table_grid is not None and tuple(size) != self.table_grid:
             raise UserError(
@@ -166,13 +170,14 @@ def check_width(name: str, dim: int, num_heads: int, multiple: int = 1) -> None:
         fits = [heads for heads in range(1, dim + 1) if dim % heads == 0]
         near = min(fits, key=lambda heads: abs(heads - num_heads))
         raise UserError(
-            f"width {dim} does not divide into {num_heads} heads; try {near} heads, or width "
+            f"width {dim} does not divide into {num_heads} heads; try {counted(near, 'head')}, or width "
             f"{max(1, dim // num_heads) * num_heads}"
         )
     if dim // num_heads % multiple:
         raise UserError(
-            f"{name} needs heads of a width that is a multiple of {multiple}, and {dim} channels in {num_heads} heads "
-            f"make {dim // num_heads}; try width {-(-dim // (multiple * num_heads)) * multiple * num_heads}"
+            f"{name} needs heads of a width that is a multiple of {multiple}, and {counted(dim, 'channel')} in "
+            f"{counted(num_heads, 'head')} make {dim // num_heads}; try width "
+            f"{-(-dim // (multiple * num_heads)) * multiple * num_heads}"
         )
 
 

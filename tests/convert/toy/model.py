@@ -70,7 +70,7 @@ class Toy(Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images -> normed tokens, [B, N, C]."""
-        check_image(x, (self.spec.in_chans, *self.img_size))
+        check_image(self, x)
         x = self.patch_embed(x)
         for block in self.mixers:
             x = run_block(block, x, recompute=self.spec.recompute)

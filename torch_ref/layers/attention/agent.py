@@ -26,6 +26,8 @@ from ..initialised import uniform_parameter
 from .base import Attention, check_count
 from .grid import on_patches, patches_of
 
+LARGEST_MATRIX = 1 << 26  # numbers: what a file claims must not fill the memory
+
 
 class AgentAttention(Attention):
     """Agents, pooled from the queries, gather from all tokens by softmax; all tokens read from the agents by softmax.
@@ -136,6 +138,11 @@ class LinformerAttention(Attention):
         check_count("num_projected", num_projected)
         height, width = grid or (0, 0)  # None: refused by `Attention`
         num_tokens = self.prefix_tokens + height * width
+        if num_tokens * num_projected > LARGEST_MATRIX:
+            raise UserError(
+                f"num_projected {num_projected} of {num_tokens} tokens: the matrix of linformer attention has more "
+                f"than {LARGEST_MATRIX} numbers; use fewer, or another form for grids as large as {height} x {width}"
+            )
         self.proj_k = TokenProjection(num_tokens, num_projected)
         self.proj_v = TokenProjection(num_tokens, num_projected)
 

@@ -21,7 +21,7 @@ from ...ops.attention.normalised import (
 from ...ops.attention.rotary import Tables, head_frequencies, rotary_tables, turn, width_frequencies
 from ...ops.attention.verbs import elu1, join, silu, softplus
 from ...ops.tokens import Size, merge_heads, split_channels, split_heads
-from ...utils.errors import UserError
+from ...utils.errors import UserError, counted
 from ..basic import Conv2d, Dropout, Linear, Tensor, filter_tokens, learned
 from ..initialised import NormalConv2d
 from .base import Attention, check_flag
@@ -98,7 +98,7 @@ class RotaryAttention(Attention):
         if dim // num_heads % 4:
             raise UserError(
                 "rotary positions need heads of a width that is a multiple of 4, and "
-                f"{dim} channels in {num_heads} heads make {dim // num_heads}; try width "
+                f"{counted(dim, 'channel')} in {counted(num_heads, 'head')} make {dim // num_heads}; try width "
                 f"{-(-dim // (4 * num_heads)) * 4 * num_heads}, or rope=False"
             )
 

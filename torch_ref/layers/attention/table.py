@@ -212,7 +212,8 @@ def check_options(options: Any, forms: Sequence[Sequence[str]], kernel_function:
     """Refuse `attn_options` of a model, and a `kernel_function`, that none of its forms takes.
 
     Args:
-        options: {name: value}; in a network of stages a value may be a list of one for each.
+        options: {name: value}; in a network of stages a value may be a list of one for each, None where the stage's
+            forms do not have the option.
         forms: names of the forms of each stage's blocks.
         kernel_function: the model's; "identity" is what it is left at.
 
@@ -239,6 +240,15 @@ def check_options(options: Any, forms: Sequence[Sequence[str]], kernel_function:
         if isinstance(value, (tuple, list)) and len(value) != stages:
             what = f"one value, or {stages}, one per stage" if stages > 1 else "one value"
             raise UserError(f"attn_options {name} {short(repr(value))} must be {what}")
+        for stage, each in enumerate(value if isinstance(value, (tuple, list)) else ()):
+            takes = sorted(
+                {option for form in forms[stage] for option in ATTENTION[form].OPTIONS} - set(FIELDS)
+            )
+            if each is not None and name not in takes:
+                raise UserError(
+                    f"attn_options {name} gives {short(repr(each))} to stage {stage} of 0 .. {stages - 1}, whose "
+                    f"{', '.join(dict.fromkeys(forms[stage]))} attention takes {', '.join(takes) or 'none'}: None there"
+                )
 
 
 def stage_options(options: Mapping[str, Any], stage: int, form: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...ops.attention import flow, nystrom, undivided
 from ...ops.tokens import Size, merge_heads, split_heads
-from ...utils.errors import UserError
+from ...utils.errors import UserError, counted
 from ..basic import SequenceConv, Tensor, learned
 from .base import Attention, check_count
 
@@ -181,8 +181,8 @@ class NystromAttention(Attention):
             return min(49, num_tokens)
         if self.num_landmarks > num_tokens:
             raise UserError(
-                f"num_landmarks {self.num_landmarks} for {num_tokens} tokens: a landmark is the mean of at least one; "
-                f"use at most {num_tokens}"
+                f"num_landmarks {self.num_landmarks} for {counted(num_tokens, 'token')}: a landmark is the mean of at "
+                f"least one; use at most {num_tokens}"
             )
         return self.num_landmarks
 
