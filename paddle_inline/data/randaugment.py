@@ -20,6 +20,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from ..utils.errors import UserError
 from .draws import Draws
+from .shifts import SAME_BITS, shift
 
 Colour = tuple[int, ...]  # one value a channel, 0 to 255
 Level = Callable[[float, Draws], float]  # magnitude -> an operation's argument
@@ -34,7 +35,12 @@ class Geometry:
 
     def affine(self, image: Image.Image, draws: Draws, matrix: Sequence[float]) -> Image.Image:
         """Take each pixel (x, y) from (ax + by + c, dx + ey + f), `matrix` being (a, b, c, d, e, f)."""
-        return image.transform(image.size, Image.AFFINE, matrix, self._resample(draws), fillcolor=self.fill)
+        resample, moved = self._resample(draws), None
+        if SAME_BITS and resample == Image.BICUBIC and image.mode == "RGB":
+            moved = shift(image, matrix, self.fill)
+        if moved is None:
+            return image.transform(image.size, Image.AFFINE, matrix, resample, fillcolor=self.fill)
+        return moved
 
     def rotate(self, image: Image.Image, draws: Draws, degrees: float) -> Image.Image:
         """Rotate about the middle, against the clock."""

@@ -230,8 +230,8 @@ class ColorJitter:
 
 def planes(image: Image.Image) -> np.ndarray:
     """Return the values of an image as [C, H, W] uint8, each channel in one piece."""
-    values = np.asarray(image, np.uint8)
-    return values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
+    bands = [band.tobytes() for band in image.split()]
+    return np.frombuffer(bytearray().join(bands), np.uint8).reshape(len(bands), image.height, image.width)
 
 
 class ToArray:
