@@ -51,16 +51,17 @@ class _FilterTokens(PyLayer):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, taps = ctx.saved_tensor()
-        groups, count, _ = taps.shape
+        (groups, count, _), (size, prefix) = taps.shape, ctx.where
+        side = math.isqrt(count)
         gradients: tuple[Callable[[], Tensor], ...] = (
-            lambda: kernels.filter_channels(grad, taps, None, *ctx.where, turned=True),
-            lambda: kernels.filter_channels_backward(x, grad, groups, math.isqrt(count), *ctx.where),
+            lambda: kernels.filter_channels(grad, taps, None, size, prefix, turned=True),
+            lambda: kernels.filter_channels_backward(x, grad, groups, side, size, prefix),
             lambda: sum_rows(rows_of(grad)),
         )
         if not by_kernel(ctx):
             gradients = (
-                lambda: _FilterTokens.apply(grad, taps.flip(1), None, *ctx.where),
-                lambda: _filter_slopes(x, grad, groups, math.isqrt(count), *ctx.where),
+                lambda: _FilterTokens.apply(grad, taps.flip(1), None, size, prefix),
+                lambda: _filter_slopes(x, grad, groups, side, size, prefix),
                 gradients[2],
             )
         return tuple(gradient() if wanted else None for gradient, wanted in zip(gradients, ctx.wanted))

@@ -55,6 +55,13 @@ def _run(name: str, tensors: tuple[Tensor, ...], *numbers: Any) -> None:
         loop(*addresses, *numbers)
 
 
+def _fit(*pairs: tuple[Any, Any]) -> None:
+    """Refuse tensors that do not belong together: the loops go by what they are told."""
+    for got, needed in pairs:
+        if got != needed:
+            raise ValueError(f"a tensor of {got} stands where {needed} is needed")
+
+
 def gelu(x: Tensor, tanh: bool = False) -> Tensor:
     """Return the GELU of every number, exact or by its tanh approximation."""
     out = _like(x)
@@ -64,6 +71,7 @@ def gelu(x: Tensor, tanh: bool = False) -> Tensor:
 
 def gelu_backward(x: Tensor, grad: Tensor, tanh: bool = False) -> Tensor:
     """Return the gradient of `gelu`'s x."""
+    _fit((grad.shape, x.shape))
     out = _like(x)
     _run("gelu_backward", (x, grad, out), math.prod(x.shape), tanh)
     return out
@@ -71,6 +79,7 @@ def gelu_backward(x: Tensor, grad: Tensor, tanh: bool = False) -> Tensor:
 
 def gelu_of_sum(x: Tensor, bias: Tensor) -> Tensor:
     """[..., C], [C] -> the exact GELU of x + bias."""
+    _fit((bias.shape, x.shape[-1:]))
     out = _like(x)
     _run("gelu_of_sum", (x, bias, out), *_matrix(x))
     return out
@@ -78,6 +87,7 @@ def gelu_of_sum(x: Tensor, bias: Tensor) -> Tensor:
 
 def gelu_of_sum_backward(x: Tensor, bias: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradients of `gelu_of_sum`'s x, which is written over `grad`, and bias."""
+    _fit((bias.shape, x.shape[-1:]), (grad.shape, x.shape))
     biases = _like(bias)
     _run("gelu_of_sum_backward", (x, bias, grad, biases), *_matrix(x))
     return grad, biases
@@ -85,6 +95,7 @@ def gelu_of_sum_backward(x: Tensor, bias: Tensor, grad: Tensor) -> tuple[Tensor,
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """[..., C], [C], [C] -> [..., C] and each row's mean and 1 / standard deviation, [2, M]."""
+    _fit((weight.shape, x.shape[-1:]), (bias.shape, x.shape[-1:]))
     rows, channels = _matrix(x)
     out, moments = _like(x), _empty([2, rows])
     _run("layer_norm", (x, weight, bias, out, moments), rows, channels, epsilon)
@@ -95,6 +106,7 @@ def layer_norm_backward(
     x: Tensor, weight: Tensor, moments: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of `layer_norm`'s x, weight and bias."""
+    _fit((grad.shape, x.shape))
     rows, channels = _matrix(x)
     along, weights, biases = _like(x), _like(weight), _like(weight)
     _run("layer_norm_backward", (x, weight, moments, grad, along, weights, biases), rows, channels)
@@ -112,6 +124,7 @@ def add_row(
     x: Tensor, row: Tensor, row_factor: float = 1.0, factor: float = 1.0, out: Tensor | None = None
 ) -> Tensor:
     """(x + row_factor row) factor: [..., M, C] and [..., 1, C] -> [..., M, C], into `out` if given."""
+    _fit((math.prod(row.shape), math.prod(x.shape[:-2]) * x.shape[-1]))
     out = _like(x) if out is None else out
     _run("add_row", (x, row, out), math.prod(x.shape[:-2]), *x.shape[-2:], row_factor, factor)
     return out
@@ -134,6 +147,7 @@ def repeat_row(row: Tensor, rows: int, factor: float = 1.0) -> Tensor:
 def split_columns(x: Tensor, parts: int) -> list[Tensor]:
     """[..., parts C] -> `parts` tensors [..., C]."""
     rows, columns = _matrix(x)
+    _fit((columns % parts, 0))
     width = columns // parts
     outs = [_empty([*x.shape[:-1], width]) for _ in range(parts)]
     for i, out in enumerate(outs):
@@ -144,6 +158,7 @@ def split_columns(x: Tensor, parts: int) -> list[Tensor]:
 def join_columns(parts: Sequence[Tensor]) -> Tensor:
     """Tensors [..., C_i] -> [..., sum of C_i]."""
     rows, widths = math.prod(parts[0].shape[:-1]), [part.shape[-1] for part in parts]
+    _fit(*((part.shape[:-1], parts[0].shape[:-1]) for part in parts))
     out = _empty([*parts[0].shape[:-1], sum(widths)])
     for i, (part, width) in enumerate(zip(parts, widths)):
         _run("copy_columns", (part, out), rows, sum(widths), sum(widths[:i]), width, True)
@@ -179,6 +194,7 @@ def softmax(x: Tensor) -> Tensor:
 
 def softmax_backward(y: Tensor, grad: Tensor) -> Tensor:
     """Return the gradient of the softmax's input, given its output."""
+    _fit((grad.shape, y.shape))
     out = _like(y)
     _run("softmax_backward", (y, grad, out), *_matrix(y))
     return out
@@ -189,12 +205,18 @@ def gaussian(a: Tensor, b: Tensor, product: Tensor) -> Tensor:
 
     [..., N, d], [..., M, d] and [..., N, M] -> [..., N, M].
     """
+    _fit(
+        (product.shape, [*a.shape[:-1], b.shape[-2]]),
+        (b.shape[:-2], a.shape[:-2]),
+        (b.shape[-1], a.shape[-1]),
+    )
     _run("gaussian", (a, b, product), math.prod(a.shape[:-2]), a.shape[-2], b.shape[-2], a.shape[-1])
     return product
 
 
 def gaussian_backward(a: Tensor, b: Tensor, y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of `gaussian`'s product, and of a and b through their norms."""
+    _fit((grad.shape, y.shape))
     slope, along_a, along_b = _like(y), _like(a), _like(b)
     sizes = math.prod(a.shape[:-2]), a.shape[-2], b.shape[-2], a.shape[-1]
     _run("gaussian_backward", (a, b, y, grad, slope, along_a, along_b), *sizes)
@@ -211,7 +233,8 @@ def swap(x: Tensor, axis: int) -> Tensor:
 
 def grid_of(shape: list[int], side: int, stride: int, padding: int) -> Size:
     """Return (rows, columns) of what a convolution makes of images [B, C, H, W]."""
-    return tuple((length + 2 * padding - side) // stride + 1 for length in shape[2:])
+    height, width = shape[2:]
+    return (height + 2 * padding - side) // stride + 1, (width + 2 * padding - side) // stride + 1
 
 
 def cut_patches(x: Tensor, side: int, stride: int, padding: int) -> Tensor:
@@ -226,6 +249,7 @@ def cut_patches(x: Tensor, side: int, stride: int, padding: int) -> Tensor:
 def join_patches(grad: Tensor, shape: list[int], side: int, stride: int, padding: int) -> Tensor:
     """Return the gradient of the images that `cut_patches` was given, [B, C, H, W]."""
     rows, columns = grid_of(shape, side, stride, padding)
+    _fit((math.prod(grad.shape), shape[0] * rows * columns * shape[1] * side * side))
     out = _empty(shape)
     _run("join_patches", (grad, out), *shape, side, stride, padding, rows, columns)
     return out
@@ -233,6 +257,7 @@ def join_patches(grad: Tensor, shape: list[int], side: int, stride: int, padding
 
 def add_channels(x: Tensor, bias: Tensor) -> Tensor:
     """[B, C, ...] + [C] -> [B, C, ...]."""
+    _fit((bias.shape, x.shape[1:2]))
     out = _like(x)
     _run("add_channels", (x, bias, out), *x.shape[:2], math.prod(x.shape[2:]))
     return out
@@ -261,6 +286,10 @@ def filter_channels(
     Returns:
         [I, P + H * W, C]
     """
+    _fit(
+        (x.shape, [x.shape[0], prefix + size[0] * size[1], kernels.shape[2]]),
+        (x.shape[0] % kernels.shape[0], 0),
+    )
     groups, taps, channels = kernels.shape
     bias = paddle.zeros([channels], x.dtype) if bias is None else bias
     out = _like(x)
@@ -282,6 +311,7 @@ def filter_channels_backward(
     x: Tensor, grad: Tensor, groups: int, side: int, size: Size, prefix: int = 0
 ) -> Tensor:
     """Return the gradient of `filter_channels`' kernels, [G, k * k, C]."""
+    _fit((grad.shape, x.shape), (x.shape[1], prefix + size[0] * size[1]), (x.shape[0] % groups, 0))
     images, _, channels = x.shape
     out = _empty([images, side * side, channels])
     _run("filter_channels_backward", (x, grad, out), images, *size, channels, prefix, side)

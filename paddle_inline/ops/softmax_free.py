@@ -38,8 +38,9 @@ def heads_of_images(x: Tensor, num_heads: int) -> Tensor:
 def filter_heads(filter: Callable[[Tensor], Tensor], x: Tensor, size: Size) -> Tensor:
     """Run `filter` over [B, h, N, d] seen as images whose channels are the heads, one for each of the d."""
     _, num_heads, num_tokens, head_dim = x.shape
-    if eager.suits(x) and kernels.takes(x, filter.weight):
-        taps = filter.weight.expand([num_heads, head_dim, *filter.weight.shape[2:]])
+    weight = getattr(filter, "weight", None)
+    if weight is not None and eager.suits(x) and kernels.takes(x, weight):
+        taps = weight.expand([num_heads, head_dim, *weight.shape[2:]])
         return eager_filters.filter_tokens(x.flatten(0, 1), taps, None, size).reshape(x.shape)
     images = x.transpose([0, 3, 1, 2]).reshape([-1, num_heads, size[0], size[1]])  # [B * d, h, H, W]
     return filter(images).reshape([-1, head_dim, num_heads, num_tokens]).transpose([0, 2, 3, 1])

@@ -119,7 +119,7 @@ def convolve_to_tokens(convolution: Conv2d, x: Tensor) -> Tensor:
     return map_to_tokens(convolution(x))
 
 
-def filter_tokens(convolution: Module, x: Tensor, size: Size) -> Tensor:
+def filter_tokens(convolution: Any, x: Tensor, size: Size) -> Tensor:
     """Take tokens through a convolution that keeps their grid (H, W): [B, H * W, C] -> [B, H * W, C]."""
     return map_to_tokens(convolution(tokens_to_map(x, size)))
 
