@@ -136,7 +136,7 @@ class Conv1d(nn.Conv1D):
 
     def forward(self, x: Tensor) -> Tensor:
         if eager.suits(x) and x.shape[2] == 1 and self.weight.shape[2] == 1:
-            return eager.grouped_affine(x.squeeze(2), self.weight.squeeze(2), self.bias).unsqueeze(2)
+            return eager.grouped_affine(x, self.weight, self.bias)
         return nn.Conv1D.forward(self, x)
 
 
@@ -192,7 +192,9 @@ class Conv2d(nn.Conv2D):
 
     def _tokens(self, x: Tensor) -> Tensor:
         return eager.affine(
-            eager.patches(x, *self._geometry()), eager.swap(self.weight.flatten(1), 0), self.bias
+            eager.patches(x, *self._geometry()),
+            eager.swap(self.weight.reshape([self._out_channels, -1]), 0),
+            self.bias,
         )
 
 

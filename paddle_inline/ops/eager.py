@@ -147,13 +147,13 @@ class _JoinColumns(PyLayer):
 
 
 def grouped_affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Each group of channels by a matrix of its own: [B, G K], [G C, K], [G C] -> [B, G C]."""
+    """Each group of channels by a matrix of its own: [B, G K, 1], [G C, K, 1], [G C] -> [B, G C, 1]."""
     inputs = weight.shape[1]
     groups = x.shape[1] // inputs
     out = matmul(
         swap(x.reshape([-1, groups, inputs]), 0), weight.reshape([groups, -1, inputs]), transpose_y=True
     )
-    return swap(out, 0).flatten(1) + bias
+    return (swap(out, 0).reshape([-1, bias.shape[0]]) + bias).unsqueeze(-1)
 
 
 def patches(x: Tensor, side: int, stride: int, padding: int) -> Tensor:

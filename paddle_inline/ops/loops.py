@@ -210,11 +210,17 @@ def layer_norm_backward(x, weight, moments, grad, along, weights, biases, rows, 
 
 @inlined
 def _add_up(parts, total):
-    """Sum over the first dimension, [blocks, C] -> [C]."""
-    total[:] = f(0.0)
-    for block in range(parts.shape[0]):
-        for c in range(parts.shape[1]):
-            total[c] += parts[block, c]
+    """Sum over the first dimension, [blocks, C] -> [C], in blocks of blocks, over what they were."""
+    count = parts.shape[0]
+    while count > 1:
+        blocks = (count + ROWS - 1) // ROWS
+        for block in range(blocks):
+            for part in range(block * ROWS, min(count, (block + 1) * ROWS)):
+                for c in range(parts.shape[1]):
+                    parts[block, c] = parts[part, c] + (parts[block, c] if part > block * ROWS else f(0.0))
+        count = blocks
+    for c in range(parts.shape[1]):
+        total[c] = parts[0, c]
 
 
 @compiled

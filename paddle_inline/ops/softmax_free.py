@@ -41,7 +41,9 @@ def filter_heads(filter: Callable[[Tensor], Tensor], x: Tensor, size: Size) -> T
     weight = getattr(filter, "weight", None)
     if weight is not None and eager.suits(x) and kernels.takes(x, weight):
         taps = weight.expand([num_heads, head_dim, *weight.shape[2:]])
-        return eager_filters.filter_tokens(x.flatten(0, 1), taps, None, size).reshape(x.shape)
+        return eager_filters.filter_tokens(x.reshape([-1, num_tokens, head_dim]), taps, None, size).reshape(
+            x.shape
+        )
     images = x.transpose([0, 3, 1, 2]).reshape([-1, num_heads, size[0], size[1]])  # [B * d, h, H, W]
     return filter(images).reshape([-1, head_dim, num_heads, num_tokens]).transpose([0, 2, 3, 1])
 

@@ -80,7 +80,8 @@ def prepend_token(token: Tensor, x: Tensor) -> Tensor:
 def add_positions(x: Tensor, positions: Tensor) -> Tensor:
     """Tokens [B, N, C] + what is learned for each place [1, N, C] -> [B, N, C]."""
     if eager.suits(x) and positions.shape[1:] == x.shape[1:]:
-        return eager.add_row(x.flatten(1), positions.flatten(1)).reshape(x.shape)
+        rows = x.reshape([x.shape[0], -1]), positions.reshape([1, -1])
+        return eager.add_row(*rows).reshape(x.shape)
     return x + positions
 
 

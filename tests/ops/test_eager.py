@@ -5,9 +5,21 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from paddle_inline.layers.basic import GELU, Conv2d, LayerNorm, Linear
-from paddle_inline.ops import eager
+from paddle_inline.layers.basic import (
+    GELU,
+    Conv1d,
+    Conv2d,
+    LayerNorm,
+    Linear,
+    TanhGELU,
+    convolve_to_tokens,
+    filter_tokens,
+)
+from paddle_inline.layers.mlp import Mlp
+from paddle_inline.ops import eager, eager_filters, kernels
 from paddle_inline.ops.inline_attention import local_residual
+from paddle_inline.ops.softmax_free import gaussian_kernel
+from paddle_inline.utils import compiled
 from paddle_inline.utils.flops import counted_macs
 
 
@@ -20,7 +32,42 @@ def convolve(x, kernel, bias=None):
 
 
 def filter_quickly(x, kernel, bias=None):
-    return eager.depthwise_conv2d(lambda x: convolve(x, kernel, bias), x, kernel)
+    return eager_filters.depthwise_conv2d(lambda x: convolve(x, kernel, bias), x, kernel)
+
+
+def plain_filter(x, kernel, bias=None, size=(5, 7), prefix=0):
+    """`eager_filters.filter_tokens` by one convolution for each group of images."""
+    images, _, channels = x.shape
+    x = x[:, prefix:].transpose([0, 2, 1]).reshape([images, channels, *size])
+    out = paddle.zeros_like(x)
+    parts = [convolve(x[i : i + 1], kernel[i % len(kernel)].unsqueeze(1), bias) for i in range(images)]
+    out = paddle.concat(parts).reshape([images, channels, -1]).transpose([0, 2, 1])
+    return paddle.concat([paddle.zeros([images, prefix, channels], out.dtype), out], axis=1)
+
+
+def plain_gaussian(a, b):
+    return paddle.exp(-0.5 * ((a.unsqueeze(-2) - b.unsqueeze(-3)) ** 2).sum(axis=-1))
+
+
+def plain_perceptron(x, weight1, bias1, weight2, bias2):
+    return F.linear(plain_gelu(F.linear(x, weight1, bias1)), weight2, bias2)
+
+
+def plain_gelu(x):
+    return 0.5 * x * (1 + paddle.erf(x * 0.5**0.5))
+
+
+def plain_tanh_gelu(x):
+    return 0.5 * x * (1 + paddle.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
+
+
+def plain_softmax(x):
+    powers = paddle.exp(x)
+    return powers / powers.sum(axis=-1, keepdim=True)
+
+
+def plain_grouped(x, weight, bias):
+    return F.conv1d(x, weight, bias, groups=x.shape[1] // weight.shape[1])
 
 
 def normalise(x, weight, bias):
@@ -48,6 +95,42 @@ CASES = {
         lambda x: x.expand([2, 3, 9, 4]),
         [(2, 3, 1, 4)],
     ),
+    "gelu by tanh": (lambda x: eager.gelu(x, True), lambda x: F.gelu(x, True), [(3, 71, 5)]),
+    "softmax": (eager.softmax, F.softmax, [(3, 7, 37)]),
+    "swap": (lambda x: eager.swap(x, 1), lambda x: x.transpose([0, 2, 1, 3]), [(2, 70, 3, 8)]),
+    "swap of the last": (lambda x: eager.swap(x, 1), lambda x: x.transpose([0, 2, 1]), [(2, 70, 37)]),
+    "add_row": (
+        lambda x, row: eager.add_row(x, row, -0.5),
+        lambda x, row: x - 0.5 * row,
+        [(2, 130, 4), (2, 1, 4)],
+    ),
+    "centre_rows": (
+        lambda x: eager.centre_rows(x, 0.3),
+        lambda x: 0.3 * (x - x.mean(axis=-2, keepdim=True)),
+        [(2, 3, 130, 4)],
+    ),
+    "add_bias": (eager.add_bias, lambda x, b: x + b.reshape([1, -1, 1, 1]), [(2, 5, 3, 4), (5,)]),
+    "split_columns": (
+        lambda x: paddle.stack(eager.split_columns(x, 3)),
+        lambda x: paddle.stack(paddle.split(x, 3, axis=-1)),
+        [(2, 7, 12)],
+    ),
+    "join_columns": (
+        lambda *parts: eager.join_columns(parts),
+        lambda *parts: paddle.concat(parts, axis=-1),
+        [(2, 7, 3), (2, 7, 3)],
+    ),
+    "join_columns of unequal width": (
+        lambda *parts: eager.join_columns(parts),
+        lambda *parts: paddle.concat(parts, axis=-1),
+        [(2, 7, 3), (2, 7, 5)],
+    ),
+    "grouped_affine": (eager.grouped_affine, plain_grouped, [(3, 8, 1), (6, 4, 1), (6,)]),
+    "patches": (
+        lambda x: eager.patches(x, 3, 2, 1),
+        lambda x: F.unfold(x, 3, 2, 1).transpose([0, 2, 1]),
+        [(2, 3, 8, 9)],
+    ),
     "depthwise 3": (filter_quickly, convolve, [(2, 6, 5, 7), (6, 1, 3, 3), (6,)]),
     "depthwise 5": (filter_quickly, convolve, [(2, 6, 5, 7), (6, 1, 5, 5)]),
 }
@@ -63,13 +146,110 @@ def run(function, arrays, dtype, frozen=()):
     return [out.numpy(), *(None if t.grad is None else t.grad.numpy() for t in tensors)]
 
 
+# of float32 alone, where `kernels` takes them
+LOOPS = {
+    "gelu": (eager.gelu, plain_gelu, [(3, 71, 5)]),
+    "gelu by tanh": (lambda x: eager.gelu(x, True), plain_tanh_gelu, [(3, 71, 5)]),
+    "softmax": (eager.softmax, plain_softmax, [(3, 7, 37)]),
+    "patches": (
+        lambda x: eager.patches(x, 3, 2, 1),
+        lambda x: (
+            F.conv2d(x, paddle.eye(27, dtype=x.dtype).reshape([27, 3, 3, 3]), None, 2, 1)
+            .reshape([2, 27, -1])
+            .transpose([0, 2, 1])
+        ),
+        [(2, 3, 8, 9)],
+    ),
+    "perceptron": (eager.perceptron, plain_perceptron, [(3, 70, 5), (5, 8), (8,), (8, 6), (6,)]),
+    "gaussian": (eager.gaussian, plain_gaussian, [(2, 130, 4), (2, 9, 4)]),
+    "filter of each image": (
+        lambda x, kernel: eager_filters.filter_tokens(x, kernel, None, (5, 7), 1),
+        lambda x, kernel: plain_filter(x, kernel, prefix=1),
+        [(4, 36, 6), (4, 6, 3, 3)],
+    ),
+    "filter of all": (
+        lambda x, kernel, bias: eager_filters.filter_tokens(x, kernel, bias, (5, 7)),
+        plain_filter,
+        [(4, 35, 6), (1, 6, 5, 5), (6,)],
+    ),
+    "filters in turn": (
+        lambda x, kernel: eager_filters.filter_tokens(x, kernel, None, (5, 7)),
+        plain_filter,
+        [(4, 35, 6), (2, 6, 9, 9)],
+    ),
+    "filter of a line": (
+        lambda x, kernel: eager_filters.filter_tokens(x, kernel, None, (1, 9)),
+        lambda x, kernel: plain_filter(x, kernel, size=(1, 9)),
+        [(2, 9, 6), (1, 6, 3, 3)],
+    ),
+}
+needs_numba = pytest.mark.skipif(kernels.version() is None, reason="needs Numba")
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients_are_those_of_the_operators(name):
     function, operator, shapes = CASES[name]
     arrays = [numbers(*shape) for shape in shapes]
     for dtype, tolerance in (("float64", 1e-13), ("float32", 1e-5)):
-        for ours, theirs in zip(run(function, arrays, dtype), run(operator, arrays, dtype)):
+        expected = run(operator, arrays, dtype)
+        for ours, theirs in zip(run(function, arrays, dtype), expected):
             np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+        with compiled.paused():
+            for ours, theirs in zip(run(function, arrays, dtype), expected):
+                np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+@needs_numba
+@pytest.mark.parametrize("name", LOOPS)
+def test_loops_give_the_numbers_of_float64(name):
+    function, operator, shapes = LOOPS[name]
+    arrays = [numbers(*shape) for shape in shapes]
+    for ours, theirs in zip(run(function, arrays, "float32"), run(operator, arrays, "float64")):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def torch_operators():
+    """The same functions in PyTorch, whose gradients of gradients Paddle's operators do not have."""
+    import torch
+    import torch.nn.functional as T
+
+    def filtered(x, kernel, bias=None, size=(5, 7), prefix=0):
+        images, _, channels = x.shape
+        maps = x[:, prefix:].transpose(1, 2).reshape(1, images * channels, *size)
+        kernel = kernel.repeat(images // len(kernel), 1, 1, 1).reshape(
+            images * channels, 1, *kernel.shape[2:]
+        )
+        out = T.conv2d(maps, kernel, padding=kernel.shape[-1] // 2, groups=images * channels)
+        out = out.reshape(images, channels, -1).transpose(1, 2)
+        return T.pad(out if bias is None else out + bias, (0, 0, prefix, 0))
+
+    return {
+        "gelu": T.gelu,
+        "gelu by tanh": lambda x: T.gelu(x, approximate="tanh"),
+        "softmax": lambda x: T.softmax(x, -1),
+        "patches": lambda x: T.unfold(x, 3, 1, 1, 2).transpose(1, 2),
+        "perceptron": lambda x, w1, b1, w2, b2: T.gelu(x @ w1 + b1) @ w2 + b2,
+        "gaussian": lambda a, b: torch.exp(-0.5 * ((a.unsqueeze(-2) - b.unsqueeze(-3)) ** 2).sum(-1)),
+        "filter of each image": lambda x, kernel: filtered(x, kernel, prefix=1),
+        "filter of all": filtered,
+        "filters in turn": filtered,
+        "filter of a line": lambda x, kernel: filtered(x, kernel, size=(1, 9)),
+    }
+
+
+@needs_numba
+@pytest.mark.parametrize("name", LOOPS)
+def test_gradients_of_gradients_are_right_where_loops_were_taken(name):
+    torch = pytest.importorskip("torch")
+    function, _, shapes = LOOPS[name]
+    tensors = [paddle.to_tensor(numbers(*shape), dtype="float32", stop_gradient=False) for shape in shapes]
+    slopes = paddle.grad((function(*tensors) ** 3).sum(), tensors, create_graph=True)
+    second = paddle.grad(sum((slope * slope).sum() for slope in slopes), tensors)
+    wide = [torch.tensor(numbers(*shape), requires_grad=True) for shape in shapes]
+    slopes = torch.autograd.grad((torch_operators()[name](*wide) ** 3).sum(), wide, create_graph=True)
+    expected = torch.autograd.grad(sum((slope * slope).sum() for slope in slopes), wide)
+    for ours, theirs in zip(second, expected):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=2e-5 * abs(theirs.numpy()).max())
 
 
 @pytest.mark.parametrize("name", ["affine", "layer_norm", "depthwise 3"])
@@ -85,7 +265,18 @@ def test_frozen_tensors_get_no_gradient_and_the_others_keep_theirs(name):
                 np.testing.assert_array_equal(ours, all_of_them)
 
 
-@pytest.mark.parametrize("name", ["affine", "layer_norm", "gelu", "mean_rows", "repeat_row"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "affine",
+        "layer_norm",
+        "gelu",
+        "mean_rows",
+        "repeat_row",
+        "add_row",
+        "centre_rows",
+    ],
+)
 def test_gradients_of_gradients_are_right(name):
     """Against differences of the first gradients, along one direction."""
     function, _, shapes = CASES[name]
@@ -121,18 +312,85 @@ def test_a_layer_that_is_used_twice_sums_its_gradients():
 
 def test_layers_and_the_residual_take_the_quick_functions(monkeypatch):
     taken = []
-    for name in ("affine", "layer_norm", "gelu", "depthwise_conv2d"):
-        original = getattr(eager, name)
+    for module, name in (
+        (eager, "affine"),
+        (eager, "layer_norm"),
+        (eager, "gelu"),
+        (eager_filters, "depthwise_conv2d"),
+    ):
+        original = getattr(module, name)
         monkeypatch.setattr(
-            eager, name, lambda *a, name=name, original=original: taken.append(name) or original(*a)
+            module, name, lambda *a, name=name, original=original: taken.append(name) or original(*a)
         )
     x, image = paddle.ones([1, 4, 8]), paddle.ones([1, 8, 4, 4])
-    Linear(8, 8)(x), LayerNorm(8)(x), GELU()(x), Conv2d(8, 8, 3, padding=1, groups=8)(image)
-    local_residual(x, paddle.ones([1, 8, 3, 3]), (2, 2))
-    assert taken == ["affine", "layer_norm", "gelu", "depthwise_conv2d", "depthwise_conv2d"]
-    for other in (Conv2d(8, 8, 3, padding=1), Conv2d(8, 8, 3, groups=8), Conv2d(8, 8, 3, 2, 1, groups=8)):
-        other(image)
+    with compiled.paused():
+        Linear(8, 8)(x), LayerNorm(8)(x), GELU()(x), Conv2d(8, 8, 3, padding=1, groups=8)(image)
+        local_residual(x, paddle.ones([1, 8, 3, 3]), (2, 2))
+        assert taken == ["affine", "layer_norm", "gelu", "depthwise_conv2d", "depthwise_conv2d"]
+        for other in (Conv2d(8, 8, 3, padding=1), Conv2d(8, 8, 3, groups=8), Conv2d(8, 8, 3, 2, 1, groups=8)):
+            other(image)
     assert len(taken) == 5
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("build", "shape", "loop"),
+    [
+        (lambda: GELU(), (2, 8), "gelu"),
+        (lambda: TanhGELU(), (2, 8), "gelu"),
+        (lambda: LayerNorm(8), (2, 8), "layer_norm"),
+        (lambda: Mlp(8, 16), (2, 8), "gelu_of_sum"),
+        (lambda: Conv1d(8, 8, 1, groups=2), (2, 8, 1), "swap"),
+        (lambda: Conv2d(8, 8, 3, 2, 1), (2, 8, 4, 4), "cut_patches"),
+        (lambda: Conv2d(8, 8, 3, 1, 1), (2, 8, 4, 4), "add_channels"),
+    ],
+)
+def test_layers_take_the_loops_unless_they_are_paused(monkeypatch, build, shape, loop):
+    taken = []
+    original = kernels._run
+    monkeypatch.setattr(kernels, "_run", lambda name, *rest: taken.append(name) or original(name, *rest))
+    layer, x = build(), paddle.to_tensor(numbers(*shape), "float32")
+    quick = layer(x).numpy()
+    assert loop in taken
+    taken.clear()
+    with compiled.paused():
+        plain = layer(x).numpy()
+    assert not taken
+    np.testing.assert_allclose(quick, plain, rtol=1e-5, atol=1e-6)
+
+
+@needs_numba
+def test_a_layer_that_is_watched_is_called():
+    """Hooks on a layer that a loop would pass over are told all the same."""
+    mlp, convolution, seen = Mlp(8, 16), Conv2d(8, 8, 3, padding=1, groups=8), []
+    patch = Conv2d(3, 8, 4, 4)
+    x, image = paddle.ones([1, 4, 8]), paddle.ones([1, 3, 8, 8])
+    calls = (
+        lambda: mlp(x),
+        lambda: filter_tokens(convolution, x, (2, 2)),
+        lambda: convolve_to_tokens(patch, image),
+    )
+    plain = [call().numpy() for call in calls]
+    for layer in (mlp.fc1, mlp.act, convolution, patch):
+        layer.register_forward_post_hook(lambda layer, *rest: seen.append(layer))
+    for call, before in zip(calls, plain):
+        np.testing.assert_allclose(call().numpy(), before, rtol=1e-5, atol=1e-6)
+    assert seen == [mlp.fc1, mlp.act, convolution, patch]
+
+
+def test_dropout_between_the_layers_of_a_perceptron_is_not_passed_over():
+    mlp = Mlp(8, 16, drop_rate=0.5)
+    x = paddle.to_tensor(numbers(50, 8), "float32")
+    assert (mlp(x).numpy() != mlp(x).numpy()).any()
+    mlp.eval()
+    np.testing.assert_array_equal(mlp(x).numpy(), mlp(x).numpy())
+
+
+def test_a_gaussian_kernel_of_equal_points_is_1():
+    points = paddle.to_tensor(numbers(1, 2, 9, 4) + 100, "float32")
+    kernel = gaussian_kernel(points, points).numpy()
+    np.testing.assert_allclose(np.einsum("bhii->bhi", kernel), 1, atol=1e-6)
+    assert kernel.max() <= 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,171 @@
+"""The compiled loops: numbers of float64, whatever the numbers, and the same whatever the threads."""
+
+import hashlib
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+
+from paddle_inline.ops import kernels
+from paddle_inline.utils import compiled
+
+pytestmark = pytest.mark.skipif(kernels.version() is None, reason="needs Numba")
+
+
+def tensor(values):
+    return paddle.to_tensor(np.asarray(values, "float32"))
+
+
+def spread(*shape):
+    return np.random.RandomState(shape[-1]).standard_normal(shape)
+
+
+def test_gelu_is_exact_over_its_whole_range():
+    x = np.concatenate([np.linspace(-14, 14, 20001), [0.0, 1e-30, -1e-30, 300.0, -300.0]]).astype("float32")
+    wide = x.astype("float64")
+    below = np.array([0.5 * math.erfc(-v * 0.5**0.5) for v in wide])  # Paddle's own loses the tail
+    got = kernels.gelu(tensor(x)).numpy()
+    np.testing.assert_allclose(got, wide * below, rtol=2e-5, atol=1e-36)
+    near = abs(wide) < 4
+    np.testing.assert_allclose(got[near], (wide * below)[near], rtol=3e-6)
+    slope = kernels.gelu_backward(tensor(x), tensor(np.ones_like(x))).numpy()
+    density = np.exp(-0.5 * wide * wide) / (2 * np.pi) ** 0.5
+    np.testing.assert_allclose(slope, below + wide * density, rtol=1e-5, atol=5e-7)
+
+
+def test_gelu_by_tanh_is_exact_over_its_whole_range():
+    x = np.concatenate([np.linspace(-14, 14, 20001), [0.0, 300.0, -300.0]]).astype("float32")
+    wide = paddle.to_tensor(x.astype("float64"), stop_gradient=False)
+    exact = F.gelu(wide, approximate=True)
+    exact.sum().backward()
+    np.testing.assert_allclose(kernels.gelu(tensor(x), True).numpy(), exact.numpy(), rtol=1e-5, atol=5e-7)
+    slope = kernels.gelu_backward(tensor(x), tensor(np.ones_like(x)), True).numpy()
+    np.testing.assert_allclose(slope, wide.grad.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "function",
+    [
+        kernels.gelu,
+        lambda x: kernels.gelu(x, True),
+        lambda x: kernels.gelu_of_sum(x, paddle.zeros(x.shape[-1:])),
+        lambda x: kernels.layer_norm(x, paddle.ones([9]), paddle.zeros([9]), 1e-6)[0],
+        kernels.softmax,
+        kernels.sum_rows,
+        kernels.centre_rows,
+        lambda x: kernels.gaussian(x, x, paddle.matmul(x, x, transpose_y=True)),
+    ],
+)
+def test_what_is_not_finite_stays_so(function, value):
+    x = spread(2, 70, 9)
+    x[1, 3, 4] = value
+    out = function(tensor(x)).numpy()
+    assert not np.isfinite(out[1]).all() and np.isfinite(out[0]).all()
+
+
+def test_softmax_of_far_and_of_masked_logits():
+    x = np.array([[1000.0, 0.0, -1000.0], [-np.inf, 0.0, 0.0]])
+    np.testing.assert_array_equal(kernels.softmax(tensor(x)).numpy(), [[1, 0, 0], [0, 0.5, 0.5]])
+
+
+def test_sums_over_many_rows_keep_their_digits():
+    x = np.full((1, 200_000, 3), 0.1, "float32")
+    np.testing.assert_allclose(
+        kernels.sum_rows(tensor(x)).numpy().ravel(), 200_000 * np.float32(0.1), rtol=1e-6
+    )
+
+
+def test_norms_and_factors_of_many_tensors():
+    tensors = [tensor(spread(n)) for n in (1, 70_000, 3)]
+    before = [t.numpy() for t in tensors]
+    np.testing.assert_allclose(
+        kernels.square_sums(tensors).numpy(), [(b.astype("float64") ** 2).sum() for b in before], rtol=1e-6
+    )
+    kernels.scale(tensors, tensor([1.0]))
+    for t, b in zip(tensors, before):
+        np.testing.assert_array_equal(t.numpy(), b)
+    kernels.scale(tensors, tensor([0.5]))
+    for t, b in zip(tensors, before):
+        np.testing.assert_array_equal(t.numpy(), b * np.float32(0.5))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: kernels.layer_norm(x, paddle.ones([8]), paddle.zeros([9]), 1e-6),
+        lambda x: kernels.gelu_backward(x, x[:, :5]),
+        lambda x: kernels.add_row(x, x),
+        lambda x: kernels.add_channels(x, paddle.ones([3])),
+        lambda x: kernels.filter_channels(x, paddle.ones([1, 9, 9]), None, (7, 9)),
+        lambda x: kernels.filter_channels(x, paddle.ones([1, 9, 8]), None, (7, 10)),
+        lambda x: kernels.split_columns(x, 2),
+        lambda x: kernels.gaussian(x, x, x),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_before_memory_is_read(call):
+    with pytest.raises(ValueError, match="stands where"):
+        call(tensor(spread(2, 70, 9)))
+
+
+def test_views_are_read_by_their_own_order():
+    """A tensor that is not contiguous is copied first."""
+    paddle.set_flags({"FLAGS_use_stride_kernel": True})
+    try:
+        x = tensor(spread(70, 9)).t()
+        assert x.is_contiguous() == (
+            not paddle.get_flags("FLAGS_use_stride_kernel")["FLAGS_use_stride_kernel"]
+        )
+        np.testing.assert_allclose(kernels.gelu(x).numpy(), F.gelu(x).numpy(), rtol=1e-5, atol=1e-6)
+    finally:
+        paddle.set_flags({"FLAGS_use_stride_kernel": False})
+
+
+def test_other_types_are_not_taken():
+    x = paddle.ones([2, 2])
+    assert kernels.takes(x, None)
+    assert not kernels.takes(x, x.astype("float64")) and not kernels.takes(x.astype("bfloat16"))
+    with compiled.paused():
+        assert not kernels.takes(x) and kernels.version() is None
+    assert kernels.takes(x)
+
+
+STEP = """
+import hashlib, sys
+import paddle, paddle_inline
+from paddle_inline.ops import kernels
+paddle.seed(0)
+model = paddle_inline.create_model("inline_deit_digits")
+x = paddle.randn([4, 3, 32, 32])
+paddle.nn.functional.cross_entropy(model(x), paddle.to_tensor([1, 2, 3, 4])).backward()
+digest = hashlib.sha256()
+for parameter in model.parameters():
+    digest.update(parameter.grad.numpy().tobytes())
+print(kernels.version(), digest.hexdigest())
+"""
+
+
+def gradients(**environment):
+    run = subprocess.run(
+        [sys.executable, "-c", STEP],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return run.stdout.split()
+
+
+def test_gradients_are_the_same_on_any_number_of_threads():
+    """Those of the loops: Paddle's own are kept on one."""
+    one, two = gradients(NUMBA_NUM_THREADS="1"), gradients(NUMBA_NUM_THREADS="2")
+    assert one == two and len(one[1]) == len(hashlib.sha256().hexdigest())
+
+
+def test_the_switch_leaves_all_to_paddle():
+    assert gradients(PADDLE_INLINE_NUMBA="0")[0] == "None"
