@@ -6,6 +6,8 @@ same, and a layer norm's gradient twenty times its forward pass; whatever is not
 float32 goes through `kernels` where Numba is installed; else, and in float64, it is operators that are quick.
 Gradients of gradients are right, too: a backward pass that is recorded consists of differentiable operators.
 
+(Above 300 lines: a function and its gradient, one after another.)
+
 M rows, K channels in, C channels.
 """
 

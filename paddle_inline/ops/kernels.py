@@ -1,7 +1,7 @@
 """Work on Paddle tensors by the loops that Numba compiles: what Paddle's CPU operators do on one core, or slowly.
 
 Numba is optional. `takes` says for which tensors these functions are: contiguous float32 on a CPU in eager mode.
-`PADDLE_INLINE_NUMBA=0` in the environment leaves all to Paddle.
+`PADDLE_INLINE_NUMBA=0` in the environment leaves all to Paddle. (Above 300 lines: a function for each of the loops.)
 """
 
 from __future__ import annotations

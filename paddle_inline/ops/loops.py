@@ -3,6 +3,8 @@
 Every array is the address of contiguous float32 numbers. Results do not depend on the number of threads: work is cut
 into blocks by its own size, and what blocks sum is added in their order.
 
+(Above 300 lines: one short loop after another, which share a few lines of arithmetic.)
+
 M rows, C channels; I images of H x W with D numbers at each place, kernels of k x k.
 """
 

@@ -10,12 +10,12 @@ from functools import cache
 from .cores import available_cores
 
 SWITCH = "PADDLE_INLINE_NUMBA"  # "0" in the environment leaves all work to Paddle
-_paused = [0]
+_switches = {"paused": False}  # of the whole process
 
 
 def wanted() -> bool:
     """Return whether compiled loops are to be used where Numba is installed."""
-    return not _paused[0] and _is_on()
+    return not _switches["paused"] and _is_on()
 
 
 @cache
@@ -26,11 +26,11 @@ def _is_on():
 @contextmanager
 def paused() -> Iterator[None]:
     """Leave all work to Paddle's operators inside the block, for whoever watches them."""
-    _paused[0] += 1
+    before, _switches["paused"] = _switches["paused"], True
     try:
         yield
     finally:
-        _paused[0] -= 1
+        _switches["paused"] = before
 
 
 def set_threads() -> None:

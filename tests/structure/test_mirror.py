@@ -22,17 +22,31 @@ ALLOWED = {
     "- layers/basic.py: class GELU": "its gradient is slow on Paddle's CPU alone",
     "- layers/basic.py: def GELU.forward(self, x: Tensor)": "as above",
     "- layers/basic.py: def Linear.forward(self, x: Tensor)": "as above, its bias's",
+    "- layers/basic.py: def Conv1d.forward(self, x: Tensor)": "as above",
     "- layers/basic.py: def Conv2d.forward(self, x: Tensor)": "as above",
+    "- layers/basic.py: def Conv2d.tokens(self, x: Tensor)": "as above",
+    "- layers/basic.py: def Conv2d._geometry(self)": "as above",
+    "- layers/basic.py: def Conv2d._is_product(self, x: Tensor)": "as above",
+    "- layers/basic.py: def Conv2d._tokens(self, x: Tensor)": "as above",
+    "- layers/basic.py: def is_depthwise(convolution: nn.Conv2D)": "as above",
+    "- layers/basic.py: def _is_filter(convolution, x)": "as above",
+    "- layers/basic.py: def watched(*layers: nn.Layer)": "as above",
+    "- layers/mlp.py: def Mlp._is_plain(self, x)": "as above",
     "- layers/basic.py: def exact_epsilon_scale(epsilon: float)": "as above",
     "- layers/batch_norm.py: def BatchNorm2d.forward(self, x: Tensor)": "Paddle's running variance is the biased one",
     "- layers/initialised.py: def _xavier(fan_in: int, fan_out: int, gain: float)": "torch has it",
     "- ops/eager.py: file": "PyTorch's own operators are quick on a CPU",
+    "- ops/eager_filters.py: file": "as above",
+    "- ops/kernels.py: file": "as above",
+    "- ops/loops.py: file": "as above",
     "- ops/inline_attention.py: def _filter_grouped(v: Tensor, kernel: Tensor, size: Size)": (
         "only Paddle is traced for any batch"
     ),
     "- ops/inline_attention.py: def _filter_shifted(v: Tensor, kernel: Tensor, size: Size)": "as above",
     "- ops/softmax_free.py: def _largest(x: Tensor, axis: list[int])": "only Paddle is translated to ONNX",
-    "- ops/tokens.py: def subtract_row(x: Tensor, row: Tensor)": "torch broadcasts as fast",
+    "- ops/tokens.py: def centre_tokens(x: Tensor, factor: float)": "torch broadcasts as fast",
+    "- ops/tokens.py: def subtract_row(x: Tensor, row: Tensor)": "as above",
+    "- ops/tokens.py: def swap_axes(x: Tensor, axis: int)": "as above",
 }
 
 # Files of ops/attention/ and layers/attention/ that speak to a framework themselves.
