@@ -29,6 +29,7 @@ OPTIONAL = {
     "OpenVINO": ("openvino", "the fastest engine on a CPU, of `export --onnx`"),
     "ONNX Runtime": ("onnxruntime", "an engine of `export --onnx`"),
     "paddle2onnx": ("paddle2onnx", "only `export --onnx` needs it"),
+    "Numba": ("numba", "trains faster on a CPU: compiles what Paddle does slowly"),
     "NNCF": ("nncf", "only `export --int8` needs it"),
     "hub": ("huggingface_hub", "only models of the Hugging Face hub need it"),
     "Ray": ("ray", "only predicting on several machines needs it"),

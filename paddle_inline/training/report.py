@@ -12,6 +12,8 @@ import paddle
 from PIL import Image
 
 from ..data.loaders import Loader, collate
+from ..ops import kernels
+from ..utils import compiled
 from ..utils.errors import counted, short
 from . import plots
 from .answers import Answers, write_report
@@ -47,6 +49,22 @@ def describe(log: RunLog, run: Run, *, dataset: str, amp_level: str, tuned: dict
         log.info(f"amp.level {amp_level} has no effect on a CPU: training in full precision")
     if tuned and device == "cpu":
         log.info("set for this CPU: " + " ".join(f"{k}={v}" for k, v in tuned.items()))
+    if device == "cpu":
+        log.info(loops_line())
+
+
+def loops_line() -> str:
+    """Say what does the work of a CPU beside matrix products."""
+    version = kernels.version()
+    if version is not None:
+        return (
+            f"on this CPU, Numba {version} compiles what Paddle does slowly: some seconds, once for all runs"
+        )
+    if not compiled.wanted():
+        return f"on this CPU, Paddle's own operators alone: {compiled.SWITCH} or NUMBA_DISABLE_JIT is set"
+    if not kernels.SUPPORTED:
+        return f"on this CPU, Paddle's own operators alone: Paddle {paddle.__version__} does not go with Numba, 3 does"
+    return "on this CPU, Paddle's own operators alone; faster with Numba: pip install numba"
 
 
 def name_patterns(names: Iterable[str]) -> list[str]:
