@@ -173,21 +173,41 @@ def join_columns(parts: Sequence[Tensor]) -> Tensor:
 def square_sums(tensors: Sequence[Tensor]) -> Tensor:
     """Return the sum of each tensor's squares, float64."""
     out = np.empty(len(tensors))
-    _run_on_many("square_sums", tensors, out)
+    _run_on_many("square_sums", [tensors], out)
     return paddle.to_tensor(out)
 
 
 def scale(tensors: Sequence[Tensor], factor: Tensor) -> None:
     """Multiply tensors in place by a number [1], which the caller does not wait for."""
-    _run_on_many("scale", tensors, factor)
+    _run_on_many("scale", [tensors], factor)
 
 
-def _run_on_many(name, tensors, last):
-    """Run a loop on contiguous tensors, however many."""
-    addresses = np.array([tensor.data_ptr() for tensor in tensors], np.int64)
-    sizes = np.array([math.prod(tensor.shape) for tensor in tensors], np.int64)
+def adamw(
+    lists: Sequence[Sequence[Tensor]],
+    rate: Tensor,
+    go: Tensor,
+    betas: tuple[float, float],
+    epsilon: float,
+    decay: float,
+) -> None:
+    """Take a step of AdamW in place, to the bits of Paddle's kernel on a processor that multiplies and adds at once.
+
+    Args:
+        lists: weights, gradients, first and second moments, and powers of both betas [1]; a place for each tensor.
+        rate, go: [1]; where `go` is 0 nothing changes.
+    """
+    _fit(*((part.shape, weight.shape) for tensors in lists[1:4] for part, weight in zip(tensors, lists[0])))
+    _run_on_many("adamw", lists, rate, go, *betas, epsilon, decay)
+
+
+def _run_on_many(name, lists, *rest):
+    """Run a loop on lists of contiguous tensors, however many."""
+    addresses = [np.array([tensor.data_ptr() for tensor in tensors], np.int64) for tensors in lists]
+    sizes = np.array([math.prod(tensor.shape) for tensor in lists[0]], np.int64)
     with _one_at_a_time:
-        getattr(_loops(), name)(addresses, sizes, last.data_ptr() if isinstance(last, Tensor) else last)
+        getattr(_loops(), name)(
+            *addresses, sizes, *(r.data_ptr() if isinstance(r, Tensor) else r for r in rest)
+        )
 
 
 def softmax(x: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ STRIP = 32  # channels of which a filter's gradient is summed at a time
 compiled = partial(
     njit, parallel=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp", "reassoc"}
 )
+exact = partial(njit, parallel=True, cache=True, error_model="numpy")  # every operation as it is written
 inlined = partial(njit, cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
 
 
@@ -38,6 +39,16 @@ def _pointer(context: Any, address: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(types.float32)(types.int64), generate
+
+
+@intrinsic
+def _multiply_add(context: Any, x: Any, y: Any, z: Any) -> Any:
+    """x y + z, rounded once."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.fma(*arguments)
+
+    return types.float32(types.float32, types.float32, types.float32), generate
 
 
 @intrinsic
@@ -328,6 +339,30 @@ def scale(addresses, sizes, factor_at):
             a = _array(addresses[i], (sizes[i],))
             for j in range(sizes[i]):
                 a[j] *= factor[0]
+
+
+@exact
+def adamw(
+    weights, grads, firsts, seconds, powers1, powers2, sizes, rate_at, go_at, beta1, beta2, epsilon, decay
+):
+    """A step of AdamW where `go` is not 0, by the operations of Paddle's kernel; each list has a place per tensor."""
+    rate, go = _array(rate_at, (1,))[0], _array(go_at, (1,))[0]
+    b1, b2 = f(beta1), f(beta2)
+    rest1, rest2, shrink = f(1.0) - b1, f(1.0) - b2, rate * f(decay)
+    for i in prange(len(sizes) if go != f(0.0) else 0):
+        w, g = _array(weights[i], (sizes[i],)), _array(grads[i], (sizes[i],))
+        m, v = _array(firsts[i], (sizes[i],)), _array(seconds[i], (sizes[i],))
+        p1, p2 = _array(powers1[i], (1,)), _array(powers2[i], (1,))
+        root = np.sqrt(f(1.0) - p2[0])
+        step, floor = rate * (root / (f(1.0) - p1[0])), f(epsilon) * root
+        for j in range(sizes[i]):
+            first = _multiply_add(m[j], b1, rest1 * g[j])
+            second = _multiply_add(v[j], b2, rest2 * (g[j] * g[j]))
+            m[j], v[j] = first, second
+            kept = _multiply_add(w[j], -shrink, w[j])
+            w[j] = _multiply_add(first / (np.sqrt(second) + floor), -step, kept)
+        p1[0] *= b1
+        p2[0] *= b2
 
 
 @compiled

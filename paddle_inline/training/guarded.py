@@ -16,6 +16,7 @@ import paddle
 from paddle import _C_ops
 from paddle.base.layer_helper import LayerHelper
 
+from ..ops import kernels
 from .flat import FlatAdamW
 
 LEAST_ROWS = 1000  # for several threads in one tensor's step; Paddle's default
@@ -116,6 +117,8 @@ def guarded_step(optimizer: paddle.optimizer.Optimizer, go: paddle.Tensor) -> No
         optimizer.flat = optimizer.flat or FlatAdamW(optimizer)
         if optimizer.flat.step(go):
             return
+    if isinstance(optimizer, AdamW) and go.place.is_cpu_place() and _step_by_loop(optimizer, go):
+        return
     if isinstance(optimizer, (Adam, AdamW)) and go.place.is_cpu_place():
         optimizer.skip = go.logical_not()
         try:
@@ -128,6 +131,42 @@ def guarded_step(optimizer: paddle.optimizer.Optimizer, go: paddle.Tensor) -> No
     optimizer.step()
     for tensor, earlier in before:
         select(go, tensor, earlier, output=tensor)
+
+
+def _step_by_loop(optimizer: AdamW, go: paddle.Tensor) -> bool:
+    """Take AdamW's step by one loop over the tensors of a group; return whether it can be done so."""
+    groups = [
+        {
+            **group,
+            "params": [p for p in group["params"] if not p.stop_gradient and p._grad_ivar() is not None],
+        }
+        for group in _groups(optimizer)
+    ]
+    tensors = [each for group in groups for p in group["params"] for each in (p, p._grad_ivar())]
+    if (
+        optimizer._grad_clip is not None
+        or getattr(optimizer, "_amsgrad", False)
+        or not isinstance(optimizer._parameter_list[0], dict)
+        or not kernels.takes(*tensors)
+        or not all(each.is_contiguous() for each in tensors)
+    ):
+        return False
+    create_slots(optimizer)
+    go = go.astype("float32")
+    for group in (group for group in groups if group["params"]):
+        optimizer._update_param_group(group)
+        parameters = group["params"]
+        slots = [[*_moments(optimizer, p), *_powers(optimizer, p)] for p in parameters]
+        optimizer._create_global_learning_rate()
+        kernels.adamw(
+            [parameters, [p._grad_ivar() for p in parameters], *zip(*slots)],
+            optimizer._create_param_lr((parameters[0], None)),
+            go,
+            (optimizer._beta1, optimizer._beta2),
+            optimizer._epsilon,
+            optimizer._weight_decay,
+        )
+    return True
 
 
 def release(optimizer: paddle.optimizer.Optimizer) -> None:

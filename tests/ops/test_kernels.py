@@ -1,5 +1,6 @@
 """The compiled loops: numbers of float64, whatever the numbers, and the same whatever the threads."""
 
+import contextlib
 import hashlib
 import math
 import os
@@ -11,7 +12,10 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
+import paddle_inline
 from paddle_inline.ops import kernels
+from paddle_inline.training.guarded import guarded_step
+from paddle_inline.training.optim import decay_groups, make_optimizer, optimizer_state
 from paddle_inline.utils import compiled
 
 pytestmark = pytest.mark.skipif(kernels.version() is None, reason="needs Numba")
@@ -169,3 +173,46 @@ def test_gradients_are_the_same_on_any_number_of_threads():
 
 def test_the_switch_leaves_all_to_paddle():
     assert gradients(PADDLE_INLINE_NUMBA="0")[0] == "None"
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_adamw_takes_the_steps_of_paddles_kernel(decay):
+    """Weights, moments and powers after five steps, one of which is not taken; the bits where there is FMA."""
+
+    def trained(by_loop):
+        model = paddle_inline.create_model("inline_deit_digits")
+        fill(model)
+        optimizer = make_optimizer("adamw", model, decay_groups(model, decay))
+        with contextlib.nullcontext() if by_loop else compiled.paused():
+            for step in range(5):
+                optimizer.clear_grad()
+                for i, parameter in enumerate(model.parameters()):
+                    grad = np.random.RandomState(100 * step + i).standard_normal(parameter.shape)
+                    (parameter * tensor(grad)).sum().backward()
+                optimizer.set_lr(0.1 / (step + 1))
+                guarded_step(optimizer, paddle.to_tensor([step != 2]))
+        slots = optimizer_state(model, optimizer)
+        return {
+            **{name: p.numpy() for name, p in model.named_parameters()},
+            **{(name, slot): values for name, of in slots.items() for slot, values in of.items()},
+        }
+
+    ours, theirs = trained(True), trained(False)
+    assert len(ours) == 5 * len(list(paddle_inline.create_model("inline_deit_digits").parameters()))
+    for name, values in theirs.items():
+        if has_fma():
+            np.testing.assert_array_equal(ours[name], values, err_msg=str(name))
+        np.testing.assert_allclose(ours[name], values, rtol=2e-6, atol=1e-7)
+
+
+def fill(model):
+    for i, parameter in enumerate(model.parameters()):
+        parameter.set_value(np.random.RandomState(i).standard_normal(parameter.shape).astype("float32"))
+
+
+def has_fma():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return any("fma" in line.split() and "avx512f" in line.split() for line in lines)
+    except OSError:
+        return False
