@@ -1,6 +1,6 @@
 """Pictures resized as Pillow does it, bit for bit, by loops that use the processor's vector instructions.
 
-Numba compiles them (`filter_loops`) and is optional. Without it, with `PADDLE_INLINE_NUMBA=0`, on other processors than
+Numba compiles them (`pixel_loops`) and is optional. Without it, with `PADDLE_INLINE_NUMBA=0`, on other processors than
 x86-64, where the last bit of a weight may differ, and for what `resize` does not name, Pillow does it.
 """
 
@@ -21,14 +21,19 @@ PIXELS = {"RGB": ("RGBX", np.uint32), "L": ("L", np.uint8)}  # mode -> how its b
 SLIM = 16  # times as high as wide and more: Pillow may take such a picture's rows before its columns
 
 
+def loops() -> ModuleType | None:
+    """Return the compiled loops, or None: there is no Numba, it is not wanted, or its bits may not be Pillow's."""
+    return _imported() if SAME_BITS and compiled.wanted() else None
+
+
 @cache
-def _loops() -> ModuleType | None:
+def _imported():
     compiled.set_threads()
     try:
-        from . import filter_loops
+        from . import pixel_loops
     except ImportError:  # no Numba, or one that does not know this NumPy
         return None
-    return filter_loops
+    return pixel_loops
 
 
 def resize(
@@ -44,9 +49,9 @@ def resize(
     """
     edges = np.float32((0, 0, *image.size) if box is None else box)  # as Pillow holds them
     left, top, right, bottom = edges.tolist()
-    loops = _loops() if compiled.wanted() and SAME_BITS else None
+    loop = loops()
     if (
-        loops is None
+        loop is None
         or image.mode not in PIXELS
         or resample not in (Image.BICUBIC, Image.BILINEAR)
         or image.height > SLIM * image.width
@@ -56,8 +61,8 @@ def resize(
         return image.resize(size, resample, box=None if box is None else tuple(box))
     cubic = resample == Image.BICUBIC
     span = (edges[2:] - edges[:2]).tolist()
-    columns = loops.weights(left, span[0], image.width, size[0], cubic)
-    rows = loops.weights(top, span[1], image.height, size[1], cubic)
+    columns = loop.weights(left, span[0], image.width, size[0], cubic)
+    rows = loop.weights(top, span[1], image.height, size[1], cubic)
     used = [int(end) for starts, counts, _ in (columns, rows) for end in (starts[0], starts[-1] + counts[-1])]
     part = (used[0], used[2], used[1], used[3])
     if part != (0, 0, *image.size):
@@ -65,5 +70,5 @@ def resize(
     order, kind = PIXELS[image.mode]
     pixels = np.frombuffer(image.tobytes("raw", order), kind).reshape(image.height, image.width)
     out = np.empty((size[1], size[0]), kind)
-    loops.resample(pixels, part[0], part[1], columns, rows, out)
+    loop.resample(pixels, part[0], part[1], columns, rows, out)
     return Image.frombytes(image.mode, size, out.data, "raw", order)
