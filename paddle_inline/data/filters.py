@@ -17,7 +17,7 @@ from PIL import Image
 from ..utils import compiled
 from .shifts import SAME_BITS
 
-PIXELS = {"RGB": ("RGBX", np.uint32), "L": ("L", np.uint8)}  # mode -> how its bytes are taken, what one pixel is
+PIXELS = {"RGB": ("RGBX", np.uint32), "L": ("L", np.uint8)}  # mode -> order of its bytes, what a pixel is
 SLIM = 16  # times as high as wide and more: Pillow may take such a picture's rows before its columns
 
 
@@ -31,7 +31,7 @@ def _imported():
     compiled.set_threads()
     try:
         from . import pixel_loops
-    except ImportError:  # no Numba, or one that does not know this NumPy
+    except (ImportError, RuntimeError):  # no Numba, or not for this NumPy; no folder for what it compiles
         return None
     return pixel_loops
 

@@ -1,4 +1,4 @@
-"""Pictures rotated, sheared and shifted as Pillow does it, bit for bit, by the loops of `pixel_loops` (see `filters`)."""
+"""Pictures rotated, sheared and shifted as Pillow does, bit for bit, by the loops of `pixel_loops` (see `filters`)."""
 
 from __future__ import annotations
 
