@@ -14,9 +14,8 @@ BITS = 22  # behind the point of a weight
 BAND = 64  # lines that are turned at a time: few enough for the processor's cache
 int32, uint8, uint32 = np.int32, np.uint8, np.uint32
 
-compiled = partial(
-    njit, cache=True, nogil=True, error_model="numpy"
-)  # no fastmath: the bits are to be Pillow's
+# Without fastmath: the bits are to be Pillow's.
+compiled = partial(njit, cache=True, nogil=True, error_model="numpy")
 
 
 # ---------------------------------------------------------------- filters: fixed point, columns before rows
@@ -78,9 +77,8 @@ def _combine(lines, base, firsts, counts, factors, out):
             a, b, c, d = lines[at], lines[at + 1], lines[at + 2], lines[at + 3]
             p, q, r, s = factors[i, k], factors[i, k + 1], factors[i, k + 2], factors[i, k + 3]
             for j in range(len(sums)):
-                sums[j] = int32(
-                    sums[j] + p * int32(a[j]) + q * int32(b[j]) + r * int32(c[j]) + s * int32(d[j])
-                )
+                first, second = p * int32(a[j]) + q * int32(b[j]), r * int32(c[j]) + s * int32(d[j])
+                sums[j] = int32(sums[j] + first + second)
             k += 4
         while k < counts[i]:
             at = firsts[i] - base + k
@@ -103,16 +101,8 @@ def _turn(lines, out):
         e, f, g, h = lines[y + 4], lines[y + 5], lines[y + 6], lines[y + 7]
         for x in range(lines.shape[1]):
             to = out[x, y : y + 8]
-            to[0], to[1], to[2], to[3], to[4], to[5], to[6], to[7] = (
-                a[x],
-                b[x],
-                c[x],
-                d[x],
-                e[x],
-                f[x],
-                g[x],
-                h[x],
-            )
+            to[0], to[1], to[2], to[3] = a[x], b[x], c[x], d[x]
+            to[4], to[5], to[6], to[7] = e[x], f[x], g[x], h[x]
     for y in range(whole, len(lines)):
         for x in range(lines.shape[1]):
             out[x, y] = lines[y, x]
