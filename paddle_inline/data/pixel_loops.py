@@ -6,6 +6,7 @@ A pixel is one number, of as many bytes as it has channels: four for RGB, of whi
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -13,9 +14,10 @@ from numba import njit
 BITS = 22  # behind the point of a weight
 BAND = 64  # lines that are turned at a time: few enough for the processor's cache
 int32, uint8, uint32 = np.int32, np.uint8, np.uint32
+Weights = tuple[np.ndarray, np.ndarray, np.ndarray]  # as of `weights`
 
 # Without fastmath: the bits are to be Pillow's.
-compiled = partial(njit, cache=True, nogil=True, error_model="numpy")
+compiled: Any = partial(njit, cache=True, nogil=True, error_model="numpy")
 
 
 # ---------------------------------------------------------------- filters: fixed point, columns before rows
@@ -31,7 +33,7 @@ def _bicubic(x):
 
 
 @compiled
-def weights(start, span, size, count, bicubic):
+def weights(start: float, span: float, size: int, count: int, bicubic: bool) -> Weights:
     """Return what each of `count` places on a line of `size` pixels is made of.
 
     Args:
@@ -109,7 +111,9 @@ def _turn(lines, out):
 
 
 @compiled
-def resample(pixels, left, top, columns, rows, out):
+def resample(
+    pixels: np.ndarray, left: int, top: int, columns: Weights, rows: Weights, out: np.ndarray
+) -> None:
     """Filter pixels [h, w], of which the first is at (left, top), by the `weights` of both directions, into [H, W].
 
     Lines are combined number by number: columns are turned into lines for that, and back.
@@ -188,7 +192,7 @@ def _join(red, green, blue, inside, fill, out):
 
 
 @compiled
-def move(pixels, matrix, fill, out):
+def move(pixels: np.ndarray, matrix: tuple[float, ...], fill: np.uint32, out: np.ndarray) -> None:
     """Put at (x, y) of `out` what pixels [H, W] have at (ax + by + c, dx + ey + f), by the cubic among 4 x 4.
 
     Where one of the two is x or y itself, three of the four lines are multiplied by zero and left out.
