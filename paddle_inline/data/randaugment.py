@@ -20,6 +20,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from ..utils.errors import UserError
 from .draws import Draws
+from .moves import move, rotation
 from .shifts import SAME_BITS, shift
 
 Colour = tuple[int, ...]  # one value a channel, 0 to 255
@@ -36,15 +37,20 @@ class Geometry:
     def affine(self, image: Image.Image, draws: Draws, matrix: Sequence[float]) -> Image.Image:
         """Take each pixel (x, y) from (ax + by + c, dx + ey + f), `matrix` being (a, b, c, d, e, f)."""
         resample, moved = self._resample(draws), None
-        if SAME_BITS and resample == Image.BICUBIC and image.mode == "RGB":
-            moved = shift(image, matrix, self.fill)
+        if resample == Image.BICUBIC and image.mode == "RGB":
+            moved = move(image, matrix, self.fill)
+            if moved is None and SAME_BITS:
+                moved = shift(image, matrix, self.fill)
         if moved is None:
             return image.transform(image.size, Image.AFFINE, matrix, resample, fillcolor=self.fill)
         return moved
 
     def rotate(self, image: Image.Image, draws: Draws, degrees: float) -> Image.Image:
         """Rotate about the middle, against the clock."""
-        return image.rotate(degrees, self._resample(draws), fillcolor=self.fill)
+        resample, moved = self._resample(draws), None
+        if resample == Image.BICUBIC and image.mode == "RGB" and degrees % 90:
+            moved = move(image, rotation(image.size, degrees), self.fill)
+        return image.rotate(degrees, resample, fillcolor=self.fill) if moved is None else moved
 
     def _resample(self, draws):
         return draws.py.choice(self.resample) if isinstance(self.resample, tuple) else self.resample

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from .filters import resize
+
 FORMATS = ("JPEG", "MPO")  # that can be read so; MPO is JPEG of several frames
 DENOMINATORS = (8, 4, 2)
 MARGIN = (
@@ -37,9 +39,9 @@ class Cut(NamedTuple):
     def of(self, image: Image.Image, denominator: int = 1) -> Image.Image:
         """Return the result from a picture that was decoded at a fraction of its size, or in full."""
         if denominator == 1:
-            return image.crop(self.box).resize(self.size, self.resample)
+            return resize(image.crop(self.box), self.size, self.resample)
         left, top, right, bottom = (side / denominator for side in self.box)
-        return image.resize(self.size, self.resample, box=(left, top, right, bottom))
+        return resize(image, self.size, self.resample, (left, top, right, bottom))
 
 
 class Reading:

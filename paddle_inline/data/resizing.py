@@ -6,6 +6,8 @@ from typing import Any
 
 from PIL import Image
 
+from .filters import resize
+
 LONGEST = 16  # times the other side; more of an image than that no crop in its middle needs
 
 
@@ -24,7 +26,7 @@ def resized(image: Image.Image, size: tuple[int, int], resample: Any) -> Image.I
     longest = LONGEST * size[1 - axis]
     longest += (size[axis] - longest) % 2  # as much is left out on either side
     if size[axis] <= longest:
-        return image.resize(size, resample)
+        return resize(image, size, resample)
     scale = image.size[axis] / size[axis]
     start = (size[axis] - longest) // 2
     kept, box = list(size), [0.0, 0.0, float(image.width), float(image.height)]

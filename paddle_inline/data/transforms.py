@@ -19,6 +19,7 @@ from PIL import Image
 from ..utils.errors import UserError, unknown
 from ..weights.description import RESIZES, image_sides, plain_size
 from .draws import Draws
+from .filters import resize
 from .normalize import NOTHING, Normalize, Pixels
 from .pictures import picture_mode
 from .randaugment import rand_augment
@@ -121,7 +122,7 @@ class Resize:
         resample = _choose(self.resample, draws)
         if self.short and max(image_sides(self.size)) <= LONGEST * min(image_sides(self.size)):
             return resized(image, goal, resample)
-        return image.resize(goal, resample)
+        return resize(image, goal, resample)
 
 
 class CenterCrop:

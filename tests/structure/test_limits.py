@@ -65,6 +65,8 @@ PINNED = {
     },
     "paddle_inline/data/cifar.py": {"MOST_BYTES": 1 << 30},
     "paddle_inline/data/classes.py": {"LONGEST_PYTHON": 4 << 20, "MOST_CLASSES": 1_000_000},
+    "paddle_inline/data/filters.py": {"SLIM": 16},
+    "paddle_inline/data/pixel_loops.py": {"BITS": 22, "BAND": 64},
     "paddle_inline/data/imagenet.py": {"SETTLED": 2 * 10**9},
     "paddle_inline/data/lists.py": {"MOST_BYTES": 512 << 20},
     "paddle_inline/data/loaders.py": {"BAD": -1, "LAST_BATCH_SECONDS": 5},
