@@ -451,7 +451,9 @@ def test_broken_images_are_counted_or_end_the_run(cfg, tmp_path, capfd, monkeypa
     assert ".jpg cannot be read" in err and "data.on_bad_image=skip" in err
     assert run(cfg, tmp_path / "skip", *small, "--on-bad-image", "skip") == 0
     out, err = capfd.readouterr()
-    assert "train/cat/3.jpg cannot be read" in err and "replaced 2 training images that could not be read" in out
+    assert (
+        "train/cat/3.jpg cannot be read" in err and "replaced 2 training images that could not be read" in out
+    )
     rows = [row for row in read_metrics(folder_of(tmp_path / "skip")) if "top1" in row]
     assert [(row["bad_images"], row["bad_held_out_images"]) for row in rows] == [(2, 1), (2, 1)]
     assert "of 7 images (1 more cannot be read)" in out

@@ -28,12 +28,7 @@ def loops() -> ModuleType | None:
 
 @cache
 def _imported():
-    compiled.set_threads()
-    try:
-        from . import pixel_loops
-    except (ImportError, RuntimeError):  # no Numba, or not for this NumPy; no folder for what it compiles
-        return None
-    return pixel_loops
+    return compiled.load("paddle_inline.data.pixel_loops")
 
 
 def resize(

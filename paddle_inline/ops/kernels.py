@@ -18,25 +18,15 @@ import paddle
 from paddle import Tensor, _C_ops
 
 from ..utils import compiled
-from ..utils.environment import parse_version
 
 Size = tuple[int, int]  # (height, width)
 _FLOAT32 = (paddle.float32,)  # `in` looks for the same object first, which is quicker than to compare types
-# Paddle 2.6 brings a zlib of its own, with which Numba crashes unless Python's was used before Paddle was imported.
-SUPPORTED = parse_version(paddle.__version__) >= (3,)
 _one_at_a_time = threading.Lock()  # one of Numba's ways to share work among cores may not be entered twice
 
 
 @cache
 def _loops() -> ModuleType | None:
-    if not SUPPORTED:
-        return None
-    compiled.set_threads()
-    try:
-        from . import loops
-    except ImportError:  # no Numba, or one that does not know this NumPy
-        return None
-    return loops
+    return compiled.load("paddle_inline.ops.loops")
 
 
 def version() -> str | None:

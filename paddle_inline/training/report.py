@@ -62,7 +62,7 @@ def loops_line() -> str:
         )
     if not compiled.wanted():
         return f"on this CPU, Paddle's own operators alone: {compiled.SWITCH} or NUMBA_DISABLE_JIT is set"
-    if not kernels.SUPPORTED:
+    if not compiled.fits_paddle():
         return f"on this CPU, Paddle's own operators alone: Paddle {paddle.__version__} does not go with Numba, 3 does"
     return "on this CPU, Paddle's own operators alone; faster with Numba: pip install numba"
 

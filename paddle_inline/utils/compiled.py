@@ -1,15 +1,20 @@
-"""Whether work on a CPU goes through loops that Numba compiles (ops/kernels.py), and on how many threads."""
+"""Whether work on a CPU goes through loops that Numba compiles, and on how many threads."""
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from types import ModuleType
 
 from .cores import available_cores
+from .environment import parse_version
 
-SWITCH = "PADDLE_INLINE_NUMBA"  # "0" in the environment leaves all work to Paddle
+SWITCH = "PADDLE_INLINE_NUMBA"  # "0" in the environment leaves all work to Paddle and Pillow
 _switches = {"paused": False}  # of the whole process
 
 
@@ -25,7 +30,7 @@ def _is_on():
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """Leave all work to Paddle's operators inside the block, for whoever watches them."""
+    """Leave all work to Paddle's operators and to Pillow inside the block, for whoever watches them."""
     before, _switches["paused"] = _switches["paused"], True
     try:
         yield
@@ -33,7 +38,34 @@ def paused() -> Iterator[None]:
         _switches["paused"] = before
 
 
-def set_threads() -> None:
-    """Tell Numba, before it is imported, to take as many threads as Paddle: OMP_NUM_THREADS, or the cores."""
+def fits_paddle() -> bool:
+    """Return whether Numba may be imported beside the Paddle that is loaded.
+
+    Paddle 2.6 brings a zlib of its own, with which Numba crashes unless Python's was used before Paddle was imported.
+    """
+    paddle = sys.modules.get("paddle")
+    return paddle is None or parse_version(paddle.__version__) >= (3,)
+
+
+def load(name: str) -> ModuleType | None:
+    """Import a module of compiled loops, on as many threads as OMP_NUM_THREADS or the cores.
+
+    Where no folder can be written for what is compiled, it is kept in a new one for this process.
+
+    Returns:
+        The module; None: no Numba, or one that does not know this NumPy, or a Paddle that it does not fit.
+    """
+    if not fits_paddle():
+        return None
     threads = os.environ.get("OMP_NUM_THREADS", "")
     os.environ.setdefault("NUMBA_NUM_THREADS", threads if threads.isdigit() else str(available_cores()))
+    try:
+        try:
+            return importlib.import_module(name)
+        except RuntimeError:
+            import numba
+
+            numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="paddle_inline_")
+            return importlib.import_module(name)
+    except ImportError:
+        return None

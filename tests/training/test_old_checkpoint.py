@@ -12,6 +12,7 @@ import train_paddle
 from paddle_inline.training.checkpoint import check_checkpoint, checkpoints_in, newest_checkpoint
 from paddle_inline.training.log import read_metrics
 from paddle_inline.training.state import Progress
+from paddle_inline.utils import compiled
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "checkpoint_0_1"
 STEPS, AT = 22, 15  # of the run, and of its checkpoint, in the middle of the second epoch
@@ -37,7 +38,8 @@ def resumed(tmp_path_factory):
     shutil.copytree(GOLDEN / f"update_{AT:08d}", folder / "checkpoints" / f"update_{AT:08d}")
     shutil.copy(GOLDEN / "metrics.jsonl", folder)
     call = ["--cfg", str(GOLDEN / "run.yaml"), "--output", str(output), "--resume", "auto"]
-    assert train_paddle.main(call) == 0
+    with compiled.paused():  # of Paddle's own operators, as that version's were
+        assert train_paddle.main(call) == 0
     return folder
 
 
