@@ -50,7 +50,7 @@ def fits_paddle() -> bool:
 def load(name: str) -> ModuleType | None:
     """Import a module of compiled loops, on as many threads as OMP_NUM_THREADS or the cores.
 
-    Where no folder can be written for what is compiled, it is kept in a new one for this process.
+    Where no folder can be written for what is compiled, it is kept in a new one for this process and its children.
 
     Returns:
         The module; None: no Numba, or one that does not know this NumPy, or a Paddle that it does not fit.
@@ -65,7 +65,8 @@ def load(name: str) -> ModuleType | None:
         except RuntimeError:
             import numba
 
-            numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="paddle_inline_")
+            # also in the environment, from which Numba reads it again
+            os.environ["NUMBA_CACHE_DIR"] = numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="paddle_inline_")
             return importlib.import_module(name)
     except ImportError:
         return None
