@@ -1,7 +1,8 @@
 """Work on Paddle tensors by the loops that Numba compiles: what Paddle's CPU operators do on one core, or slowly.
 
-Numba is optional. `takes` says for which tensors these functions are: contiguous float32 on a CPU in eager mode.
-`PADDLE_INLINE_NUMBA=0` in the environment leaves all to Paddle. (Above 300 lines: a function for each of the loops.)
+Numba is optional, and used where a process trains. `takes` says for which tensors these functions are: float32 on a
+CPU in eager mode. `PADDLE_INLINE_NUMBA=0` in the environment leaves all to Paddle. (Above 300 lines: a function for
+each of the loops.)
 """
 
 from __future__ import annotations
@@ -30,14 +31,26 @@ def _loops() -> ModuleType | None:
 
 
 def version() -> str | None:
-    """Return which Numba compiles the loops, or None: there is none, or it is not wanted."""
+    """Load the loops, for all that this process does from now on.
+
+    Returns:
+        The Numba that compiles them, or None: there is none, or it is not wanted.
+    """
     loops = _loops() if compiled.wanted() else None
     return None if loops is None else loops.numba.__version__
 
 
+def _trains():
+    return paddle.is_grad_enabled() and paddle.base.framework._dygraph_tracer()._train_mode
+
+
 def takes(*tensors: Tensor | None) -> bool:
-    """Return whether the functions here do for these tensors, the first of which `eager.suits`."""
-    if not compiled.wanted() or _loops() is None:
+    """Return whether the functions here do for these tensors, the first of which `eager.suits`.
+
+    The first forward pass of training loads the loops, or `version`; a process that only infers does without them, and
+    without compiling.
+    """
+    if not compiled.wanted() or not (_loops.cache_info().currsize or _trains()) or _loops() is None:
         return False
     return all([tensor is None or tensor.dtype in _FLOAT32 for tensor in tensors])
 

@@ -25,6 +25,7 @@ paddle = import_paddle()
 from ..config import load as settings  # noqa: E402
 from ..data.loaders import BadImage  # noqa: E402
 from ..data.split import Part, keep_split  # noqa: E402
+from ..ops import kernels  # noqa: E402
 from ..utils.errors import UserError, counted  # noqa: E402
 from ..utils.paths import expand_all  # noqa: E402
 from ..utils.streams import forgiving_streams  # noqa: E402
@@ -238,6 +239,7 @@ def _run(args: argparse.Namespace, arguments: list[str], program: str) -> int:
         if args.throughput or config.throughput_mode:
             return throughput(config)
         if args.eval or config.eval_mode:
+            kernels.version()  # the loops that the run had
             return only_evaluate(config, args)
         if args.metrics or args.report:
             raise UserError(

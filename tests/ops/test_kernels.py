@@ -171,6 +171,28 @@ def test_gradients_are_the_same_on_any_number_of_threads():
     assert one == two and len(one[1]) == len(hashlib.sha256().hexdigest())
 
 
+INFER = """
+import sys
+import paddle, paddle_inline
+model = paddle_inline.create_model("inline_deit_digits")
+x = paddle.randn([1, 3, 32, 32])
+model.eval()
+model(x)
+with paddle.no_grad():
+    model.train()
+    model(x)
+print("numba" in sys.modules)
+model(x)
+print("numba" in sys.modules)
+"""
+
+
+def test_the_first_pass_of_training_loads_the_loops():
+    """Whoever only asks a model does not wait for a compiler."""
+    run = subprocess.run([sys.executable, "-c", INFER], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "True"]
+
+
 def test_the_switch_leaves_all_to_paddle():
     assert gradients(PADDLE_INLINE_NUMBA="0")[0] == "None"
 
