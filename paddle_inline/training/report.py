@@ -58,7 +58,7 @@ def loops_line() -> str:
     version = kernels.version()
     if version is not None:
         return (
-            f"on this CPU, Numba {version} compiles what Paddle does slowly: some seconds, once for all runs"
+            f"on this CPU, Numba {version} compiles what Paddle does slowly: half a minute, the first time"
         )
     if not compiled.wanted():
         return f"on this CPU, Paddle's own operators alone: {compiled.SWITCH} or NUMBA_DISABLE_JIT is set"
