@@ -61,11 +61,6 @@ def rest(part: Any) -> None:
         layer.training = False
 
 
-def watched(*layers: nn.Layer) -> bool:
-    """Return whether someone wants to be told when a layer is called, so that it may not be passed over."""
-    return any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in layers)
-
-
 def token_parameter(*shape: int) -> Tensor:
     """Return a learned token, position embedding or bias table: truncated normal, std 0.02."""
     return paddle.create_parameter(
@@ -177,7 +172,7 @@ class Conv2d(nn.Conv2D):
 
     def tokens(self, x: Tensor) -> Tensor:
         """Take a map to tokens, [B, C, H, W] -> [B, N, C']."""
-        return self._tokens(x) if self._is_product(x) and not watched(self) else map_to_tokens(self(x))
+        return self._tokens(x) if self._is_product(x) and not eager.watched(self) else map_to_tokens(self(x))
 
     def _is_product(self, x: Tensor) -> bool:
         """Whether it is a matrix product of what it sees, which is then at most four times the image."""
@@ -223,7 +218,7 @@ def _is_filter(convolution, x):
     return (
         isinstance(convolution, nn.Conv2D)
         and is_depthwise(convolution)
-        and not watched(convolution)
+        and not eager.watched(convolution)
         and kernels.takes(x, convolution.weight, convolution.bias)
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..ops import eager, kernels
-from .basic import GELU, Dropout, Linear, Module, Tensor, watched
+from .basic import GELU, Dropout, Linear, Module, Tensor
 
 
 class Mlp(Module):
@@ -27,6 +27,6 @@ class Mlp(Module):
         return (
             (self.drop.p == 0 or not self.drop.training)
             and [type(layer) for layer in layers] == [Linear, Linear, GELU, Dropout]
-            and not watched(*layers)
+            and not eager.watched(*layers)
             and kernels.takes(x, *self.fc1.parameters(), *self.fc2.parameters())
         )

@@ -40,6 +40,11 @@ def suits(x: Tensor) -> bool:
     )
 
 
+def watched(*layers: Any) -> bool:
+    """Return whether someone wants to be told when a layer is called, so that it may not be passed over."""
+    return any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in layers)
+
+
 def learns(*tensors: Tensor | None) -> bool:
     """Return whether what is made of these tensors is to have a gradient."""
     return paddle.is_grad_enabled() and any(t is not None and not t.stop_gradient for t in tensors)

@@ -39,7 +39,7 @@ def filter_heads(filter: Callable[[Tensor], Tensor], x: Tensor, size: Size) -> T
     """Run `filter` over [B, h, N, d] seen as images whose channels are the heads, one for each of the d."""
     _, num_heads, num_tokens, head_dim = x.shape
     weight = getattr(filter, "weight", None)
-    if weight is not None and eager.suits(x) and kernels.takes(x, weight):
+    if weight is not None and not eager.watched(filter) and eager.suits(x) and kernels.takes(x, weight):
         taps = weight.expand([num_heads, head_dim, *weight.shape[2:]])
         return eager_filters.filter_tokens(x.reshape([-1, num_tokens, head_dim]), taps, None, size).reshape(
             x.shape

@@ -57,9 +57,7 @@ def loops_line() -> str:
     """Say what does the work of a CPU beside matrix products."""
     version = kernels.version()
     if version is not None:
-        return (
-            f"on this CPU, Numba {version} compiles what Paddle does slowly: half a minute, the first time"
-        )
+        return f"on this CPU, Numba {version} compiles what Paddle does slowly: half a minute, the first time"
     if not compiled.wanted():
         return f"on this CPU, Paddle's own operators alone: {compiled.SWITCH} or NUMBA_DISABLE_JIT is set"
     if not compiled.fits_paddle():

@@ -135,7 +135,7 @@ def test_what_fails_in_a_thread_ends_the_work_and_starts_no_more():
 
 
 def test_what_is_kept_of_an_image_is_small(exported, tmp_path, monkeypatch):
-    for i in range(24):
+    for i in range(48):
         (tmp_path / f"{i}.png").touch()
     monkeypatch.setattr(predict, "read_image", lambda path, mode: Image.new(mode, (400, 300)))
     words = (tmp_path / "*.png", "--export", exported, "--json", tmp_path / "j", "--html", tmp_path / "h")
@@ -146,7 +146,7 @@ def test_what_is_kept_of_an_image_is_small(exported, tmp_path, monkeypatch):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 24 * 400 * 300 * 3 / 4  # of the pixels of all images together
+    assert peak < 48 * 400 * 300 * 3 / 4  # of the pixels of all images together
 
 
 ODD = (b"\xb5\xe7.png", "\u7535\u56fe \U0001f600.png".encode(), b"a\nb.png", b"<b>&.png")

@@ -186,9 +186,7 @@ def test_a_training_that_diverges_is_a_result(plan, tmp_path, monkeypatch):
     results = compare(plan, tmp_path / "out", stages=["train", "inspect", "page"], report=lines.append)
     assert lines[0].startswith("softmax, seed 0: diverged")
     for row in results["rows"]:
-        assert row["top1"] is None and row["notes"] == [
-            "1 of 1 trainings diverged: the loss is nan at step 3"
-        ]
+        assert row["top1"] is None and row["notes"] == ["1 of 1 training diverged: the loss is nan at step 3"]
     assert "every training diverged" in (tmp_path / "out" / "index.html").read_text()
 
 

@@ -430,7 +430,7 @@ def checkpoint(tmp_path_factory):
     "spoil, message",
     [
         (lambda saved: saved.pop("optimizer"), "no optimizer's state"),
-        (lambda saved: saved["optimizer"]["param_groups"].pop(), "1 groups, of 14 tensors, which is not"),
+        (lambda saved: saved["optimizer"]["param_groups"].pop(), "1 group, of 14 tensors, which is not"),
         (lambda saved: saved["optimizer"]["param_groups"][0]["params"].pop(), "of 13, 26 tensors"),
         (lambda saved: saved["optimizer"]["state"][0].update(exp_avg=torch.zeros(3)), "is not AdamW over"),
         (lambda saved: saved["optimizer"]["state"][0]["exp_avg"].fill_(math.nan), "no real numbers"),

@@ -17,6 +17,7 @@ from paddle_inline.ops import kernels
 from paddle_inline.training.guarded import guarded_step
 from paddle_inline.training.optim import decay_groups, make_optimizer, optimizer_state
 from paddle_inline.utils import compiled
+from tests.convert.parity.specs import SMALL, small
 
 pytestmark = pytest.mark.skipif(kernels.version() is None, reason="needs Numba")
 
@@ -137,6 +138,27 @@ def test_other_types_are_not_taken():
     with compiled.paused():
         assert not kernels.takes(x) and kernels.version() is None
     assert kernels.takes(x)
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_logits_and_gradients_of_whole_models_are_those_of_paddles_operators(family):
+    name, overrides = small(family)
+    model = paddle_inline.create_model(name, **overrides)
+    x = tensor(spread(4, model.spec.in_chans, *model.img_size))
+
+    def gradients_of_step():
+        model.clear_gradients()
+        logits = model(x)
+        F.cross_entropy(logits, paddle.to_tensor([0, 1, 2, 3])).backward()
+        learnt = {n: p.grad.numpy() for n, p in model.named_parameters() if p.grad is not None}
+        return {"logits": logits.numpy(), **learnt}
+
+    ours = gradients_of_step()
+    with compiled.paused():
+        theirs = gradients_of_step()
+    assert ours.keys() == theirs.keys()
+    for key, values in theirs.items():
+        np.testing.assert_allclose(ours[key], values, atol=2e-4 * max(abs(values).max(), 1e-4), err_msg=key)
 
 
 STEP = """

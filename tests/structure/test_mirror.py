@@ -30,7 +30,6 @@ ALLOWED = {
     "- layers/basic.py: def Conv2d._tokens(self, x: Tensor)": "as above",
     "- layers/basic.py: def is_depthwise(convolution: nn.Conv2D)": "as above",
     "- layers/basic.py: def _is_filter(convolution, x)": "as above",
-    "- layers/basic.py: def watched(*layers: nn.Layer)": "as above",
     "- layers/mlp.py: def Mlp._is_plain(self, x)": "as above",
     "- layers/basic.py: def exact_epsilon_scale(epsilon: float)": "as above",
     "- layers/batch_norm.py: def BatchNorm2d.forward(self, x: Tensor)": "Paddle's running variance is the biased one",
