@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 f = np.float32
 BLOCK = 4096  # numbers of a block of element-wise work
 ROWS = 64  # rows of a block whose sums are added up: few enough for float32, many enough to be quick
-STRIP = 32  # channels of which a filter's gradient is summed at a time
+STRIP = 32  # rows and columns of a block that is transposed at a time
 
 # Not a number and infinity are kept as they are: none of what Numba may assume here is about them.
 compiled = partial(
