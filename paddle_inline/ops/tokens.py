@@ -88,8 +88,8 @@ def add_positions(x: Tensor, positions: Tensor) -> Tensor:
 def mean_tokens(x: Tensor, keepdim: bool = False) -> Tensor:
     """[B, ..., N, C] -> [B, ..., C], with `keepdim` [B, ..., 1, C].
 
-    Eagerly on a CPU by blocks of rows (`eager.mean_rows`). Programs in two steps, as over the rows and the columns of a grid:
-    Paddle adds term after term, and in one go over thousands of tokens it loses a digit of float32 that PyTorch,
+    Eagerly on a CPU by blocks of rows (`eager.mean_rows`). Programs in two steps, as over the rows and the columns of a
+    grid: Paddle adds term after term, and in one go over thousands of tokens it loses a digit of float32 that PyTorch,
     which adds in blocks, keeps.
     """
     if eager.suits(x):
