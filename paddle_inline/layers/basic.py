@@ -207,16 +207,17 @@ def convolve_to_tokens(convolution: Conv2d, x: Tensor) -> Tensor:
 
 def filter_tokens(convolution: Any, x: Tensor, size: Size) -> Tensor:
     """Take tokens through a convolution that keeps their grid (H, W): [B, H * W, C] -> [B, H * W, C]."""
-    if eager.suits(x) and _is_filter(convolution, x):
-        weight = convolution.weight.transpose([1, 0, 2, 3])
+    if is_filter(convolution, x):
+        weight = convolution.weight.reshape([1, x.shape[2], *convolution.weight.shape[2:]])
         return eager_filters.filter_tokens(x, weight, convolution.bias, size)
     return map_to_tokens(convolution(tokens_to_map(x, size)))
 
 
-def _is_filter(convolution, x):
-    """Whether `kernels` does what a convolution does to tokens x."""
+def is_filter(convolution: Any, x: Tensor) -> bool:
+    """Return whether `kernels` does what a convolution does to tokens x."""
     return (
-        isinstance(convolution, nn.Conv2D)
+        eager.suits(x)
+        and isinstance(convolution, nn.Conv2D)
         and is_depthwise(convolution)
         and not eager.watched(convolution)
         and kernels.takes(x, convolution.weight, convolution.bias)

@@ -5,11 +5,14 @@ B batch, N tokens of the H x W grid, C channels, h heads. Sizes and windows are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Union
 
+from ..ops import eager, kernels
+from ..ops.eager_windows import branch_attention
 from ..ops.inline_attention import softmax_attention_weights
 from ..ops.padding import crop_tokens, pad_tokens
-from ..ops.tokens import Size, split_channels
+from ..ops.tokens import Size, concat_channels, mean_tokens, split_channels
 from ..ops.windows import (
     cut_windows,
     join_windows,
@@ -20,7 +23,7 @@ from ..ops.windows import (
 from ..utils.errors import UserError
 from .attention import ATTENTION, Attention, InLineAttention, SoftmaxAttention
 from .attention.table import fits_branches
-from .basic import Conv2d, Tensor, filter_tokens, token_parameter
+from .basic import Conv2d, Tensor, filter_tokens, is_filter, token_parameter
 
 WindowSides = tuple[Union[int, None], Union[int, None]]
 
@@ -116,6 +119,40 @@ class InLineBranch(Branch, InLineAttention):
 
 class SoftmaxBranch(Branch, SoftmaxAttention):
     """Softmax attention inside stripes of the grid, with LePE."""
+
+
+def attend_branches(branches: Sequence[Branch], qkv: Tensor, x: Tensor, size: Size) -> Tensor:
+    """Take a block's projection through all branches.
+
+    Args:
+        branches: of a block.
+        qkv: [B, N, 3 C], the q's of all branches, their k's, their v's.
+        x: the block's input [B, N, C], whose mean token is the branches' context.
+        size: (H, W).
+
+    Returns:
+        [B, N, C]
+    """
+    windows = [whole_window(branch.window, size) for branch in branches]
+    if _at_once(branches, windows, qkv, size):
+        first, filters = branches[0], [branch.get_v for branch in branches]
+        weights, biases = [each.weight for each in filters], [each.bias for each in filters]
+        return branch_attention(qkv, first.num_heads, size, windows, first.scale, weights, biases)
+    parts, means = split_channels(qkv, 3 * len(branches)), split_channels(mean_tokens(x), len(branches))
+    return concat_channels(
+        [branch(*parts[i :: len(branches)], means[i], size) for i, branch in enumerate(branches)]
+    )
+
+
+def _at_once(branches, windows, qkv, size):
+    """Whether `branch_attention` does what the branches do, and nobody asks to be told that they are called."""
+    return (
+        all(type(branch) is SoftmaxBranch and not eager.watched(branch) for branch in branches)
+        and all(padded_size(size, window) == tuple(size) for window in windows)
+        and eager.suits(qkv)
+        and all(kernels.takes(qkv, branch.get_v.weight, branch.get_v.bias) for branch in branches)
+        and all(is_filter(branch.get_v, qkv) for branch in branches)
+    )
 
 
 def in_branch(layer: type[Attention]) -> type[Attention]:

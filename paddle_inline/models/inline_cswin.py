@@ -24,8 +24,8 @@ from ..layers.drop_path import DropPath, depth_rates
 from ..layers.mlp import Mlp
 from ..layers.patch_embed import MapToTokens
 from ..layers.recompute import run_block
-from ..layers.window_attention import BRANCH_ATTENTION, WindowSides
-from ..ops.tokens import Size, concat_channels, map_to_tokens, mean_tokens, split_channels, tokens_to_map
+from ..layers.window_attention import BRANCH_ATTENTION, WindowSides, attend_branches
+from ..ops.tokens import Size, map_to_tokens, mean_tokens, tokens_to_map
 from ..utils.errors import UserError
 from .classifier import Classifier
 from .cswin_windows import any_windows, stage_windows
@@ -150,11 +150,8 @@ class Block(Module):
     def attend(self, x: Tensor, size: Size | None = None) -> Tensor:
         """Tokens through the branches' attention, [B, N, C] -> [B, N, C]."""
         size = grid_of_call(size, self.grid)
-        branches = len(self.attns)
-        parts = split_channels(self.qkv(self.norm1(x)), 3 * branches)  # q's of all branches, k's, v's
-        contexts = split_channels(mean_tokens(x), branches)  # before norm1, unlike the other families'
-        outs = [attn(*parts[i::branches], contexts[i], size) for i, attn in enumerate(self.attns)]
-        return self.proj_drop(self.proj(concat_channels(outs)))
+        # the branches' context is the mean of x, before norm1, unlike the other families'
+        return self.proj_drop(self.proj(attend_branches(self.attns, self.qkv(self.norm1(x)), x, size)))
 
     def forward(self, x: Tensor, size: Size | None = None) -> Tensor:
         x = x + self.drop_path(self.attend(x, size))

@@ -25,6 +25,7 @@ from paddle import Tensor, matmul  # imported by name: what counts multiply-adds
 from paddle.autograd import PyLayer
 
 from . import kernels
+from .kernels import Size
 
 TANH_SCALE = math.sqrt(2 / math.pi)  # of the GELU's approximation
 
@@ -50,9 +51,44 @@ def learns(*tensors: Tensor | None) -> bool:
     return paddle.is_grad_enabled() and any(t is not None and not t.stop_gradient for t in tensors)
 
 
+class Function(PyLayer):
+    """The base of functions of several tensors, whose gradient may be asked for some of them alone.
+
+    Paddle takes it for an error that a PyLayer returns a gradient for a tensor that `paddle.grad` was not asked for;
+    but not among the tensors of one list, if the first of them learns. So these are given to Paddle in one list. A
+    subclass defines `run(ctx, *tensors, *rest)`, and `gradients(ctx, *grads)`, which returns one for each of the
+    tensors, in their order; None for those that are None or do not learn.
+    """
+
+    run: Callable[..., Any]
+    gradients: Callable[..., Sequence[Tensor | None]]
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor | None], *rest: Any) -> Any:
+        """Return the function of tensors, one of which at least learns; some may be None."""
+        order = sorted(
+            (i for i, tensor in enumerate(tensors) if tensor is not None),
+            key=lambda i: tensors[i].stop_gradient,  # type: ignore[union-attr]
+        )
+        return cls.apply([tensors[i] for i in order], order, len(tensors), *rest)
+
+    @staticmethod
+    def forward(ctx: Any, given: Sequence[Tensor], order: Sequence[int], count: int, *rest: Any) -> Any:
+        tensors: list[Tensor | None] = [None] * count
+        for i, tensor in zip(order, given):
+            tensors[i] = tensor
+        ctx.order, ctx.wanted = order, [tensor is not None and not tensor.stop_gradient for tensor in tensors]
+        return ctx._forward_cls.run(ctx, *tensors, *rest)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> list[Tensor | None]:
+        found = ctx._forward_cls.gradients(ctx, *grads)
+        return [found[i] for i in ctx.order]
+
+
 def affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x W + b: [..., K], [K, C], [C] or None -> [..., C]."""
-    return _Affine.apply(x, weight, bias) if learns(x, weight, bias) else _affine(x, weight, bias)
+    return _Affine.of((x, weight, bias)) if learns(x, weight, bias) else _affine(x, weight, bias)
 
 
 def _affine(x, weight, bias):
@@ -65,15 +101,14 @@ def _affine(x, weight, bias):
     return out.reshape([*x.shape[:-1], weight.shape[1]])
 
 
-class _Affine(PyLayer):
+class _Affine(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight, bias) if tensor is not None]
+    def run(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         return _affine(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def gradients(ctx: Any, grad: Tensor) -> Sequence[Tensor | None]:
         x, weight = ctx.saved_tensor()
         rows = rows_of(grad)
         gradients = (
@@ -86,23 +121,22 @@ class _Affine(PyLayer):
 
 def gaussian(a: Tensor, b: Tensor) -> Tensor:
     """exp(-|a_i - b_j|^2 / 2), at most 1, for tensors that `kernels` takes: [..., N, d], [..., M, d] -> [..., N, M]."""
-    return _Gaussian.apply(a, b) if learns(a, b) else _gaussian(a, b)
+    return _Gaussian.of((a, b)) if learns(a, b) else _gaussian(a, b)
 
 
 def _gaussian(a, b):
     return kernels.gaussian(a, b, matmul(a, b, transpose_y=True))
 
 
-class _Gaussian(PyLayer):
+class _Gaussian(Function):
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+    def run(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         out = _gaussian(a, b)
-        ctx.wanted = not a.stop_gradient, not b.stop_gradient
         ctx.save_for_backward(a, b, out)
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def gradients(ctx: Any, grad: Tensor) -> Sequence[Tensor | None]:
         a, b, out = ctx.saved_tensor()
         if paddle.is_grad_enabled():
             slope = grad * gaussian(a, b)
@@ -136,18 +170,17 @@ def join_columns(parts: Sequence[Tensor]) -> Tensor:
     """Tensors [..., C_i] -> [..., sum of C_i]."""
     if not kernels.takes(*parts):
         return paddle.concat(parts, axis=-1)
-    return _JoinColumns.apply(*parts) if learns(*parts) else kernels.join_columns(parts)
+    return _JoinColumns.of(parts) if learns(*parts) else kernels.join_columns(parts)
 
 
-class _JoinColumns(PyLayer):
+class _JoinColumns(Function):
     @staticmethod
-    def forward(ctx: Any, *parts: Tensor) -> Tensor:
+    def run(ctx: Any, *parts: Tensor) -> Tensor:
         ctx.widths = [part.shape[-1] for part in parts]
-        ctx.wanted = [not part.stop_gradient for part in parts]
         return kernels.join_columns(parts)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def gradients(ctx: Any, grad: Tensor) -> Sequence[Tensor | None]:
         equal = len(set(ctx.widths)) == 1
         parts = split_columns(grad, len(ctx.widths)) if equal else paddle.split(grad, ctx.widths, axis=-1)
         return tuple(part if wanted else None for part, wanted in zip(parts, ctx.wanted))
@@ -190,16 +223,15 @@ class _Patches(PyLayer):
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
     """Normalise the last dimension: [..., C], [C], [C] -> [..., C]."""
     if learns(x, weight, bias):
-        return _LayerNorm.apply(x, weight, bias, epsilon)
+        return _LayerNorm.of((x, weight, bias), epsilon)
     if kernels.takes(x, weight, bias):
         return kernels.layer_norm(x, weight, bias, epsilon)[0]
     return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
 
 
-class _LayerNorm(PyLayer):
+class _LayerNorm(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
-        ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight, bias)]
+    def run(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
         ctx.epsilon = np.float32(epsilon).item()  # as the operator rounds it
         ctx.by_kernel = kernels.takes(x, weight, bias)
         if ctx.by_kernel:
@@ -214,7 +246,7 @@ class _LayerNorm(PyLayer):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def gradients(ctx: Any, grad: Tensor) -> Sequence[Tensor | None]:
         x, weight, variance = ctx.saved_tensor()
         if by_kernel(ctx):
             gradients = kernels.layer_norm_backward(x, weight, variance, grad)
@@ -275,16 +307,13 @@ def _gelu_slope(x, tanh=False):
 def perceptron(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
     """GELU(x W1 + b1) W2 + b2, for tensors that `kernels` takes: [..., C], [C, K], [K], [K, C'], [C'] -> [..., C']."""
     if learns(x, weight1, bias1, weight2, bias2):
-        return _Perceptron.apply(x, weight1, bias1, weight2, bias2)
+        return _Perceptron.of((x, weight1, bias1, weight2, bias2))
     return _affine(kernels.gelu_of_sum(matmul(x, weight1), bias1), weight2, bias2)
 
 
-class _Perceptron(PyLayer):
+class _Perceptron(Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
-    ) -> Tensor:
-        ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight1, bias1, weight2, bias2)]
+    def run(ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
         hidden = matmul(rows_of(x), weight1)
         active = kernels.gelu_of_sum(hidden, bias1)
         ctx.kept = hidden, active
@@ -292,7 +321,7 @@ class _Perceptron(PyLayer):
         return _affine(active, weight2, bias2).reshape([*x.shape[:-1], weight2.shape[1]])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def gradients(ctx: Any, grad: Tensor) -> Sequence[Tensor | None]:
         x, weight1, bias1, weight2 = ctx.saved_tensor()
         rows, grad = rows_of(x), rows_of(grad)
         inner = matmul(grad, weight2, transpose_y=True)
@@ -314,18 +343,18 @@ class _Perceptron(PyLayer):
         return tuple(gradient() if wanted else None for gradient, wanted in zip(gradients, ctx.wanted))
 
 
-def softmax(x: Tensor) -> Tensor:
-    """Return the softmax over the last dimension."""
+def softmax(x: Tensor, factor: float = 1.0) -> Tensor:
+    """Return the softmax of factor x over the last dimension."""
     if not kernels.takes(x):
-        return F.softmax(x, axis=-1)
-    return _Softmax.apply(x) if learns(x) else kernels.softmax(x)
+        return F.softmax(x if factor == 1 else x * factor, axis=-1)
+    return _Softmax.apply(x, factor) if learns(x) else kernels.softmax(x, factor)
 
 
 class _Softmax(PyLayer):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.by_kernel = True
-        out = kernels.softmax(x)
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.by_kernel, ctx.factor = True, factor
+        out = kernels.softmax(x, factor)
         ctx.save_for_backward(x, out)
         return out
 
@@ -333,9 +362,9 @@ class _Softmax(PyLayer):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         x, out = ctx.saved_tensor()
         if by_kernel(ctx):
-            return kernels.softmax_backward(out, grad)
-        out = F.softmax(x, axis=-1)
-        return out * (grad - (out * grad).sum(axis=-1, keepdim=True))
+            return kernels.softmax_backward(out, grad, ctx.factor)
+        out = F.softmax(x * ctx.factor, axis=-1)
+        return out * (grad - (out * grad).sum(axis=-1, keepdim=True)) * ctx.factor
 
 
 def swap(x: Tensor, axis: int) -> Tensor:
@@ -356,6 +385,57 @@ class _Swap(PyLayer):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         return swap(grad, ctx.axis)
+
+
+def split_heads(
+    parts: Sequence[Tensor], num_heads: int, size: Size, window: Size, keep: bool = False
+) -> list[Tensor]:
+    """Tokens of windows to heads, for tensors that `kernels` takes: [B, H * W, C] -> [B * windows, h, n, C / h] each.
+
+    `keep`: the last part's tokens come after them, as they are, so that both gradients of it are added up on the way.
+    """
+    if learns(*parts):
+        heads = list(_SplitHeads.of(parts, num_heads, size, window, keep))
+        return [*heads[:-1], heads[-1].squeeze(0)] if keep else heads
+    return kernels.split_heads(parts, num_heads, size, window) + ([parts[-1]] if keep else [])
+
+
+class _SplitHeads(Function):
+    @staticmethod
+    def run(ctx: Any, *parts_and_rest: Any) -> tuple[Tensor, ...]:
+        *parts, num_heads, size, window, keep = parts_and_rest
+        ctx.where, ctx.keep = (size, window), keep
+        heads = kernels.split_heads(parts, num_heads, size, window)
+        # A PyLayer takes an output of an input's own shape for that input, changed in place.
+        return (*heads, parts[-1].unsqueeze(0)) if keep else tuple(heads)
+
+    @staticmethod
+    def gradients(ctx: Any, *grads: Tensor) -> Sequence[Tensor | None]:
+        size, window = ctx.where
+        heads, onto = (grads[:-1], grads[-1].squeeze(0)) if ctx.keep else (grads, None)
+        if learns(*grads):
+            merged = [merge_heads(grad, size, window) for grad in heads]
+            if onto is not None:
+                merged[-1] = merged[-1] + onto
+        else:
+            merged = list(kernels.merge_heads(heads, size, window, onto=onto))
+        return tuple(grad if wanted else None for grad, wanted in zip(merged, ctx.wanted))
+
+
+def merge_heads(x: Tensor, size: Size, window: Size) -> Tensor:
+    """Undo `split_heads`, for a tensor that `kernels` takes: [B * windows, h, n, d] -> [B, H * W, h d]."""
+    return _MergeHeads.apply(x, size, window) if learns(x) else kernels.merge_heads([x], size, window)[0]
+
+
+class _MergeHeads(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: Size, window: Size) -> Tensor:
+        ctx.num_heads, ctx.where = x.shape[1], (size, window)
+        return kernels.merge_heads([x], size, window)[0]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return split_heads([grad], ctx.num_heads, *ctx.where)[0]
 
 
 def mean_rows(x: Tensor) -> Tensor:
@@ -381,7 +461,7 @@ class _MeanRows(PyLayer):
 def sum_rows(x: Tensor) -> Tensor:
     """[M, C] -> [C]."""
     summed = kernels.sum_rows(x) if kernels.takes(x) and not learns(x) else _sum_rows(x)
-    return summed.flatten()
+    return summed.reshape([x.shape[1]])
 
 
 def _sum_rows(x):
@@ -407,19 +487,19 @@ def repeat_row(row: Tensor, rows: int) -> Tensor:
 def add_row(x: Tensor, row: Tensor, factor: float = 1.0) -> Tensor:
     """[..., M, C] + factor [..., 1, C]: one row to all."""
     if kernels.takes(x, row):
-        return _AddRow.apply(x, row, factor) if learns(x, row) else kernels.add_row(x, row, factor)
+        return _AddRow.of((x, row), factor) if learns(x, row) else kernels.add_row(x, row, factor)
     row = repeat_row(row, x.shape[-2])
     return x + row if factor == 1 else x + row * factor
 
 
-class _AddRow(PyLayer):
+class _AddRow(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, row: Tensor, factor: float) -> Tensor:
-        ctx.wanted, ctx.factor = (not x.stop_gradient, not row.stop_gradient), factor
+    def run(ctx: Any, x: Tensor, row: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
         return kernels.add_row(x, row, factor)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def gradients(ctx: Any, grad: Tensor) -> Sequence[Tensor | None]:
         summed = None
         if ctx.wanted[1]:
             plain = learns(grad) or not kernels.takes(grad)
@@ -450,18 +530,17 @@ class _CentreRows(PyLayer):
 def add_bias(x: Tensor, bias: Tensor) -> Tensor:
     """[B, C, ...] + [C] -> [B, C, ...]."""
     if kernels.takes(x, bias):
-        return _AddBias.apply(x, bias) if learns(x, bias) else kernels.add_channels(x, bias)
+        return _AddBias.of((x, bias)) if learns(x, bias) else kernels.add_channels(x, bias)
     return x + bias.reshape([1, -1, *[1] * (x.ndim - 2)])
 
 
-class _AddBias(PyLayer):
+class _AddBias(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
-        ctx.wanted = not x.stop_gradient, not bias.stop_gradient
+    def run(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
         return kernels.add_channels(x, bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def gradients(ctx: Any, grad: Tensor) -> Sequence[Tensor | None]:
         summed = None
         if ctx.wanted[1]:
             whole = learns(grad) or not kernels.takes(grad)

@@ -114,30 +114,37 @@ def fused_softmax_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Te
 
 def softmax_attention_weights(q: Tensor, k: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
     """Return the same attention's weights, softmax(scale * q k^T + bias), [B, h, N, M]."""
+    if bias is None and eager.suits(q):
+        return eager.softmax(paddle.matmul(q, k, transpose_y=True), scale)
     logits = paddle.matmul(q * scale, k, transpose_y=True)
     if bias is not None:
         logits = (logits.reshape([-1, *bias.shape]) + bias).reshape([-1, *bias.shape[-3:]])
     return eager.softmax(logits) if eager.suits(logits) else F.softmax(logits, axis=-1)
 
 
-def local_residual(v: Tensor, kernel: Tensor, size: Size, prefix: int = 0) -> Tensor:
+def local_residual(
+    v: Tensor, kernel: Tensor, size: Size, prefix: int = 0, onto: Tensor | None = None
+) -> Tensor:
     """Filter each image and channel with its own 3x3 kernel, zero padding 1.
 
     Args:
         v: tokens [B, P + H * W, C].
         kernel: [B, C, 3, 3] (cross-correlation).
         size: the grid (H, W).
-        prefix: P, tokens that are not on the grid: nothing is added to them.
+        prefix: P, tokens that are not on the grid, where the residual is 0.
+        onto: [B, P + H * W, C], to which it is added.
 
     Returns:
-        [B, P + H * W, C], the first P of each image 0.
+        [B, P + H * W, C]
     """
-    if eager.suits(v) and kernels.takes(v, kernel):
-        return eager_filters.filter_tokens(v, kernel, None, size, prefix)
+    if eager.suits(v) and kernels.takes(v, kernel, onto):
+        return eager_filters.filter_tokens(v, kernel, None, size, prefix, onto=onto)
     form = _filter_grouped if paddle.in_dynamic_mode() else _filter_shifted
     if prefix == 0:
-        return form(v, kernel, size)
-    return concat_tokens(paddle.zeros_like(v[:, :prefix]), form(v[:, prefix:], kernel, size))
+        local = form(v, kernel, size)
+    else:
+        local = concat_tokens(paddle.zeros_like(v[:, :prefix]), form(v[:, prefix:], kernel, size))
+    return local if onto is None else onto + local
 
 
 def _filter_grouped(v: Tensor, kernel: Tensor, size: Size) -> Tensor:

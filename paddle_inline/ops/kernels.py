@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
@@ -57,10 +57,36 @@ def takes(*tensors: Tensor | None) -> bool:
 
 def _run(name: str, tensors: tuple[Tensor, ...], *numbers: Any) -> None:
     """Run a loop on tensors, whose memory it reads and writes, and numbers."""
-    held = [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in tensors]
-    loop, addresses = getattr(_loops(), name), [tensor.data_ptr() for tensor in held]
+    held = [_contiguous(tensor) for tensor in tensors]
+    _call(name, *(tensor.data_ptr() for tensor in held), *numbers)
+
+
+def _call(name: str, *numbers: Any) -> None:
+    """Run a loop, whose caller holds the memory that it reads and writes."""
     with _one_at_a_time:
-        loop(*addresses, *numbers)
+        getattr(_loops(), name)(*numbers)
+
+
+def _contiguous(x: Tensor) -> Tensor:
+    return x if x.is_contiguous() else x.contiguous()
+
+
+class Columns(NamedTuple):
+    """Some columns of tokens, `width` from `start` on of [B, N, T], which are read or written where they stand."""
+
+    whole: Tensor
+    start: int
+    width: int
+
+
+def _place(x: Tensor | Columns) -> tuple[Tensor, int, int, list[int]]:
+    """Return what holds tokens in memory, their address, the stride from one to the next, and their shape [B, N, C]."""
+    if isinstance(x, Columns):
+        whole, stride = _contiguous(x.whole), x.whole.shape[-1]
+        _fit((x.start + x.width <= stride, True))
+        return whole, whole.data_ptr() + 4 * x.start, stride, [*whole.shape[:-1], x.width]
+    x = _contiguous(x)
+    return x, x.data_ptr(), x.shape[-1], list(x.shape)
 
 
 def _fit(*pairs: tuple[Any, Any]) -> None:
@@ -156,21 +182,74 @@ def split_columns(x: Tensor, parts: int) -> list[Tensor]:
     """[..., parts C] -> `parts` tensors [..., C]."""
     rows, columns = _matrix(x)
     _fit((columns % parts, 0))
-    width = columns // parts
+    width, x = columns // parts, _contiguous(x)
     outs = [_empty([*x.shape[:-1], width]) for _ in range(parts)]
-    for i, out in enumerate(outs):
-        _run("copy_columns", (x, out), rows, columns, i * width, width, False)
+    starts = np.arange(parts + 1) * width
+    _call("copy_columns", _addresses(outs), starts, x.data_ptr(), rows, columns, False)
     return outs
 
 
 def join_columns(parts: Sequence[Tensor]) -> Tensor:
     """Tensors [..., C_i] -> [..., sum of C_i]."""
-    rows, widths = math.prod(parts[0].shape[:-1]), [part.shape[-1] for part in parts]
+    rows, held = math.prod(parts[0].shape[:-1]), [_contiguous(part) for part in parts]
     _fit(*((part.shape[:-1], parts[0].shape[:-1]) for part in parts))
-    out = _empty([*parts[0].shape[:-1], sum(widths)])
-    for i, (part, width) in enumerate(zip(parts, widths)):
-        _run("copy_columns", (part, out), rows, sum(widths), sum(widths[:i]), width, True)
+    starts = np.cumsum([0, *(part.shape[-1] for part in parts)])
+    out = _empty([*parts[0].shape[:-1], int(starts[-1])])
+    _call("copy_columns", _addresses(held), starts, out.data_ptr(), rows, out.shape[-1], True)
     return out
+
+
+def split_heads(parts: Sequence[Tensor | Columns], num_heads: int, size: Size, window: Size) -> list[Tensor]:
+    """Tokens of windows to heads: [B, H * W, C] each -> [B * windows, h, n, C / h] each, n tokens a window."""
+    images, _, channels = _place(parts[0])[3]
+    rows, columns = size[0] // window[0], size[1] // window[1]
+    _fit((channels % num_heads, 0))
+    shape = [images * rows * columns, num_heads, window[0] * window[1], channels // num_heads]
+    heads = [_empty(shape) for _ in parts]
+    _move_heads(parts, heads, size, window, False)
+    return heads
+
+
+def merge_heads(
+    heads: Sequence[Tensor],
+    size: Size,
+    window: Size,
+    outs: Sequence[Tensor | Columns] | None = None,
+    onto: Tensor | None = None,
+) -> Sequence[Tensor | Columns]:
+    """Undo `split_heads`.
+
+    Args:
+        heads: [B * windows, h, n, d] each.
+        size, window: (H, W) of the grid and of a window.
+        outs: where to write them, [B, H * W, h d] each.
+        onto: [B, H * W, h d], which is added to the last.
+    """
+    if outs is None:
+        (windows, num_heads, tokens, width), area = heads[0].shape, size[0] * size[1]
+        outs = [_empty([windows * tokens // area, area, num_heads * width]) for _ in heads]
+    _move_heads(outs, heads, size, window, True, onto)
+    return outs
+
+
+def _move_heads(parts, heads, size, window, merge, onto=None):
+    places, held = [_place(part) for part in parts], [_contiguous(each) for each in heads]
+    (images, tokens, channels), (num_heads, _, width) = places[0][3], heads[0].shape[1:]
+    rows, columns = size[0] // window[0], size[1] // window[1]
+    shape = [images * rows * columns, num_heads, window[0] * window[1], width]
+    _fit((rows * window[0] * columns * window[1], tokens), (num_heads * width, channels))
+    _fit(*((place[3], places[0][3]) for place in places), *((each.shape, shape) for each in held))
+    if onto is not None:
+        _fit((onto.shape, places[-1][3]))
+        onto = _contiguous(onto)
+    addresses = np.array([(place[1], place[2]) for place in places], np.int64).T.copy()
+    onto_at = 0 if onto is None else onto.data_ptr()
+    geometry = images, rows, columns, *window, num_heads, width
+    _call("move_heads", *addresses, _addresses(held), onto_at, *geometry, merge)
+
+
+def _addresses(tensors: Sequence[Tensor]) -> np.ndarray:
+    return np.array([tensor.data_ptr() for tensor in tensors], np.int64)
 
 
 def square_sums(tensors: Sequence[Tensor]) -> Tensor:
@@ -213,18 +292,18 @@ def _run_on_many(name, lists, *rest):
         )
 
 
-def softmax(x: Tensor) -> Tensor:
-    """Return the softmax over the last dimension."""
+def softmax(x: Tensor, factor: float = 1.0) -> Tensor:
+    """Return the softmax of factor x over the last dimension."""
     out = _like(x)
-    _run("softmax", (x, out), *_matrix(x))
+    _run("softmax", (x, out), *_matrix(x), factor)
     return out
 
 
-def softmax_backward(y: Tensor, grad: Tensor) -> Tensor:
-    """Return the gradient of the softmax's input, given its output."""
+def softmax_backward(y: Tensor, grad: Tensor, factor: float = 1.0) -> Tensor:
+    """Return the gradient of the softmax's x, given its output."""
     _fit((grad.shape, y.shape))
     out = _like(y)
-    _run("softmax_backward", (y, grad, out), *_matrix(y))
+    _run("softmax_backward", (y, grad, out), *_matrix(y), factor)
     return out
 
 
@@ -299,55 +378,82 @@ def sum_channels(x: Tensor) -> Tensor:
 
 
 def filter_channels(
-    x: Tensor, kernels: Tensor, bias: Tensor | None, size: Size, prefix: int = 0, turned: bool = False
-) -> Tensor:
+    x: Tensor | Columns,
+    kernels: Tensor,
+    bias: Tensor | None,
+    size: Size,
+    prefix: int = 0,
+    window: Size | None = None,
+    onto: Tensor | Columns | None = None,
+    out: Tensor | Columns | None = None,
+    turned: bool = False,
+) -> Tensor | Columns:
     """Filter each channel on its grid, zero padded.
 
     Args:
-        x: [I, P + H * W, C].
-        kernels: [G, k * k, C]; image i is filtered by those of i mod G.
+        x: [B, P + H * W, C].
+        kernels: [G, k * k, C]; window i is filtered by those of i mod G.
         bias: [C].
         size: (H, W).
         prefix: P tokens before the grid's, whose output is 0.
+        window: what the grid is cut into, zero padded each; None: it is not.
+        onto: [B, P + H * W, C], to which the result is added; it may be `out`.
+        out: where to write it; None: into a new tensor.
         turned: by the kernels turned around, which gives the gradient of x.
 
     Returns:
-        [I, P + H * W, C]
+        [B, P + H * W, C]
     """
+    _held, at, stride, shape = _place(x)
+    (groups, taps, channels), geometry = kernels.shape, _windows(shape[0], size, window)
+    out = _empty(shape) if out is None else out
+    _held_out, out_at, out_stride, out_shape = _place(out)
+    _held_onto, onto_at, onto_stride, onto_shape = (None, 0, 0, shape) if onto is None else _place(onto)
     _fit(
-        (x.shape, [x.shape[0], prefix + size[0] * size[1], kernels.shape[2]]),
-        (x.shape[0] % kernels.shape[0], 0),
+        (shape, [shape[0], prefix + size[0] * size[1], channels]),
+        (out_shape, shape),
+        (onto_shape, shape),
+        (math.prod(geometry[:3]) % groups, 0),
     )
-    groups, taps, channels = kernels.shape
-    bias = paddle.zeros([channels], x.dtype) if bias is None else bias
-    out = _like(x)
-    _run(
-        "filter_channels",
-        (x, kernels, bias, out),
-        len(x),
-        *size,
-        channels,
-        prefix,
-        math.isqrt(taps),
-        groups,
-        turned,
-    )
+    if bias is not None:
+        _fit((bias.shape, [channels]))
+        bias = _contiguous(bias)
+    kernels = _contiguous(kernels)
+    addresses = at, kernels.data_ptr(), 0 if bias is None else bias.data_ptr(), onto_at, out_at
+    numbers = *geometry, channels, prefix, math.isqrt(taps), groups, turned
+    _call("filter_channels", *addresses, stride, onto_stride, out_stride, *numbers)
     return out
 
 
 def filter_channels_backward(
-    x: Tensor, grad: Tensor, groups: int, side: int, size: Size, prefix: int = 0
+    x: Tensor | Columns,
+    grad: Tensor | Columns,
+    groups: int,
+    side: int,
+    size: Size,
+    prefix: int = 0,
+    window: Size | None = None,
 ) -> Tensor:
     """Return the gradient of `filter_channels`' kernels, [G, k * k, C]."""
-    _fit((grad.shape, x.shape), (x.shape[1], prefix + size[0] * size[1]), (x.shape[0] % groups, 0))
-    images, _, channels = x.shape
-    out = _empty([images, side * side, channels])
-    _run("filter_channels_backward", (x, grad, out), images, *size, channels, prefix, side)
+    (_held, at, stride, shape), (_held_grad, grad_at, grad_stride, grad_shape) = _place(x), _place(grad)
+    geometry, channels = _windows(shape[0], size, window), shape[2]
+    windows = math.prod(geometry[:3])
+    _fit((grad_shape, shape), (shape[1], prefix + size[0] * size[1]), (windows % groups, 0))
+    out = _empty([windows, side * side, channels])
+    addresses = at, grad_at, out.data_ptr(), stride, grad_stride
+    _call("filter_channels_backward", *addresses, *geometry, channels, prefix, side)
     return (
         out
-        if images == groups
-        else sum_rows(out.reshape([images // groups, -1])).reshape([groups, side * side, channels])
+        if windows == groups
+        else sum_rows(out.reshape([windows // groups, -1])).reshape([groups, side * side, channels])
     )
+
+
+def _windows(images: int, size: Size, window: Size | None) -> tuple[int, ...]:
+    """Return (images, rows and columns of windows, height, width)."""
+    height, width = window or size
+    _fit((size[0] % height, 0), (size[1] % width, 0))
+    return images, size[0] // height, size[1] // width, height, width
 
 
 def _empty(shape: list[int]) -> Tensor:

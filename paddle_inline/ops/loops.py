@@ -1,11 +1,12 @@
 """The loops of `kernels`, compiled by Numba for the processor that runs them, over all cores.
 
-Every array is the address of contiguous float32 numbers. Results do not depend on the number of threads: work is cut
-into blocks by its own size, and what blocks sum is added in their order.
+Every array is the address of contiguous float32 numbers; those with a stride are some columns of wider ones. Results
+do not depend on the number of threads: work is cut into blocks by its own size, and what blocks sum is added in their
+order.
 
 (Above 300 lines: one short loop after another, which share a few lines of arithmetic.)
 
-M rows, C channels; I images of H x W with D numbers at each place, kernels of k x k.
+M rows, C channels; I images of H x W with D numbers at each place, kernels of k x k; B batch, N tokens, h heads of d.
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ def _float_of_bits(context: Any, bits: Any) -> Any:
 @inlined
 def _array(address, shape):
     return carray(_pointer(address), shape)
+
+
+@inlined
+def _row(address, start, count):
+    return carray(_pointer(address + 4 * start), (count,))
 
 
 @inlined
@@ -301,20 +307,51 @@ def repeat_row(row, out, groups, rows, channels, factor):
 
 
 @compiled
-def copy_columns(x, out, rows, columns, start, count, into):
-    """[M, C] -> its columns from `start` on, [M, count]; `into`: the other way."""
-    if into:
-        a, o = _array(x, (rows, count)), _array(out, (rows, columns))
-        for row in prange(rows):
-            line, source = o[row, start : start + count], a[row]
-            for c in range(count):
-                line[c] = source[c]
-    else:
-        b, p = _array(x, (rows, columns)), _array(out, (rows, count))
-        for row in prange(rows):
-            part, whole = p[row], b[row, start : start + count]
-            for c in range(count):
-                part[c] = whole[c]
+def copy_columns(parts, starts, whole, rows, columns, join):
+    """Parts of [M, columns] from `starts` on, side by side: from the whole to them, or back (`join`)."""
+    for row in prange(rows):
+        for part in range(len(parts)):
+            width = starts[part + 1] - starts[part]
+            own = _row(parts[part], row * width, width)
+            there = _row(whole, row * columns + starts[part], width)
+            if join:
+                for c in range(width):
+                    there[c] = own[c]
+            else:
+                for c in range(width):
+                    own[c] = there[c]
+
+
+@compiled
+def move_heads(parts, strides, heads, onto, images, rows, columns, height, width, num_heads, channels, merge):
+    """Tokens [B, N, h d] of a grid to heads [B * windows, h, n, d] in each of its windows, or back (`merge`).
+
+    Args:
+        parts, strides, heads: where each part's tokens begin, how far one lies from the next, where its heads begin.
+        onto: tokens [B, N, h d] that are added to the last part's, side by side; 0: none.
+        rows, columns: of windows; height, width: of a window; channels: d.
+    """
+    windows, tokens = rows * columns, height * width
+    for task in prange(len(parts) * images * windows * height):
+        part, rest = task // (images * windows * height), task % (images * windows * height)
+        cut, y = rest // height, rest % height
+        image, r, column = cut // windows, cut % windows // columns, cut % columns
+        for x in range(width):
+            token = (image * rows * height + r * height + y) * columns * width + column * width + x
+            line = _row(parts[part], token * strides[part], num_heads * channels)
+            for head in range(num_heads):
+                place = ((cut * num_heads + head) * tokens + y * width + x) * channels
+                own, there = line[head * channels : (head + 1) * channels], _row(heads[part], place, channels)
+                if not merge:
+                    for c in range(channels):
+                        there[c] = own[c]
+                elif onto == 0 or part < len(parts) - 1:
+                    for c in range(channels):
+                        own[c] = there[c]
+                else:
+                    more = _row(onto, (token * num_heads + head) * channels, channels)
+                    for c in range(channels):
+                        own[c] = there[c] + more[c]
 
 
 @compiled
@@ -349,7 +386,8 @@ def adamw(
     rate, go = _array(rate_at, (1,))[0], _array(go_at, (1,))[0]
     b1, b2 = f(beta1), f(beta2)
     rest1, rest2, shrink = f(1.0) - b1, f(1.0) - b2, rate * f(decay)
-    for i in prange(len(sizes) if go != f(0.0) else 0):
+    count = len(sizes) if go != f(0.0) else 0  # (a condition in `prange` itself would leave one core to it)
+    for i in prange(count):
         w, g = _array(weights[i], (sizes[i],)), _array(grads[i], (sizes[i],))
         m, v = _array(firsts[i], (sizes[i],)), _array(seconds[i], (sizes[i],))
         p1, p2 = _array(powers1[i], (1,)), _array(powers2[i], (1,))
@@ -366,15 +404,15 @@ def adamw(
 
 
 @compiled
-def softmax(x, out, rows, channels):
+def softmax(x, out, rows, channels, factor):
     a, o = _array(x, (rows, channels)), _array(out, (rows, channels))
     for row in prange(rows):
-        largest = a[row, 0]
+        largest = f(factor) * a[row, 0]
         for c in range(channels):
-            largest = max(largest, a[row, c])
+            largest = max(largest, f(factor) * a[row, c])
         total = f(0.0)
         for c in range(channels):
-            power = _exp(a[row, c] - largest)
+            power = _exp(f(factor) * a[row, c] - largest)
             o[row, c] = power
             total += power
         total = f(1.0) / total
@@ -383,14 +421,14 @@ def softmax(x, out, rows, channels):
 
 
 @compiled
-def softmax_backward(y, grad, out, rows, channels):
+def softmax_backward(y, grad, out, rows, channels, factor):
     a, g, o = _array(y, (rows, channels)), _array(grad, (rows, channels)), _array(out, (rows, channels))
     for row in prange(rows):
         mean = f(0.0)
         for c in range(channels):
             mean += a[row, c] * g[row, c]
         for c in range(channels):
-            o[row, c] = a[row, c] * (g[row, c] - mean)
+            o[row, c] = f(factor) * a[row, c] * (g[row, c] - mean)
 
 
 @compiled
@@ -512,57 +550,129 @@ def _taps(tap, side, y, height, width, channels):
     return at, max(0, -step) * channels, max(0, step) * channels, max(0, width - abs(step)) * channels
 
 
-@compiled
-def filter_channels(x, kernels, bias, out, images, height, width, channels, prefix, side, groups, turned):
-    """Filter each channel, zero padded: [I, P + H * W, D], [G, k * k, D], [D] -> [I, P + H * W, D], P zeros first.
+@inlined
+def _read(address, token, stride, width, channels, out):
+    """Copy a row of a window, `width` tokens of which one lies `stride` numbers from the next."""
+    for place in range(width):
+        part, source = (
+            out[place * channels : (place + 1) * channels],
+            _row(address, (token + place) * stride, channels),
+        )
+        for c in range(channels):
+            part[c] = source[c]
 
-    Image i by filters i mod G; turned: by what turns the filters' output into its gradient.
+
+@inlined
+def _write(line, onto, onto_stride, address, stride, token, width, channels):
+    """Copy a row of a window to where it stands, and add what stands there in `onto`, if there is one."""
+    for place in range(width):
+        part = line[place * channels : (place + 1) * channels]
+        out = _row(address, (token + place) * stride, channels)
+        if onto == 0:
+            for c in range(channels):
+                out[c] = part[c]
+        else:
+            more = _row(onto, (token + place) * onto_stride, channels)
+            for c in range(channels):
+                out[c] = more[c] + part[c]
+
+
+@inlined
+def _first_token(window, images, rows, columns, height, width, prefix):
+    """Where a window begins: (its image's first token, its own first, from one of its rows to the next)."""
+    image, r, column = window // (rows * columns), window % (rows * columns) // columns, window % columns
+    start = image * (prefix + rows * height * columns * width)
+    return start, start + prefix + r * height * columns * width + column * width, columns * width
+
+
+@compiled
+def filter_channels(
+    x,
+    kernels,
+    bias,
+    onto,
+    out,
+    stride,
+    onto_stride,
+    out_stride,
+    images,
+    rows,
+    columns,
+    height,
+    width,
+    channels,
+    prefix,
+    side,
+    groups,
+    turned,
+):
+    """Filter each channel, zero padded at the border of each window: [B, P + N, D], [G, k * k, D] -> [B, P + N, D].
+
+    Args:
+        bias: [D]; onto: [B, P + N, D] that is added; 0: none. The P tokens before the grid are 0, plus that.
+        stride: from one token of x to the next; onto_stride, out_stride: of theirs.
+        rows, columns: of windows in the grid; height, width: of a window.
+        groups: window i is filtered by those of i mod G; turned: by what makes the output's gradient the input's.
     """
-    row, before = width * channels, prefix * channels
-    a, o = _array(x, (images, before + height * row)), _array(out, (images, before + height * row))
-    w, b = _array(kernels, (groups, side * side, channels)), _array(bias, (channels,))
-    for image in prange(images):
+    row, half = width * channels, side // 2
+    w = _array(kernels, (groups, side * side, channels))
+    for window in prange(images * rows * columns):
         spread = np.empty((side * side, row), np.float32)
-        _spread(w[image % groups], width, turned, spread)
-        o[image, :before] = f(0.0)
+        _spread(w[window % groups], width, turned, spread)
+        seen, line = np.empty((side, row), np.float32), np.empty(row, np.float32)  # row y of x is at y mod k
+        start, first_token, step = _first_token(window, images, rows, columns, height, width, prefix)
+        if first_token == start + prefix:
+            zeros = np.zeros(channels, np.float32)
+            for token in range(start, start + prefix):
+                _write(zeros, onto, onto_stride, out, out_stride, token, 1, channels)
+        for y in range(min(half, height)):
+            _read(x, first_token + y * step, stride, width, channels, seen[y % side])
         for y in range(height):
-            for place in range(width):
-                line = o[
-                    image, before + y * row + place * channels : before + y * row + (place + 1) * channels
-                ]
-                for c in range(channels):
-                    line[c] = b[c]
+            if y + half < height:
+                _read(x, first_token + (y + half) * step, stride, width, channels, seen[(y + half) % side])
+            if bias == 0:
+                for i in range(row):
+                    line[i] = f(0.0)
+            else:
+                _read(bias, 0, 0, width, channels, line)
             for tap in range(side * side):
-                at, first, seen, count = _taps(tap, side, y, height, width, channels)
+                at, first, begin, count = _taps(tap, side, y, height, width, channels)
                 if count == 0:
                     continue
-                line = o[image, before + y * row + first : before + y * row + first + count]
-                source = a[image, before + at * row + seen : before + at * row + seen + count]
+                part, source = line[first : first + count], seen[at % side, begin : begin + count]
                 factors = spread[tap, first : first + count]
                 for i in range(count):
-                    line[i] += factors[i] * source[i]
+                    part[i] += factors[i] * source[i]
+            _write(line, onto, onto_stride, out, out_stride, first_token + y * step, width, channels)
 
 
 @compiled
-def filter_channels_backward(x, grad, out, images, height, width, channels, prefix, side):
-    """The filters' gradient for each image: [I, P + H * W, D] twice -> [I, k * k, D]."""
-    row, before = width * channels, prefix * channels
-    a, g = _array(x, (images, before + height * row)), _array(grad, (images, before + height * row))
-    o = _array(out, (images, side * side, channels))
-    for image in prange(images):
-        sums = np.zeros((side * side, row), np.float32)
+def filter_channels_backward(
+    x, grad, out, stride, grad_stride, images, rows, columns, height, width, channels, prefix, side
+):
+    """The filters' gradient for each window of `filter_channels`: [B, P + N, D] twice -> [I, k * k, D]."""
+    row, half = width * channels, side // 2
+    o = _array(out, (images * rows * columns, side * side, channels))
+    for window in prange(images * rows * columns):
+        sums, seen = np.zeros((side * side, row), np.float32), np.empty((side, row), np.float32)
+        line = np.empty(row, np.float32)
+        _, first_token, step = _first_token(window, images, rows, columns, height, width, prefix)
+        for y in range(min(half, height)):
+            _read(x, first_token + y * step, stride, width, channels, seen[y % side])
         for y in range(height):
+            if y + half < height:
+                _read(x, first_token + (y + half) * step, stride, width, channels, seen[(y + half) % side])
+            _read(grad, first_token + y * step, grad_stride, width, channels, line)
             for tap in range(side * side):
-                at, first, seen, count = _taps(tap, side, y, height, width, channels)
+                at, first, begin, count = _taps(tap, side, y, height, width, channels)
                 if count == 0:
                     continue
-                line = g[image, before + y * row + first : before + y * row + first + count]
-                source = a[image, before + at * row + seen : before + at * row + seen + count]
+                part, source = line[first : first + count], seen[at % side, begin : begin + count]
                 total = sums[tap, first : first + count]
                 for i in range(count):
-                    total[i] += line[i] * source[i]
+                    total[i] += part[i] * source[i]
         for tap in range(side * side):
-            total = o[image, tap]
+            total = o[window, tap]
             total[:] = f(0.0)
             for place in range(width):
                 part = sums[tap, place * channels : (place + 1) * channels]

@@ -13,19 +13,42 @@ import paddle
 from paddle import Tensor
 
 from ..utils.errors import UserError
-from . import eager
+from . import eager, kernels
 
 Size = tuple[int, int]  # (height, width) of a grid, a window or an image
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """[B, N, C], head-major -> [B, h, N, d]."""
-    return swap_axes(x.reshape([-1, x.shape[1], num_heads, x.shape[2] // num_heads]), 1)
+    return all_heads((x,), num_heads)[0]
+
+
+def all_heads(parts: Sequence[Tensor], num_heads: int, keep: bool = False) -> list[Tensor]:
+    """Tokens [B, N, C], head-major -> [B, h, N, d] each; N may differ.
+
+    `keep`: the last part's tokens come after them. What uses those as well as its heads is quicker so.
+    """
+    if eager.suits(parts[0]) and kernels.takes(*parts):
+        return _heads_by_loops(parts, num_heads, keep)
+    heads = [swap_axes(x.reshape([-1, x.shape[1], num_heads, x.shape[2] // num_heads]), 1) for x in parts]
+    return [*heads, parts[-1]] if keep else heads
+
+
+def _heads_by_loops(parts, num_heads, keep):
+    if parts[0].shape != parts[-1].shape:
+        return [
+            *_heads_by_loops(parts[:1], num_heads, False),
+            *_heads_by_loops(parts[1:], num_heads, keep),
+        ]
+    line = parts[0].shape[1], 1
+    return eager.split_heads(parts, num_heads, line, line, keep)
 
 
 def merge_heads(x: Tensor) -> Tensor:
     """[B, h, N, d] -> [B, N, C]."""
     _, num_heads, num_tokens, head_dim = x.shape
+    if eager.suits(x) and kernels.takes(x):
+        return eager.merge_heads(x, (num_tokens, 1), (num_tokens, 1))
     return swap_axes(x, 1).reshape([-1, num_tokens, num_heads * head_dim])
 
 
@@ -54,6 +77,10 @@ def tokens_to_map(x: Tensor, size: Size) -> Tensor:
 
 def map_to_tokens(x: Tensor) -> Tensor:
     """[B, C, H, W] -> [B, N, C]."""
+    if paddle.in_dynamic_mode():
+        return swap_axes(
+            x.reshape([*x.shape[:2], math.prod(x.shape[2:])]), 1
+        )  # `flatten` has no second gradient
     return swap_axes(x.flatten(2), 1)
 
 

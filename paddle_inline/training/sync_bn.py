@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import paddle
 import paddle.distributed as dist
-from paddle.autograd import PyLayer
 
 from ..layers.batch_norm import BatchNorm2d
+from ..ops.eager import Function
 from ..utils.errors import UserError
 
 DIMS = (0, 2, 3)
@@ -36,7 +36,7 @@ class SyncBatchNorm2d(BatchNorm2d):
                 for running, new in ((self._mean, mean), (self._variance, variance * (count / (count - 1)))):
                     running.set_value(self._momentum * running + (1 - self._momentum) * new)
             epsilon = paddle.full([1], self._epsilon, wide.dtype)
-            out = _Normalise.apply(wide, self.weight, self.bias, mean, (variance + epsilon).rsqrt(), count)
+            out = _Normalise.of((wide, self.weight, self.bias, mean, (variance + epsilon).rsqrt()), count)
             return out.astype(x.dtype)
 
 
@@ -60,25 +60,26 @@ def all_ranks(x: paddle.Tensor) -> tuple[int, paddle.Tensor, paddle.Tensor]:
     return round(total), mean, squares / total
 
 
-class _Normalise(PyLayer):
+class _Normalise(Function):
     """(x - mean) * scale * weight + bias, where mean and scale come from x of all ranks."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, mean, scale, count):
+    def run(ctx, x, weight, bias, mean, scale, count):
         normal = (x - _wide(mean)) * _wide(scale)
         ctx.save_for_backward(normal, weight, scale)
         ctx.count = count
         return normal * _wide(weight) + _wide(bias)
 
     @staticmethod
-    def backward(ctx, grad):
+    def gradients(ctx, grad):
         normal, weight, scale = ctx.saved_tensor()
         grad_bias, grad_weight = grad.sum(DIMS), (grad * normal).sum(DIMS)
         sums = paddle.concat([grad_bias, grad_weight])  # of this rank: DataParallel averages those
         dist.all_reduce(sums)
         of_mean, of_scale = sums.reshape([2, -1]) / ctx.count
         grad_x = (grad - _wide(of_mean) - normal * _wide(of_scale)) * _wide(weight * scale)
-        return grad_x, grad_weight, grad_bias, None, None
+        found = grad_x, grad_weight, grad_bias, None, None
+        return [gradient if wanted else None for gradient, wanted in zip(found, ctx.wanted)]
 
 
 def _wide(channels):

@@ -16,7 +16,7 @@ from paddle_inline.layers.basic import (
     filter_tokens,
 )
 from paddle_inline.layers.mlp import Mlp
-from paddle_inline.ops import eager, eager_filters, kernels
+from paddle_inline.ops import eager, eager_filters, eager_windows, kernels
 from paddle_inline.ops.inline_attention import local_residual
 from paddle_inline.ops.softmax_free import gaussian_kernel
 from paddle_inline.utils import compiled
@@ -147,6 +147,44 @@ def run(function, arrays, dtype, frozen=()):
 
 
 # of float32 alone, where `kernels` takes them
+def plain_heads(x, num_heads, size, window):
+    x = cut(x, size, window)
+    return x.reshape([len(x), x.shape[1], num_heads, -1]).transpose([0, 2, 1, 3])
+
+
+def plain_merge(x, size, window):
+    x = x.transpose([0, 2, 1, 3])
+    return cut(x.reshape([*x.shape[:2], -1]), size, window, back=True)
+
+
+def cut(x, size, window, back=False):
+    rows, columns = size[0] // window[0], size[1] // window[1]
+    sides = (rows, columns, *window) if back else (rows, window[0], columns, window[1])
+    x = x.reshape([-1, *sides, x.shape[-1]]).transpose([0, 1, 3, 2, 4, 5])
+    return x.reshape([-1, size[0] * size[1] if back else window[0] * window[1], x.shape[-1]])
+
+
+def plain_windows(x, kernel, bias, size, window):
+    return cut(plain_filter(cut(x, size, window), kernel, bias, size=window), size, window, back=True)
+
+
+def plain_branches(x, num_heads, size, windows, scale, kernels, biases):
+    """CSwin's branches, one after another."""
+    parts, outs = x.split(3 * len(windows), axis=-1), []
+    for i, window in enumerate(windows):
+        q, k, v = (plain_heads(part, num_heads, size, window) for part in parts[i :: len(windows)])
+        weights = F.softmax(scale * paddle.matmul(q, k, transpose_y=True))
+        out = plain_merge(paddle.matmul(weights, v), size, window)
+        kernel = kernels[i].reshape([1, *kernels[i].shape[:1], *kernels[i].shape[2:]])
+        outs.append(out + plain_windows(parts[i + 2 * len(windows)], kernel, biases[i], size, window))
+    return paddle.concat(outs, axis=-1)
+
+
+def joined(tensors):
+    """Tensors as one, each with a factor of its own."""
+    return paddle.concat([(i + 1) * each.reshape([-1]) for i, each in enumerate(tensors)])
+
+
 LOOPS = {
     "gelu": (eager.gelu, plain_gelu, [(3, 71, 5)]),
     "gelu by tanh": (lambda x: eager.gelu(x, True), plain_tanh_gelu, [(3, 71, 5)]),
@@ -176,6 +214,41 @@ LOOPS = {
         lambda x, kernel: eager_filters.filter_tokens(x, kernel, None, (5, 7)),
         plain_filter,
         [(4, 35, 6), (2, 6, 9, 9)],
+    ),
+    "softmax of multiples": (lambda x: eager.softmax(x, -1.5), lambda x: F.softmax(-1.5 * x), [(3, 70, 9)]),
+    "heads in windows": (
+        lambda *x: joined(eager.split_heads(x, 2, (4, 6), (2, 3))),
+        lambda *x: joined([plain_heads(each, 2, (4, 6), (2, 3)) for each in x]),
+        [(2, 24, 6), (2, 24, 6)],
+    ),
+    "heads and their tokens": (
+        lambda *x: joined(eager.split_heads(x, 3, (24, 1), (24, 1), keep=True)),
+        lambda *x: joined([*(plain_heads(each, 3, (24, 1), (24, 1)) for each in x), x[-1]]),
+        [(2, 24, 6), (2, 24, 6)],
+    ),
+    "merged heads": (
+        lambda x: eager.merge_heads(x, (4, 6), (4, 2)),
+        lambda x: plain_merge(x, (4, 6), (4, 2)),
+        [(6, 3, 8, 5)],
+    ),
+    "filter in windows": (
+        lambda x, kernel, bias, onto: eager_filters.filter_tokens(
+            x, kernel, bias, (4, 6), window=(2, 3), onto=onto
+        ),
+        lambda x, kernel, bias, onto: onto + plain_windows(x, kernel, bias, (4, 6), (2, 3)),
+        [(2, 24, 6), (1, 6, 3, 3), (6,), (2, 24, 6)],
+    ),
+    "filter onto tokens": (
+        lambda x, kernel, onto: eager_filters.filter_tokens(x, kernel, None, (5, 7), 1, onto=onto),
+        lambda x, kernel, onto: onto + plain_filter(x, kernel, prefix=1),
+        [(4, 36, 6), (2, 6, 3, 3), (4, 36, 6)],
+    ),
+    "branches": (
+        lambda x, k1, k2, b1, b2: eager_windows.branch_attention(
+            x, 2, (4, 6), [(4, 2), (2, 6)], 0.7, [k1, k2], [b1, b2]
+        ),
+        lambda x, k1, k2, b1, b2: plain_branches(x, 2, (4, 6), [(4, 2), (2, 6)], 0.7, [k1, k2], [b1, b2]),
+        [(2, 24, 24), (4, 1, 3, 3), (4, 1, 3, 3), (4,), (4,)],
     ),
     "filter of a line": (
         lambda x, kernel: eager_filters.filter_tokens(x, kernel, None, (1, 9)),
@@ -223,6 +296,34 @@ def torch_operators():
         out = out.reshape(images, channels, -1).transpose(1, 2)
         return T.pad(out if bias is None else out + bias, (0, 0, prefix, 0))
 
+    def cut(x, size, window, back=False):
+        rows, columns = size[0] // window[0], size[1] // window[1]
+        sides = (rows, columns, *window) if back else (rows, window[0], columns, window[1])
+        x = x.reshape(-1, *sides, x.shape[-1]).permute(0, 1, 3, 2, 4, 5)
+        return x.reshape(-1, size[0] * size[1] if back else window[0] * window[1], x.shape[-1])
+
+    def heads(x, num_heads, size, window):
+        x = cut(x, size, window)
+        return x.reshape(len(x), x.shape[1], num_heads, -1).transpose(1, 2)
+
+    def merged(x, size, window):
+        return cut(x.transpose(1, 2).flatten(2), size, window, back=True)
+
+    def in_windows(x, kernel, bias, size, window):
+        return cut(filtered(cut(x, size, window), kernel, bias, size=window), size, window, back=True)
+
+    def joined(tensors):
+        return torch.cat([(i + 1) * each.reshape(-1) for i, each in enumerate(tensors)])
+
+    def branches(x, k1, k2, b1, b2):
+        outs = []
+        for i, (window, kernel, bias) in enumerate((((4, 2), k1, b1), ((2, 6), k2, b2))):
+            parts = x.chunk(6, -1)[i::2]
+            q, k, v = (heads(part, 2, (4, 6), window) for part in parts)
+            out = merged(T.softmax(0.7 * q @ k.transpose(-1, -2), -1) @ v, (4, 6), window)
+            outs.append(out + in_windows(parts[2], kernel.transpose(0, 1), bias, (4, 6), window))
+        return torch.cat(outs, -1)
+
     return {
         "gelu": T.gelu,
         "gelu by tanh": lambda x: T.gelu(x, approximate="tanh"),
@@ -234,6 +335,15 @@ def torch_operators():
         "filter of all": filtered,
         "filters in turn": filtered,
         "filter of a line": lambda x, kernel: filtered(x, kernel, size=(1, 9)),
+        "softmax of multiples": lambda x: T.softmax(-1.5 * x, -1),
+        "heads in windows": lambda *x: joined([heads(each, 2, (4, 6), (2, 3)) for each in x]),
+        "heads and their tokens": lambda *x: joined(
+            [*(heads(each, 3, (24, 1), (24, 1)) for each in x), x[-1]]
+        ),
+        "merged heads": lambda x: merged(x, (4, 6), (4, 2)),
+        "filter in windows": lambda x, kernel, bias, onto: onto + in_windows(x, kernel, bias, (4, 6), (2, 3)),
+        "filter onto tokens": lambda x, kernel, onto: onto + filtered(x, kernel, prefix=1),
+        "branches": branches,
     }
 
 
@@ -250,6 +360,24 @@ def test_gradients_of_gradients_are_right_where_loops_were_taken(name):
     expected = torch.autograd.grad(sum((slope * slope).sum() for slope in slopes), wide)
     for ours, theirs in zip(second, expected):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=2e-5 * abs(theirs.numpy()).max())
+
+
+SEVERAL = [name for name, (_, _, shapes) in {**CASES, **LOOPS}.items() if len(shapes) > 1]
+
+
+@needs_numba
+@pytest.mark.parametrize("name", SEVERAL)
+def test_gradients_of_some_tensors_are_those_of_all(name):
+    """`paddle.grad` refuses a PyLayer that gives a gradient which it was not asked for."""
+    function, _, shapes = {**CASES, **LOOPS}[name]
+    tensors = [paddle.to_tensor(numbers(*shape), dtype="float32", stop_gradient=False) for shape in shapes]
+    whole = paddle.grad((function(*tensors) ** 2).sum(), tensors)
+    for i, expected in enumerate(whole):
+        (got,) = paddle.grad((function(*tensors) ** 2).sum(), [tensors[i]])
+        np.testing.assert_allclose(got.numpy(), expected.numpy(), rtol=1e-6, atol=1e-6)
+        frozen = [t if i == j else t.detach() for j, t in enumerate(tensors)]
+        (got,) = paddle.grad((function(*frozen) ** 2).sum(), [tensors[i]])
+        np.testing.assert_allclose(got.numpy(), expected.numpy(), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["affine", "layer_norm", "depthwise 3"])

@@ -110,6 +110,14 @@ def test_norms_and_factors_of_many_tensors():
         lambda x: kernels.filter_channels(x, paddle.ones([1, 9, 9]), None, (7, 9)),
         lambda x: kernels.filter_channels(x, paddle.ones([1, 9, 8]), None, (7, 10)),
         lambda x: kernels.split_columns(x, 2),
+        lambda x: kernels.split_heads([x], 2, (7, 10), (7, 10)),
+        lambda x: kernels.split_heads([x], 3, (7, 9), (7, 9)),
+        lambda x: kernels.split_heads([x, x[:, :, :6]], 3, (7, 10), (7, 10)),
+        lambda x: kernels.split_heads([kernels.Columns(x, 6, 6)], 3, (7, 10), (7, 10)),
+        lambda x: kernels.merge_heads([x.unsqueeze(1)], (7, 10), (7, 5)),
+        lambda x: kernels.filter_channels(x, paddle.ones([1, 9, 9]), None, (7, 10), window=(7, 4)),
+        lambda x: kernels.filter_channels(x, paddle.ones([1, 9, 9]), None, (7, 10), onto=x[:1]),
+        lambda x: kernels.filter_channels(x, paddle.ones([1, 9, 9]), paddle.ones([8]), (7, 10)),
         lambda x: kernels.gaussian(x, x, x),
     ],
 )
@@ -159,6 +167,20 @@ def test_logits_and_gradients_of_whole_models_are_those_of_paddles_operators(fam
     assert ours.keys() == theirs.keys()
     for key, values in theirs.items():
         np.testing.assert_allclose(ours[key], values, atol=2e-4 * max(abs(values).max(), 1e-4), err_msg=key)
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_gradients_of_images_alone_are_those_of_a_whole_backward_pass(family):
+    name, overrides = small(family)
+    model = paddle_inline.create_model(name, **overrides)
+    x = tensor(spread(2, model.spec.in_chans, *model.img_size))
+    x.stop_gradient = False
+    for paused in (False, True):
+        with compiled.paused() if paused else contextlib.nullcontext():
+            (alone,) = paddle.grad(model(x).square().sum(), [x])
+            x.clear_gradient()
+            model(x).square().sum().backward()
+        np.testing.assert_allclose(alone.numpy(), x.grad.numpy(), atol=1e-6 * abs(alone.numpy()).max())
 
 
 STEP = """

@@ -5,11 +5,12 @@ B batch, N tokens of the H x W grid, C channels, h heads. Sizes and windows are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Union
 
 from ..ops.inline_attention import softmax_attention_weights
 from ..ops.padding import crop_tokens, pad_tokens
-from ..ops.tokens import Size, split_channels
+from ..ops.tokens import Size, concat_channels, mean_tokens, split_channels
 from ..ops.windows import (
     cut_windows,
     join_windows,
@@ -116,6 +117,24 @@ class InLineBranch(Branch, InLineAttention):
 
 class SoftmaxBranch(Branch, SoftmaxAttention):
     """Softmax attention inside stripes of the grid, with LePE."""
+
+
+def attend_branches(branches: Sequence[Branch], qkv: Tensor, x: Tensor, size: Size) -> Tensor:
+    """Take a block's projection through all branches.
+
+    Args:
+        branches: of a block.
+        qkv: [B, N, 3 C], the q's of all branches, their k's, their v's.
+        x: the block's input [B, N, C], whose mean token is the branches' context.
+        size: (H, W).
+
+    Returns:
+        [B, N, C]
+    """
+    parts, means = split_channels(qkv, 3 * len(branches)), split_channels(mean_tokens(x), len(branches))
+    return concat_channels(
+        [branch(*parts[i :: len(branches)], means[i], size) for i, branch in enumerate(branches)]
+    )
 
 
 def in_branch(layer: type[Attention]) -> type[Attention]:

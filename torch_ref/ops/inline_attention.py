@@ -107,25 +107,29 @@ def softmax_attention_weights(q: Tensor, k: Tensor, scale: float, bias: Tensor |
     return F.softmax(logits, dim=-1)
 
 
-def local_residual(v: Tensor, kernel: Tensor, size: Size, prefix: int = 0) -> Tensor:
+def local_residual(
+    v: Tensor, kernel: Tensor, size: Size, prefix: int = 0, onto: Tensor | None = None
+) -> Tensor:
     """Filter each image and channel with its own 3x3 kernel, zero padding 1.
 
     Args:
         v: tokens [B, P + H * W, C].
         kernel: [B, C, 3, 3] (cross-correlation).
         size: the grid (H, W).
-        prefix: P, tokens that are not on the grid: nothing is added to them.
+        prefix: P, tokens that are not on the grid, where the residual is 0.
+        onto: [B, P + H * W, C], to which it is added.
 
     Returns:
-        [B, P + H * W, C], the first P of each image 0.
+        [B, P + H * W, C]
     """
     batch, _, channels = v.shape
     if batch == 0:
-        return v  # an empty batch, and no convolution has 0 groups
+        return v if onto is None else onto  # an empty batch, and no convolution has 0 groups
     out = F.conv2d(
         tokens_to_map(v[:, prefix:], size).reshape([1, batch * channels, *size]),
         kernel.reshape([batch * channels, 1, 3, 3]),
         padding=1,
         groups=batch * channels,
     )
-    return F.pad(map_to_tokens(out.reshape([batch, channels, *size])), (0, 0, prefix, 0))
+    local = F.pad(map_to_tokens(out.reshape([batch, channels, *size])), (0, 0, prefix, 0))
+    return local if onto is None else onto + local

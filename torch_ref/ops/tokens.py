@@ -18,6 +18,15 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
     return x.reshape([-1, x.shape[1], num_heads, x.shape[2] // num_heads]).permute([0, 2, 1, 3])
 
 
+def all_heads(parts: Sequence[Tensor], num_heads: int, keep: bool = False) -> list[Tensor]:
+    """Tokens [B, N, C], head-major -> [B, h, N, d] each; N may differ.
+
+    `keep`: the last part's tokens come after them.
+    """
+    heads = [split_heads(part, num_heads) for part in parts]
+    return [*heads, parts[-1]] if keep else heads
+
+
 def merge_heads(x: Tensor) -> Tensor:
     """[B, h, N, d] -> [B, N, C]."""
     _, num_heads, num_tokens, head_dim = x.shape

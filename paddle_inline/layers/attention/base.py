@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...ops.tokens import Size, merge_heads, split_channels, split_heads
+from ...ops.tokens import Size, all_heads, merge_heads, split_channels
 from ...utils.errors import UserError, counted, short
 from ..basic import Dropout, Linear, Module, Tensor
 
@@ -128,8 +128,7 @@ class Attention(Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Tensor | None, size: Size) -> Tensor:
         """Compute the form itself: q [B, N, C], k and v [B, M, C], the input's `context` and (H, W) -> [B, N, C]."""
-        q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))
-        return merge_heads(self.mix(q, k, v))
+        return merge_heads(self.mix(*all_heads((q, k, v), self.num_heads)))
 
     def forward(self, x: Tensor, size: Size) -> Tensor:
         self.check_size(x, size)
@@ -158,7 +157,7 @@ class Attention(Module):
             UserError: the form has none (`ROWS` is False), or the grid does not fit.
         """
         self.check_size(x, size)
-        q, k, v = (split_heads(part, self.num_heads) for part in self.project(x, size))
+        q, k, v = all_heads(self.project(x, size), self.num_heads)
         return self.weights(q, k, v)
 
 

@@ -6,7 +6,7 @@ B batch, N tokens, C channels, h heads, d = C / h.
 from __future__ import annotations
 
 from ...ops.inline_attention import softmax_attention, softmax_attention_weights
-from ...ops.tokens import Size, merge_heads, split_heads
+from ...ops.tokens import Size, all_heads, merge_heads
 from ..basic import Tensor
 from .base import Attention
 
@@ -31,7 +31,7 @@ class SoftmaxAttention(Attention):
         bias: Tensor | None = None,
     ) -> Tensor:
         """As in `Attention`; `bias` is added to the logits, see `softmax_attention`."""
-        q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))
+        q, k, v = all_heads((q, k, v), self.num_heads)
         return merge_heads(softmax_attention(q, k, v, self.scale, bias))
 
     def weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...ops.inline_attention import FEATURE_MAPS, inline_attention, inline_attention_weights, local_residual
-from ...ops.tokens import Size, mean_tokens, merge_heads, split_heads
+from ...ops.tokens import Size, all_heads, mean_tokens, merge_heads
 from ...utils.errors import unknown
 from ..basic import GELU, Conv1d, Sequential, Tensor
 from .base import Attention, check_flag
@@ -51,9 +51,9 @@ class LocalAttention(Attention):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Tensor | None, size: Size) -> Tensor:
         if not self.local:
             return Attention.attend(self, q, k, v, context, size)
-        local = local_residual(v, self.residual(context), size, self.prefix_tokens)
-        q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))
-        return merge_heads(self.mix(q, k, v)) + local
+        kernel = self.residual(context)
+        q, k, heads, v = all_heads((q, k, v), self.num_heads, keep=True)
+        return local_residual(v, kernel, size, self.prefix_tokens, onto=merge_heads(self.mix(q, k, heads)))
 
 
 class InLineAttention(LocalAttention):
