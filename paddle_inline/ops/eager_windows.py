@@ -52,7 +52,8 @@ def _attend(how, qkv, taps, biases):
     for i, window in enumerate(windows):
         places, own = _places(qkv, len(windows), i), Columns(out, i * width, width)
         q, k, v = kernels.split_heads(places, num_heads, size, window)
-        weights = kernels.softmax(matmul(q, k, transpose_y=True), scale)
+        logits = matmul(q, k, transpose_y=True)
+        weights = kernels.softmax(logits, scale, out=logits)
         kernels.merge_heads([matmul(weights, v)], size, window, [own])
         kernels.filter_channels(places[2], taps[i], biases[i], size, 0, window, onto=own, out=own)
         kept.append((q, k, v, weights))
@@ -93,7 +94,8 @@ def _gradients(how, qkv, taps, kept, grad):
     for i, (window, (q, k, v, weights)) in enumerate(zip(windows, kept)):
         places, given = _places(along, len(windows), i), Columns(grad, i * width, width)
         (slope,) = kernels.split_heads([given], num_heads, size, window)
-        logits = kernels.softmax_backward(weights, matmul(slope, v, transpose_y=True), scale)
+        given_weights = matmul(slope, v, transpose_y=True)
+        logits = kernels.softmax_backward(weights, given_weights, scale, out=given_weights)
         heads = (
             matmul(logits, k),
             matmul(logits, q, transpose_x=True),

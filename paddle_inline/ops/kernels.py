@@ -292,17 +292,18 @@ def _run_on_many(name, lists, *rest):
         )
 
 
-def softmax(x: Tensor, factor: float = 1.0) -> Tensor:
-    """Return the softmax of factor x over the last dimension."""
-    out = _like(x)
+def softmax(x: Tensor, factor: float = 1.0, out: Tensor | None = None) -> Tensor:
+    """Return the softmax of factor x over the last dimension, in `out` if given, which may be x."""
+    out = _like(x) if out is None else out
+    _fit((out.shape, x.shape), (out.is_contiguous(), True))
     _run("softmax", (x, out), *_matrix(x), factor)
     return out
 
 
-def softmax_backward(y: Tensor, grad: Tensor, factor: float = 1.0) -> Tensor:
-    """Return the gradient of the softmax's x, given its output."""
-    _fit((grad.shape, y.shape))
-    out = _like(y)
+def softmax_backward(y: Tensor, grad: Tensor, factor: float = 1.0, out: Tensor | None = None) -> Tensor:
+    """Return the gradient of the softmax's x, given its output, in `out` if given, which may be `grad`."""
+    out = _like(y) if out is None else out
+    _fit((grad.shape, y.shape), (out.shape, y.shape), (out.is_contiguous(), True))
     _run("softmax_backward", (y, grad, out), *_matrix(y), factor)
     return out
 

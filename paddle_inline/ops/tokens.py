@@ -35,10 +35,12 @@ def all_heads(parts: Sequence[Tensor], num_heads: int, keep: bool = False) -> li
 
 
 def _heads_by_loops(parts, num_heads, keep):
-    if parts[0].shape != parts[-1].shape:
+    if any(part.shape != parts[0].shape for part in parts):
+        last = len(parts) - 1
         return [
-            *_heads_by_loops(parts[:1], num_heads, False),
-            *_heads_by_loops(parts[1:], num_heads, keep),
+            each
+            for i, part in enumerate(parts)
+            for each in _heads_by_loops([part], num_heads, keep and i == last)
         ]
     line = parts[0].shape[1], 1
     return eager.split_heads(parts, num_heads, line, line, keep)

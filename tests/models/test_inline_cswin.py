@@ -9,8 +9,10 @@ import paddle_inline
 import torch_ref
 from convert.parity import compare
 from convert.parity.inputs import rule_tensor
+from paddle_inline.layers import window_attention
 from paddle_inline.layers.basic import meta_init
 from paddle_inline.models import inline_cswin
+from paddle_inline.ops import kernels
 
 SMALL = {  # grids 16, 8, 4, 2
     "embed_dim": 8,
@@ -251,3 +253,37 @@ class TestForward:
 def test_what_cannot_be_built_is_refused(package, tensor, overrides, message):
     with pytest.raises(ValueError, match=message):
         build(package, **overrides)
+
+
+@pytest.mark.skipif(kernels.version() is None, reason="needs Numba")
+def test_stripes_at_once_are_the_branches_one_by_one(monkeypatch):
+    """Outputs and gradients; who watches a branch or its filter is told, and padded windows go one by one."""
+    model = paddle_inline.create_model(
+        "inline_cswin_tiny", num_classes=3, img_size=64, depths=(1, 1, 2, 1), embed_dim=16
+    )
+    x, taken = paddle.randn([2, 3, 64, 64]), []
+    at_once = window_attention.branch_attention
+    monkeypatch.setattr(window_attention, "branch_attention", lambda *a: taken.append(1) or at_once(*a))
+
+    def step():
+        taken.clear()
+        model.clear_gradients()
+        logits = model(x)
+        logits.square().sum().backward()
+        return [logits.numpy(), *(p.grad.numpy() for p in model.parameters())]
+
+    quick = step()
+    assert len(taken) == 3
+    for part, watched in ((model.stage3[0].attns[1], 1), (model.stage3[1].attns[0].get_v, 1)):
+        seen = []
+        hook = part.register_forward_post_hook(lambda *call, seen=seen: seen.append(call))
+        slow = step()
+        assert len(taken) == 2 and len(seen) == watched
+        hook.remove()
+        for ours, theirs in zip(quick, slow, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * abs(theirs).max())
+
+    block = model.stage3[0]
+    monkeypatch.setattr(block.attns[0], "window", (2, 2))
+    taken.clear()
+    assert block.attend(paddle.randn([2, 3 * 5, 64]), (3, 5)).shape == [2, 15, 64] and not taken
