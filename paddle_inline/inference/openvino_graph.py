@@ -115,7 +115,7 @@ def filter_by_convolution(split: Any) -> None:
     from openvino import opset13 as ops
 
     tokens, (height, width, channels), total = taps
-    image = ops.transpose(ops.reshape(tokens, [-1, height, width, channels], False), [0, 3, 1, 2])
+    image = ops.transpose(tokens, [0, 2, 1])  # (of a part of a split: a reshape first would copy it)
     filtered = ops.group_convolution(
         ops.reshape(image, [1, -1, height, width], False),
         ops.reshape(kernel, [-1, 1, 1, 3, 3], False),
