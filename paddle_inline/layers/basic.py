@@ -172,7 +172,8 @@ class Conv2d(nn.Conv2D):
 
     def tokens(self, x: Tensor) -> Tensor:
         """Take a map to tokens, [B, C, H, W] -> [B, N, C']."""
-        return self._tokens(x) if self._is_product(x) and not eager.watched(self) else map_to_tokens(self(x))
+        at_once = eager.is_plain_convolution(self) and self._is_product(x)
+        return self._tokens(x) if at_once else map_to_tokens(self(x))
 
     def _is_product(self, x: Tensor) -> bool:
         """Whether it is a matrix product of what it sees, which is then at most four times the image."""
@@ -193,6 +194,9 @@ class Conv2d(nn.Conv2D):
         )
 
 
+eager.PLAIN_FORWARDS.append(Conv2d.forward)
+
+
 def is_depthwise(convolution: nn.Conv2D) -> bool:
     """Return whether a convolution filters each channel by itself and keeps the grid."""
     return eager_filters.is_depthwise(
@@ -202,7 +206,7 @@ def is_depthwise(convolution: nn.Conv2D) -> bool:
 
 def convolve_to_tokens(convolution: Conv2d, x: Tensor) -> Tensor:
     """Take a map through a convolution to tokens, [B, C, H, W] -> [B, N, C']."""
-    return convolution.tokens(x)
+    return convolution.tokens(x) if isinstance(convolution, Conv2d) else map_to_tokens(convolution(x))
 
 
 def filter_tokens(convolution: Any, x: Tensor, size: Size) -> Tensor:
@@ -218,8 +222,8 @@ def is_filter(convolution: Any, x: Tensor) -> bool:
     return (
         eager.suits(x)
         and isinstance(convolution, nn.Conv2D)
+        and eager.is_plain_convolution(convolution)
         and is_depthwise(convolution)
-        and not eager.watched(convolution)
         and kernels.takes(x, convolution.weight, convolution.bias)
     )
 

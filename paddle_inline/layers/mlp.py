@@ -28,5 +28,8 @@ class Mlp(Module):
             (self.drop.p == 0 or not self.drop.training)
             and [type(layer) for layer in layers] == [Linear, Linear, GELU, Dropout]
             and not eager.watched(*layers)
+            and not self.act._approximate
+            and self.fc1.bias is not None
+            and self.fc2.bias is not None
             and kernels.takes(x, *self.fc1.parameters(), *self.fc2.parameters())
         )

@@ -14,26 +14,74 @@ M rows, K channels in, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-from paddle import Tensor, matmul  # imported by name: what counts multiply-adds replaces paddle.matmul
+from paddle import Tensor, matmul, nn  # imported by name: what counts multiply-adds replaces paddle.matmul
 from paddle.autograd import PyLayer
 
+from ..utils.errors import UserError
 from . import kernels
 from .kernels import Size
 
 TANH_SCALE = math.sqrt(2 / math.pi)  # of the GELU's approximation
 
 
+_switches = {"plain": False}  # of the whole process
+
+
+@contextmanager
+def plain_operators() -> Iterator[None]:
+    """Let models make their graphs of Paddle's own operators inside the block: slower, for what a PyLayer cannot do.
+
+    That is a second backward pass over one graph (`retain_graph=True`), which Paddle 3.3 ends with a crash and these
+    functions with an error, and hooks on tensors between layers that return another gradient, which it does not heed.
+    SOFT's inverse stays a PyLayer.
+    """
+    before, _switches["plain"] = _switches["plain"], True
+    try:
+        yield
+    finally:
+        _switches["plain"] = before
+
+
+class _Once:
+    """A hook on a PyLayer's output, which refuses the second backward pass: Paddle would read what is freed."""
+
+    def __init__(self) -> None:
+        self.used = False
+
+    def __call__(self, grad: Tensor) -> None:
+        # `paddle.grad` goes through a copy of the graph, as often as one likes
+        if sys._getframe(1).f_code.co_name == "grad":
+            return
+        if self.used:
+            raise UserError(
+                "a second backward pass over one graph: Paddle's PyLayer keeps nothing for it. Add up the losses and "
+                "call backward() once, make the forward pass again, use paddle.grad(..., retain_graph=True), or make "
+                "the forward pass inside `with paddle_inline.ops.eager.plain_operators():`"
+            )
+        self.used = True
+
+
+def once(out: Tensor) -> Tensor:
+    """Return a PyLayer's output, from which a backward pass may start or pass once."""
+    if not out.stop_gradient:
+        out.register_hook(_Once())
+    return out
+
+
 def suits(x: Tensor) -> bool:
     """Return whether the functions of this file are for x: in eager mode on the CPU, float32 or float64."""
     return (
-        paddle.in_dynamic_mode()
+        not _switches["plain"]
+        and paddle.in_dynamic_mode()
         and x.place.is_cpu_place()
         and x.dtype in (paddle.float32, paddle.float64)
         and x.ndim > 1
@@ -41,9 +89,21 @@ def suits(x: Tensor) -> bool:
     )
 
 
+PLAIN_FORWARDS: list[Callable[..., Any]] = [
+    nn.Conv2D.forward
+]  # of convolutions, which layers add their own to
+
+
 def watched(*layers: Any) -> bool:
-    """Return whether someone wants to be told when a layer is called, so that it may not be passed over."""
-    return any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in layers)
+    """Return whether someone wants to be told when a layer is called, or has given it another forward pass."""
+    return any(
+        layer._forward_pre_hooks or layer._forward_post_hooks or "forward" in vars(layer) for layer in layers
+    )
+
+
+def is_plain_convolution(layer: Any) -> bool:
+    """Return whether a loop may stand for a convolution: it is no other class's, and nobody watches it."""
+    return type(layer).forward in PLAIN_FORWARDS and not watched(layer)
 
 
 def learns(*tensors: Tensor | None) -> bool:
@@ -88,7 +148,7 @@ class Function(PyLayer):
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x W + b: [..., K], [K, C], [C] or None -> [..., C]."""
-    return _Affine.of((x, weight, bias)) if learns(x, weight, bias) else _affine(x, weight, bias)
+    return once(_Affine.of((x, weight, bias))) if learns(x, weight, bias) else _affine(x, weight, bias)
 
 
 def _affine(x, weight, bias):
@@ -132,7 +192,7 @@ class _Gaussian(Function):
     @staticmethod
     def run(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         out = _gaussian(a, b)
-        ctx.save_for_backward(a, b, out)
+        ctx.save_for_backward(a, b, out.detach())  # as in `_Softmax`
         return out
 
     @staticmethod
@@ -223,7 +283,7 @@ class _Patches(PyLayer):
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
     """Normalise the last dimension: [..., C], [C], [C] -> [..., C]."""
     if learns(x, weight, bias):
-        return _LayerNorm.of((x, weight, bias), epsilon)
+        return once(_LayerNorm.of((x, weight, bias), epsilon))
     if kernels.takes(x, weight, bias):
         return kernels.layer_norm(x, weight, bias, epsilon)[0]
     return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
@@ -307,7 +367,7 @@ def _gelu_slope(x, tanh=False):
 def perceptron(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
     """GELU(x W1 + b1) W2 + b2, for tensors that `kernels` takes: [..., C], [C, K], [K], [K, C'], [C'] -> [..., C']."""
     if learns(x, weight1, bias1, weight2, bias2):
-        return _Perceptron.of((x, weight1, bias1, weight2, bias2))
+        return once(_Perceptron.of((x, weight1, bias1, weight2, bias2)))
     return _affine(kernels.gelu_of_sum(matmul(x, weight1), bias1), weight2, bias2)
 
 
@@ -355,7 +415,9 @@ class _Softmax(PyLayer):
     def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
         ctx.by_kernel, ctx.factor = True, factor
         out = kernels.softmax(x, factor)
-        ctx.save_for_backward(x, out)
+        ctx.save_for_backward(
+            x, out.detach()
+        )  # its own output would keep itself in memory without a backward pass
         return out
 
     @staticmethod

@@ -25,11 +25,24 @@ from .tokens import (
     tokens_to_map,
 )
 
+
+def _identity(x):
+    return x
+
+
+def _leaky_relu(x):
+    return F.leaky_relu(x, 0.01)
+
+
+def _exp(x):
+    return paddle.exp(0.2 * x)
+
+
 FEATURE_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
-    "identity": lambda x: x,
+    "identity": _identity,
     "relu": F.relu,
-    "leaky_relu": lambda x: F.leaky_relu(x, 0.01),
-    "exp": lambda x: paddle.exp(0.2 * x),
+    "leaky_relu": _leaky_relu,
+    "exp": _exp,
 }
 
 _switches = {"fused": True}  # of the whole process

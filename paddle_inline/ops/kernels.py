@@ -8,6 +8,7 @@ each of the loops.)
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -22,7 +23,9 @@ from ..utils import compiled
 
 Size = tuple[int, int]  # (height, width)
 _FLOAT32 = (paddle.float32,)  # `in` looks for the same object first, which is quicker than to compare types
-_one_at_a_time = threading.Lock()  # one of Numba's ways to share work among cores may not be entered twice
+_locks = {"one": threading.Lock()}  # one of Numba's ways to share work among cores may not be entered twice
+if hasattr(os, "register_at_fork"):  # where another thread was in a loop, a child's lock would stay closed
+    os.register_at_fork(after_in_child=lambda: _locks.update(one=threading.Lock()))
 
 
 @cache
@@ -63,7 +66,7 @@ def _run(name: str, tensors: tuple[Tensor, ...], *numbers: Any) -> None:
 
 def _call(name: str, *numbers: Any) -> None:
     """Run a loop, whose caller holds the memory that it reads and writes."""
-    with _one_at_a_time:
+    with _locks["one"]:
         getattr(_loops(), name)(*numbers)
 
 
@@ -83,7 +86,7 @@ def _place(x: Tensor | Columns) -> tuple[Tensor, int, int, list[int]]:
     """Return what holds tokens in memory, their address, the stride from one to the next, and their shape [B, N, C]."""
     if isinstance(x, Columns):
         whole, stride = _contiguous(x.whole), x.whole.shape[-1]
-        _fit((x.start + x.width <= stride, True))
+        _fit((0 <= x.start <= stride - x.width and x.width > 0, True))
         return whole, whole.data_ptr() + 4 * x.start, stride, [*whole.shape[:-1], x.width]
     x = _contiguous(x)
     return x, x.data_ptr(), x.shape[-1], list(x.shape)
@@ -122,7 +125,7 @@ def gelu_of_sum(x: Tensor, bias: Tensor) -> Tensor:
 def gelu_of_sum_backward(x: Tensor, bias: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradients of `gelu_of_sum`'s x, which is written over `grad`, and bias."""
     _fit((bias.shape, x.shape[-1:]), (grad.shape, x.shape))
-    biases = _like(bias)
+    biases, grad = _like(bias), _contiguous(grad)
     _run("gelu_of_sum_backward", (x, bias, grad, biases), *_matrix(x))
     return grad, biases
 
@@ -140,8 +143,8 @@ def layer_norm_backward(
     x: Tensor, weight: Tensor, moments: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of `layer_norm`'s x, weight and bias."""
-    _fit((grad.shape, x.shape))
     rows, channels = _matrix(x)
+    _fit((grad.shape, x.shape), (weight.shape, [channels]), (moments.shape, [2, rows]))
     along, weights, biases = _like(x), _like(weight), _like(weight)
     _run("layer_norm_backward", (x, weight, moments, grad, along, weights, biases), rows, channels)
     return along, weights, biases
@@ -160,6 +163,7 @@ def add_row(
     """(x + row_factor row) factor: [..., M, C] and [..., 1, C] -> [..., M, C], into `out` if given."""
     _fit((math.prod(row.shape), math.prod(x.shape[:-2]) * x.shape[-1]))
     out = _like(x) if out is None else out
+    _fit((out.shape, x.shape), (out.is_contiguous(), True))
     _run("add_row", (x, row, out), math.prod(x.shape[:-2]), *x.shape[-2:], row_factor, factor)
     return out
 
@@ -202,7 +206,7 @@ def join_columns(parts: Sequence[Tensor]) -> Tensor:
 def split_heads(parts: Sequence[Tensor | Columns], num_heads: int, size: Size, window: Size) -> list[Tensor]:
     """Tokens of windows to heads: [B, H * W, C] each -> [B * windows, h, n, C / h] each, n tokens a window."""
     images, _, channels = _place(parts[0])[3]
-    rows, columns = size[0] // window[0], size[1] // window[1]
+    _, rows, columns, _, _ = _windows(images, size, window)
     _fit((channels % num_heads, 0))
     shape = [images * rows * columns, num_heads, window[0] * window[1], channels // num_heads]
     heads = [_empty(shape) for _ in parts]
@@ -235,7 +239,7 @@ def merge_heads(
 def _move_heads(parts, heads, size, window, merge, onto=None):
     places, held = [_place(part) for part in parts], [_contiguous(each) for each in heads]
     (images, tokens, channels), (num_heads, _, width) = places[0][3], heads[0].shape[1:]
-    rows, columns = size[0] // window[0], size[1] // window[1]
+    _, rows, columns, _, _ = _windows(images, size, window)
     shape = [images * rows * columns, num_heads, window[0] * window[1], width]
     _fit((rows * window[0] * columns * window[1], tokens), (num_heads * width, channels))
     _fit(*((place[3], places[0][3]) for place in places), *((each.shape, shape) for each in held))
@@ -286,7 +290,7 @@ def _run_on_many(name, lists, *rest):
     """Run a loop on lists of contiguous tensors, however many."""
     addresses = [np.array([tensor.data_ptr() for tensor in tensors], np.int64) for tensors in lists]
     sizes = np.array([math.prod(tensor.shape) for tensor in lists[0]], np.int64)
-    with _one_at_a_time:
+    with _locks["one"]:
         getattr(_loops(), name)(
             *addresses, sizes, *(r.data_ptr() if isinstance(r, Tensor) else r for r in rest)
         )
@@ -415,6 +419,8 @@ def filter_channels(
         (out_shape, shape),
         (onto_shape, shape),
         (math.prod(geometry[:3]) % groups, 0),
+        (math.isqrt(taps) ** 2, taps),
+        (taps % 2, 1),
     )
     if bias is not None:
         _fit((bias.shape, [channels]))
@@ -439,7 +445,7 @@ def filter_channels_backward(
     (_held, at, stride, shape), (_held_grad, grad_at, grad_stride, grad_shape) = _place(x), _place(grad)
     geometry, channels = _windows(shape[0], size, window), shape[2]
     windows = math.prod(geometry[:3])
-    _fit((grad_shape, shape), (shape[1], prefix + size[0] * size[1]), (windows % groups, 0))
+    _fit((grad_shape, shape), (shape[1], prefix + size[0] * size[1]), (windows % groups, 0), (side % 2, 1))
     out = _empty([windows, side * side, channels])
     addresses = at, grad_at, out.data_ptr(), stride, grad_stride
     _call("filter_channels_backward", *addresses, *geometry, channels, prefix, side)
@@ -453,6 +459,7 @@ def filter_channels_backward(
 def _windows(images: int, size: Size, window: Size | None) -> tuple[int, ...]:
     """Return (images, rows and columns of windows, height, width)."""
     height, width = window or size
+    _fit((height > 0 and width > 0, True))
     _fit((size[0] % height, 0), (size[1] % width, 0))
     return images, size[0] // height, size[1] // width, height, width
 

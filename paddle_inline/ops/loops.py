@@ -124,12 +124,16 @@ def _gelu_slope(x):
 @njit(inline="always")
 def _tanh_gelu(x):
     """x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3)."""
-    return x / (f(1.0) + _exp(min(f(40.0), f(-1.59576912) * (x + f(0.044715) * x * x * x))))
+    power = f(-1.59576912) * (x + f(0.044715) * x * x * x)
+    return f(0.0) if power > f(80.0) else x / (f(1.0) + _exp(power))
 
 
 @njit(inline="always")
 def _tanh_gelu_slope(x):
-    rest = _exp(min(f(40.0), f(-1.59576912) * (x + f(0.044715) * x * x * x)))
+    power = f(-1.59576912) * (x + f(0.044715) * x * x * x)
+    if abs(power) > f(80.0):
+        return f(0.0) if power > f(0.0) else f(1.0)
+    rest = _exp(power)
     s = f(1.0) / (f(1.0) + rest)
     return s + x * s * (rest * s) * f(1.59576912) * (f(1.0) + f(0.134145) * x * x)
 

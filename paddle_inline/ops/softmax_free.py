@@ -38,14 +38,26 @@ def heads_of_images(x: Tensor, num_heads: int) -> Tensor:
 def filter_heads(filter: Callable[[Tensor], Tensor], x: Tensor, size: Size) -> Tensor:
     """Run `filter` over [B, h, N, d] seen as images whose channels are the heads, one for each of the d."""
     _, num_heads, num_tokens, head_dim = x.shape
-    weight = getattr(filter, "weight", None)
-    if weight is not None and not eager.watched(filter) and eager.suits(x) and kernels.takes(x, weight):
+    if eager.suits(x) and _is_filter(filter, x):
+        weight = filter.weight  # type: ignore[attr-defined]
         taps = weight.expand([num_heads, head_dim, *weight.shape[2:]])
         return eager_filters.filter_tokens(x.reshape([-1, num_tokens, head_dim]), taps, None, size).reshape(
             x.shape
         )
     images = x.transpose([0, 3, 1, 2]).reshape([-1, num_heads, size[0], size[1]])  # [B * d, h, H, W]
     return filter(images).reshape([-1, head_dim, num_heads, num_tokens]).transpose([0, 2, 3, 1])
+
+
+def _is_filter(filter, x):
+    """Whether `kernels` does what a layer does to each head."""
+    weight = getattr(filter, "weight", None)
+    return (
+        weight is not None
+        and getattr(filter, "bias", None) is None
+        and weight.shape[-1] % 2 == 1
+        and eager.is_plain_convolution(filter)
+        and kernels.takes(x, weight)
+    )
 
 
 def gaussian_kernel(a: Tensor, b: Tensor) -> Tensor:
@@ -72,7 +84,7 @@ def newton_inverse(kernel: Tensor) -> Tensor:
     Its gradient is the true inverse's, -V^T G V^T, taken at the V that was reached.
     """
     if paddle.in_dynamic_mode():
-        return _NewtonInverse.apply(kernel)
+        return eager.once(_NewtonInverse.apply(kernel))
     return _newton_inverse(kernel)
 
 
@@ -86,12 +98,14 @@ class _NewtonInverse(PyLayer):
     @staticmethod
     def forward(ctx, kernel):
         inverse = _newton_inverse(kernel)
-        ctx.save_for_backward(inverse)
+        ctx.save_for_backward(kernel, inverse.detach())  # as in eager's `_Softmax`
         return inverse
 
     @staticmethod
     def backward(ctx, grad):
-        (inverse,) = ctx.saved_tensor()
+        kernel, inverse = ctx.saved_tensor()
+        if paddle.is_grad_enabled():
+            inverse = newton_inverse(kernel)
         grad = paddle.matmul(inverse, grad, transpose_x=True)
         return -paddle.matmul(grad, inverse, transpose_y=True)
 

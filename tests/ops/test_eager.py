@@ -18,7 +18,7 @@ from paddle_inline.layers.basic import (
 from paddle_inline.layers.mlp import Mlp
 from paddle_inline.ops import eager, eager_filters, eager_windows, kernels
 from paddle_inline.ops.inline_attention import local_residual
-from paddle_inline.ops.softmax_free import gaussian_kernel
+from paddle_inline.ops.softmax_free import gaussian_kernel, newton_inverse
 from paddle_inline.utils import compiled
 from paddle_inline.utils.flops import counted_macs
 
@@ -504,6 +504,77 @@ def test_a_layer_that_is_watched_is_called():
     for call, before in zip(calls, plain):
         np.testing.assert_allclose(call().numpy(), before, rtol=1e-5, atol=1e-6)
     assert seen == [mlp.fc1, mlp.act, convolution, patch]
+
+
+class Twice(Conv2d):
+    def forward(self, x):
+        return 2 * Conv2d.forward(self, x)
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda mlp, *rest: setattr(mlp, "act", GELU(approximate=True)),
+        lambda mlp, *rest: setattr(mlp, "fc1", Linear(8, 16, bias=False)),
+        lambda mlp, *rest: setattr(mlp.fc2, "forward", lambda x: 3 * Linear.forward(mlp.fc2, x)),
+        lambda mlp, convolutions: convolutions.update(kept=Twice(8, 8, 3, padding=1, groups=8)),
+        lambda mlp, convolutions: convolutions.update(patch=Twice(3, 8, 4, 4)),
+        lambda mlp, convolutions: convolutions.update(patch=paddle.nn.Conv2D(3, 8, 4, 4)),
+        lambda mlp, convolutions: setattr(
+            convolutions["kept"], "forward", lambda x: 3 * Conv2d.forward(convolutions["kept"], x)
+        ),
+    ],
+)
+def test_a_layer_that_was_replaced_is_not_taken_for_the_one_before(change):
+    mlp, convolutions = (
+        Mlp(8, 16),
+        {"kept": Conv2d(8, 8, 3, padding=1, groups=8), "patch": Conv2d(3, 8, 4, 4)},
+    )
+    change(mlp, convolutions)
+    x, image = paddle.randn([1, 4, 8]), paddle.randn([1, 3, 8, 8])
+
+    def outs():
+        kept, patch = convolutions["kept"], convolutions["patch"]
+        return [mlp(x), filter_tokens(kept, x, (2, 2)), convolve_to_tokens(patch, image)]
+
+    quick = [out.numpy() for out in outs()]
+    with compiled.paused():
+        plain = [out.numpy() for out in outs()]
+    for ours, theirs in zip(quick, plain):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_second_backward_pass_is_refused_and_plain_operators_allow_it():
+    """Paddle's own PyLayer would crash the process."""
+    for layer in (Linear(4, 4), LayerNorm(4), Mlp(4, 8)):
+        x = paddle.to_tensor(numbers(2, 3, 4), "float32", stop_gradient=False)
+        out = layer(x)
+        for _ in range(2):  # through a copy of the graph
+            (asked,) = paddle.grad(out.sum(), [x], retain_graph=True)
+        out.sum().backward(retain_graph=True)
+        np.testing.assert_array_equal(x.grad.numpy(), asked.numpy())
+        with pytest.raises(Exception, match="(?s)second backward pass.*plain_operators"):
+            out.sum().backward()
+        with eager.plain_operators():
+            x.clear_gradient()
+            out = layer(x)
+            out.sum().backward(retain_graph=True)
+            out.sum().backward()
+        np.testing.assert_allclose(x.grad.numpy(), 2 * asked.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@needs_numba
+@pytest.mark.parametrize("function", [eager.softmax, lambda x: eager.gaussian(x, x), newton_inverse])
+def test_a_forward_pass_without_a_backward_pass_leaves_nothing(function):
+    import weakref
+
+    x = paddle.to_tensor(np.eye(9)[None, None] + 0.1, "float32", stop_gradient=False)
+    out = function(x)
+    freed = []
+    weakref.finalize(out, lambda: freed.append(1))
+    del out
+    assert freed == [1]  # at once, without a search for cycles
 
 
 def test_dropout_between_the_layers_of_a_perceptron_is_not_passed_over():

@@ -119,6 +119,13 @@ def test_norms_and_factors_of_many_tensors():
         lambda x: kernels.filter_channels(x, paddle.ones([1, 9, 9]), None, (7, 10), onto=x[:1]),
         lambda x: kernels.filter_channels(x, paddle.ones([1, 9, 9]), paddle.ones([8]), (7, 10)),
         lambda x: kernels.gaussian(x, x, x),
+        lambda x: kernels.layer_norm_backward(x, paddle.ones([8]), paddle.ones([2, 140]), x),
+        lambda x: kernels.layer_norm_backward(x, paddle.ones([9]), paddle.ones([2, 139]), x),
+        lambda x: kernels.add_row(x, x[:, :1], out=paddle.ones([2, 70, 8])),
+        lambda x: kernels.split_heads([kernels.Columns(x, -3, 3)], 3, (7, 10), (7, 10)),
+        lambda x: kernels.split_heads([x], 3, (7, 10), (0, 10)),
+        lambda x: kernels.filter_channels(x, paddle.ones([1, 4, 9]), None, (7, 10)),
+        lambda x: kernels.filter_channels_backward(x, x, 1, 2, (7, 10)),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused_before_memory_is_read(call):
@@ -181,6 +188,14 @@ def test_gradients_of_images_alone_are_those_of_a_whole_backward_pass(family):
             x.clear_gradient()
             model(x).square().sum().backward()
         np.testing.assert_allclose(alone.numpy(), x.grad.numpy(), atol=1e-6 * abs(alone.numpy()).max())
+
+
+def test_a_child_may_run_loops_whatever_its_parents_threads_did():
+    with kernels._locks["one"]:  # as where another thread is in a loop
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if kernels._locks["one"].acquire(timeout=1) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 STEP = """

@@ -44,6 +44,7 @@ ALLOWED = {
         "only Paddle is traced for any batch"
     ),
     "- ops/inline_attention.py: def _filter_shifted(v: Tensor, kernel: Tensor, size: Size)": "as above",
+    "- ops/softmax_free.py: def _is_filter(filter, x)": "its loops are for Paddle's tensors",
     "- ops/softmax_free.py: def _largest(x: Tensor, axis: list[int])": "only Paddle is translated to ONNX",
     "- ops/tokens.py: def _heads_by_loops(parts, num_heads, keep)": "its loops are for Paddle's tensors",
     "- ops/tokens.py: def centre_tokens(x: Tensor, factor: float)": "torch broadcasts as fast",

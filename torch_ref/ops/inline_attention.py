@@ -16,11 +16,24 @@ from torch import Tensor
 
 from .tokens import Size, map_to_tokens, mean_tokens, tokens_to_map
 
+
+def _identity(x):
+    return x
+
+
+def _leaky_relu(x):
+    return F.leaky_relu(x, 0.01)
+
+
+def _exp(x):
+    return torch.exp(0.2 * x)
+
+
 FEATURE_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
-    "identity": lambda x: x,
+    "identity": _identity,
     "relu": F.relu,
-    "leaky_relu": lambda x: F.leaky_relu(x, 0.01),
-    "exp": lambda x: torch.exp(0.2 * x),
+    "leaky_relu": _leaky_relu,
+    "exp": _exp,
 }
 
 _switches = {"fused": True}  # of the whole process
