@@ -554,7 +554,7 @@ def test_a_second_backward_pass_is_refused_and_plain_operators_allow_it():
             (asked,) = paddle.grad(out.sum(), [x], retain_graph=True)
         out.sum().backward(retain_graph=True)
         np.testing.assert_array_equal(x.grad.numpy(), asked.numpy())
-        with pytest.raises(Exception, match="(?s)second backward pass.*plain_operators"):
+        with pytest.raises(Exception, match=r"(?s)second backward pass.*plain_operators"):
             out.sum().backward()
         with eager.plain_operators():
             x.clear_gradient()
