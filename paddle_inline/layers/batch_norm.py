@@ -26,18 +26,23 @@ class BatchNorm2d(nn.BatchNorm2D):
         scale = exact_epsilon_scale(self._epsilon) if x.dtype == paddle.float64 else 1.0
         if scale != 1:
             x = x * scale
+        weight, bias = self.weight, self.bias
+        if paddle.in_dynamic_mode() and weight.stop_gradient != bias.stop_gradient:
+            # Paddle's gradient forgets the one that learns where the other is frozen: that one learns in vain
+            weight, bias = (part.detach() if part.stop_gradient else part for part in (weight, bias))
+            weight.stop_gradient = bias.stop_gradient = False
         if not self.training:
             mean, variance = self._mean, self._variance
             if scale != 1:
                 mean, variance = mean * scale, variance * scale**2
-            return F.batch_norm(x, mean, variance, self.weight, self.bias, epsilon=self._epsilon)
+            return F.batch_norm(x, mean, variance, weight, bias, epsilon=self._epsilon)
         count = x.shape[0] * x.shape[2] * x.shape[3]
         if count == 1:
             raise UserError(f"more than 1 value per channel is needed to train, got images {list(x.shape)}")
         # With momentum 0 the running statistics become the batch's own.
         mean, variance = paddle.zeros_like(self._mean), paddle.zeros_like(self._variance)
         out = F.batch_norm(
-            x, mean, variance, self.weight, self.bias, training=True, momentum=0.0, epsilon=self._epsilon
+            x, mean, variance, weight, bias, training=True, momentum=0.0, epsilon=self._epsilon
         )
         with paddle.no_grad():
             unbiased = variance * (count / (count - 1))

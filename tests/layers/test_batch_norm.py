@@ -75,3 +75,30 @@ def test_epsilon_is_exact_in_float64():
     layer._variance.set_value(np.zeros(2))
     x = batches(1, 2, 2, 3, 3)[0]
     assert np.abs(layer(paddle.to_tensor(x)).numpy() * 1e-5**0.5 / x - 1).max() < 1e-15
+
+
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+@pytest.mark.parametrize("training", [True, False])
+def test_what_learns_beside_a_frozen_part_has_its_gradient(frozen, training):
+    """Paddle's own operator gives it none."""
+    layer, x = BatchNorm2d(3), paddle.randn([4, 3, 5, 5])
+    layer.train() if training else layer.eval()
+    x.stop_gradient = False
+    factor = paddle.randn(x.shape)
+
+    def gradients():
+        layer.clear_gradients()
+        x.clear_gradient()
+        (layer(x) * factor).sum().backward()
+        return {
+            "x": x.grad.numpy(),
+            **{n: p.grad.numpy() for n, p in layer.named_parameters() if p.grad is not None},
+        }
+
+    whole = gradients()
+    getattr(layer, frozen).stop_gradient = True
+    layer.clear_gradients()
+    part = gradients()
+    assert getattr(layer, frozen).stop_gradient and whole.keys() - part.keys() <= {frozen}
+    for name in {"x", "weight", "bias"} - {frozen}:
+        np.testing.assert_allclose(part[name], whole[name], rtol=1e-5, atol=1e-6)
