@@ -26,10 +26,12 @@ import paddle.nn.functional as F
 from paddle import Tensor, matmul, nn  # imported by name: what counts multiply-adds replaces paddle.matmul
 from paddle.autograd import PyLayer
 
+from ..utils.environment import parse_version
 from ..utils.errors import UserError
 from . import kernels
 from .kernels import Size
 
+LISTS = parse_version(paddle.__version__) >= (3,)  # Paddle 2.6 forgets the gradients of a PyLayer's lists
 TANH_SCALE = math.sqrt(2 / math.pi)  # of the GELU's approximation
 
 
@@ -125,25 +127,27 @@ class Function(PyLayer):
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor | None], *rest: Any) -> Any:
-        """Return the function of tensors, one of which at least learns; some may be None."""
+        """Return the function of tensors, of which some may be None."""
         order = sorted(
             (i for i, tensor in enumerate(tensors) if tensor is not None),
             key=lambda i: tensors[i].stop_gradient,  # type: ignore[union-attr]
         )
-        return cls.apply([tensors[i] for i in order], order, len(tensors), *rest)
+        given = [tensors[i] for i in order]
+        return cls.apply(order, len(tensors), rest, *([given] if LISTS else given))
 
     @staticmethod
-    def forward(ctx: Any, given: Sequence[Tensor], order: Sequence[int], count: int, *rest: Any) -> Any:
+    def forward(ctx: Any, order: Sequence[int], count: int, rest: tuple[Any, ...], *given: Any) -> Any:
         tensors: list[Tensor | None] = [None] * count
-        for i, tensor in zip(order, given):
+        for i, tensor in zip(order, given[0] if LISTS else given):
             tensors[i] = tensor
         ctx.order, ctx.wanted = order, [tensor is not None and not tensor.stop_gradient for tensor in tensors]
         return ctx._forward_cls.run(ctx, *tensors, *rest)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> list[Tensor | None]:
-        found = ctx._forward_cls.gradients(ctx, *grads)
-        return [found[i] for i in ctx.order]
+    def backward(ctx: Any, *grads: Tensor) -> Sequence[Tensor | None]:
+        gradients = ctx._forward_cls.gradients(ctx, *grads)
+        found = [gradients[i] for i in ctx.order]
+        return found if LISTS else tuple(found)
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -545,6 +545,7 @@ def test_a_layer_that_was_replaced_is_not_taken_for_the_one_before(change):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.skipif(not eager.LISTS, reason="Paddle 2.6 gives no gradients of some tensors alone")
 def test_a_second_backward_pass_is_refused_and_plain_operators_allow_it():
     """Paddle's own PyLayer would crash the process."""
     for layer in (Linear(4, 4), LayerNorm(4), Mlp(4, 8)):
