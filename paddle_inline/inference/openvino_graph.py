@@ -115,7 +115,8 @@ def filter_by_convolution(split: Any) -> None:
     from openvino import opset13 as ops
 
     tokens, (height, width, channels), total = taps
-    image = ops.transpose(tokens, [0, 2, 1])  # (of a part of a split: a reshape first would copy it)
+    # (reshaped first: of a part of a split OpenVINO 2026.4 turns other numbers, in CSwin, and saves a copy in Swin)
+    image = ops.transpose(ops.reshape(tokens, [-1, height, width, channels], False), [0, 3, 1, 2])
     filtered = ops.group_convolution(
         ops.reshape(image, [1, -1, height, width], False),
         ops.reshape(kernel, [-1, 1, 1, 3, 3], False),
