@@ -115,7 +115,7 @@ def filter_by_convolution(split: Any) -> None:
     from openvino import opset13 as ops
 
     tokens, (height, width, channels), total = taps
-    # (reshaped first: of a part of a split OpenVINO 2026.4 turns other numbers, in CSwin, and saves a copy in Swin)
+    # Reshaped first: to turn a part of a split would spare Swin a copy, but OpenVINO 2026.4 turns CSwin's wrongly.
     image = ops.transpose(ops.reshape(tokens, [-1, height, width, channels], False), [0, 3, 1, 2])
     filtered = ops.group_convolution(
         ops.reshape(image, [1, -1, height, width], False),
