@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import math
 import os
+import pickle
 import subprocess
 import sys
 
@@ -297,3 +298,15 @@ def has_fma():
             return any("fma" in line.split() and "avx512f" in line.split() for line in lines)
     except OSError:
         return False
+
+
+def test_gelu_by_tanh_of_huge_numbers():
+    x = tensor([-1e20, -1e9, 1e9, 1e20])
+    np.testing.assert_array_equal(kernels.gelu(x, True).numpy(), tensor([0, 0, 1e9, 1e20]).numpy())
+    np.testing.assert_array_equal(kernels.gelu_backward(x, paddle.ones([4]), True).numpy(), [0, 0, 1, 1])
+
+
+def test_models_can_be_pickled():
+    model = paddle_inline.create_model("inline_deit_digits", kernel_function="exp").eval()
+    x = paddle.ones([1, 3, 32, 32])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model))(x).numpy(), model(x).numpy())
