@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Union
 
-from ..ops import eager, kernels
+from ..ops import eager
 from ..ops.eager_windows import branch_attention
 from ..ops.inline_attention import softmax_attention_weights
 from ..ops.padding import crop_tokens, pad_tokens
@@ -149,8 +149,6 @@ def _at_once(branches, windows, qkv, size):
     return (
         all(type(branch) is SoftmaxBranch and not eager.watched(branch) for branch in branches)
         and all(padded_size(size, window) == tuple(size) for window in windows)
-        and eager.suits(qkv)
-        and all(kernels.takes(qkv, branch.get_v.weight, branch.get_v.bias) for branch in branches)
         and all(is_filter(branch.get_v, qkv) for branch in branches)
     )
 

@@ -91,9 +91,8 @@ def suits(x: Tensor) -> bool:
     )
 
 
-PLAIN_FORWARDS: list[Callable[..., Any]] = [
-    nn.Conv2D.forward
-]  # of convolutions, which layers add their own to
+# of convolutions; layers add their own
+PLAIN_FORWARDS: list[Callable[..., Any]] = [nn.Conv2D.forward]
 
 
 def watched(*layers: Any) -> bool:
@@ -419,9 +418,8 @@ class _Softmax(PyLayer):
     def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
         ctx.by_kernel, ctx.factor = True, factor
         out = kernels.softmax(x, factor)
-        ctx.save_for_backward(
-            x, out.detach()
-        )  # its own output would keep itself in memory without a backward pass
+        # Detached: its own output would keep itself in memory where no backward pass follows.
+        ctx.save_for_backward(x, out.detach())
         return out
 
     @staticmethod

@@ -17,6 +17,7 @@ from paddle.nn.functional import conv2d  # imported by name: what counts multipl
 from . import kernels
 from .eager import Function, by_kernel, learns, rows_of, sum_rows, swap
 from .kernels import Size
+from .windows import cut_windows
 
 
 def filter_tokens(
@@ -96,7 +97,7 @@ def tap_slopes(
     """`kernels.filter_channels_backward` of differentiable operators."""
     x, grad = x[:, prefix:], grad[:, prefix:]
     if window is not None:
-        x, grad = (_cut(each, size, window) for each in (x, grad))
+        x, grad = (cut_windows(each, size, window) for each in (x, grad))
     images, _, channels = x.shape
     height, width = window or size
     half = side // 2
@@ -108,13 +109,6 @@ def tap_slopes(
         for z in range(side)
     ]
     return paddle.stack(taps, axis=1).reshape([-1, groups, side * side, channels]).sum(axis=0)
-
-
-def _cut(x, size, window):
-    """[B, H * W, C] -> [B * windows, n, C]."""
-    (height, width), channels = window, x.shape[2]
-    x = x.reshape([-1, size[0] // height, height, size[1] // width, width, channels])
-    return x.transpose([0, 1, 3, 2, 4, 5]).reshape([-1, height * width, channels])
 
 
 def is_depthwise(kernel: Tensor, groups: int, stride: Sequence[int], padding: Any) -> bool:

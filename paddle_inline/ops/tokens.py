@@ -80,9 +80,8 @@ def tokens_to_map(x: Tensor, size: Size) -> Tensor:
 def map_to_tokens(x: Tensor) -> Tensor:
     """[B, C, H, W] -> [B, N, C]."""
     if paddle.in_dynamic_mode():
-        return swap_axes(
-            x.reshape([*x.shape[:2], math.prod(x.shape[2:])]), 1
-        )  # `flatten` has no second gradient
+        # not `flatten`, which has no second gradient
+        return swap_axes(x.reshape([*x.shape[:2], math.prod(x.shape[2:])]), 1)
     return swap_axes(x.flatten(2), 1)
 
 
