@@ -4,10 +4,11 @@
     python benchmarks/gpu.py --framework torch --seconds 200
     python benchmarks/gpu.py --device cpu --small            # the same on a CPU in small, to see that it runs
 
-Parity with the CPU in float32, bfloat16 and float16, forward and backward; images a second of training steps and of
-inference of five models, with the peak of memory; InLine against softmax attention (by the framework's fused kernel)
-from 224 to 1024 pixels; and what share of the memory's bandwidth the attention alone reaches, the bandwidth being that
-of a copy. What the time does not suffice for is named in the report, results/gpu.json.
+Parity with float64 on the CPU in float64, float32, bfloat16 and float16, forward and backward; images a second of
+training steps and of inference of five models, with the peak of memory; InLine against softmax attention (by the
+framework's fused kernel) from 224 to 1024 pixels; and what share of the memory's bandwidth the attention alone reaches,
+the bandwidth being that of a copy. A large GPU waits for Python at 64 images: give it --batch-size 256 and more. What
+the time does not suffice for is named in the report, results/gpu.json.
 (Above 300 lines: both frameworks stand beside each other, each in the same few methods.)
 """
 
@@ -25,10 +26,16 @@ from common import could_not_run, print_table, report
 
 MODELS = ["inline_deit_tiny", "inline_pvt_small", "inline_swin_tiny", "inline_cswin_tiny", "soft_tiny"]
 SIZES = [224, 384, 512, 768, 1024]
+PARTS = ("parity", "attention", "training", "inference", "resolution")
 HALF = ("bfloat16", "float16")
 # Largest error of the logits and of the weights' gradients, as a share of the largest number: float32 sums in another
 # order, and 16 bits hold 8 or 11 binary digits.
-LIMITS = {"float32": (1e-4, 1e-2), "bfloat16": (6e-2, 3e-1), "float16": (1e-2, 1e-1)}
+LIMITS = {
+    "float64": (1e-11, 1e-9),
+    "float32": (1e-4, 1e-2),
+    "bfloat16": (6e-2, 3e-1),
+    "float16": (1e-2, 1e-1),
+}
 
 
 class Torch:
@@ -64,12 +71,15 @@ class Torch:
         return self.torch.from_numpy(array).to("cpu" if host else self.place)
 
     def cast(self, dtype: str) -> Any:
-        if dtype == "float32":
+        if dtype in ("float32", "float64"):
             return contextlib.nullcontext()
         return self.torch.autocast(self.place.type, getattr(self.torch, dtype))
 
     def no_grad(self) -> Any:
         return self.torch.no_grad()
+
+    def in_float64(self, model: Any) -> Any:
+        return model.double()
 
     def in_type(self, tensor: Any, dtype: str) -> Any:
         return tensor.to(getattr(self.torch, dtype))
@@ -79,9 +89,10 @@ class Torch:
         model.zero_grad()
         with self.cast(dtype):
             logits = model(images)
-        self.torch.nn.functional.cross_entropy(logits.float(), labels).backward()
-        parts = [p.grad.float().flatten() for p in model.parameters() if p.grad is not None]
-        return logits.float().detach().cpu().numpy(), self.torch.cat(parts).cpu().numpy()
+        logits = logits if dtype == "float64" else logits.float()
+        self.torch.nn.functional.cross_entropy(logits, labels).backward()
+        parts = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        return logits.detach().cpu().numpy(), self.torch.cat(parts).cpu().numpy()
 
     def step(self, model: Any, images: Any, labels: Any, dtype: str) -> Callable[[], None]:
         parameters = list(model.train().parameters())
@@ -153,12 +164,15 @@ class Paddle:
         return self.paddle.to_tensor(array, place=self.paddle.CUDAPlace(0))
 
     def cast(self, dtype: str) -> Any:
-        if dtype == "float32":
+        if dtype in ("float32", "float64"):
             return contextlib.nullcontext()
         return self.paddle.amp.auto_cast(enable=True, level="O1", dtype=dtype)
 
     def no_grad(self) -> Any:
         return self.paddle.no_grad()
+
+    def in_float64(self, model: Any) -> Any:
+        return model.to(dtype="float64")
 
     def in_type(self, tensor: Any, dtype: str) -> Any:
         return tensor.astype(dtype)
@@ -168,9 +182,9 @@ class Paddle:
         model.clear_gradients()
         with self.cast(dtype):
             logits = model(images)
-        logits = logits.astype("float32")
+        logits = logits if dtype == "float64" else logits.astype("float32")
         self.paddle.nn.functional.cross_entropy(logits, labels).backward()
-        parts = [p.grad.astype("float32").flatten() for p in model.parameters() if p.grad is not None]
+        parts = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
         return logits.numpy(), self.paddle.concat(parts).numpy()
 
     def step(self, model: Any, images: Any, labels: Any, dtype: str) -> Callable[[], None]:
@@ -250,16 +264,21 @@ def error(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def parity(framework: Any, name: str, dtypes: list[str], size: int) -> list[dict]:
-    """Compare logits and gradients of a model in eval mode on the device with float32 on the CPU."""
-    images, labels = images_and_labels(2, size)
-    model = framework.model(name, img_size=size)
-    model.eval()
-    host = [framework.tensor(each, host=True) for each in (images, labels)]
-    expected = framework.gradients(model, *host, "float32")
-    model, rows = framework.moved(model), []
-    there = [framework.tensor(each) for each in (images, labels)]
+    """Compare logits and gradients of a model in eval mode on the device with float64 on the CPU."""
+
+    def inputs(dtype: str, host: bool = False) -> list[Any]:
+        images, labels = images_and_labels(2, size)
+        images = images.astype("float64") if dtype == "float64" else images
+        return [framework.tensor(each, host=host) for each in (images, labels)]
+
+    def made(dtype: str) -> Any:
+        model = framework.model(name, img_size=size)
+        model.eval()
+        return framework.in_float64(model) if dtype == "float64" else model
+
+    expected, rows = framework.gradients(made("float64"), *inputs("float64", host=True), "float64"), []
     for dtype in dtypes:
-        found = framework.gradients(model, *there, dtype)
+        found = framework.gradients(framework.moved(made(dtype)), *inputs(dtype), dtype)
         errors = [error(a, b) for a, b in zip(found, expected)]
         passed = all(e <= limit for e, limit in zip(errors, LIMITS[dtype]))
         facts = {"logits": errors[0], "gradients": errors[1], "passed": passed}
@@ -335,6 +354,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seconds", type=float, default=330, help="after which nothing new is begun")
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="pixels of the sides")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="of the measurements; all")
     parser.add_argument("--batch-size", type=int, default=64, help="of training and inference")
     arguments = parser.parse_args(argv)
     clock = Clock(arguments.seconds)
@@ -349,19 +369,20 @@ def main(argv: list[str]) -> int:
     models = ["inline_deit_digits"] if small else arguments.models
     sizes = [16, 32] if small else arguments.sizes
     batch, usual, least = (2, 32, 0.0) if small else (arguments.batch_size, 224, 0.5)
-    dtypes = ["float32", *(HALF if on_gpu else ())]
+    dtypes = ["float64", "float32", *(HALF if on_gpu else ())]
     fast = "bfloat16" if on_gpu else "float32"
     rows: list[dict] = []
     missing: list[str] = [] if on_gpu else ["bfloat16, float16: of GPUs"]
 
-    jobs: list[tuple[str, Callable[[], Any]]] = []
+    jobs: list[tuple[str, str, Callable[[], Any]]] = []
     for name in models:
-        jobs.append((f"parity of {name}", lambda n=name: parity(framework, n, dtypes, usual)))
+        jobs.append(("parity", f"parity of {name}", lambda n=name: parity(framework, n, dtypes, usual)))
     for tokens in (64,) if small else (196, 1024, 4096):
         each, numbers = max((1 if small else 1 << 18) // tokens, 1), 1 << (12 if small else 28)
         for dtype in dict.fromkeys(["float32", fast]):
             jobs.append(
                 (
+                    "attention",
                     f"attention over {tokens} tokens, {dtype}",
                     lambda t=tokens, b=each, d=dtype, n=numbers: bandwidth(framework, d, t, b, least, n),
                 )
@@ -369,16 +390,18 @@ def main(argv: list[str]) -> int:
     for name in models:
         for dtype in dict.fromkeys(["float32", fast]):
             for train in (True, False):
-                what = f"{'training' if train else 'inference'} of {name}, {dtype}"
+                part = "training" if train else "inference"
                 given = (framework, name, dtype, batch, usual, least, train)
-                jobs.append((what, lambda given=given: [speed(*given)]))
+                jobs.append((part, f"{part} of {name}, {dtype}", lambda given=given: [speed(*given)]))
     for size in sizes:
-        name, count = models[0], max(batch * usual**2 // size**2 // 2, 1)
+        name, count = models[0], max(batch * usual**2 // size**2, 1)
         what = f"{name} at {size} pixels"
         given = (framework, name, fast, count, size, least)
-        jobs.append((what, lambda given=given: resolution(*given)))
+        jobs.append(("resolution", what, lambda given=given: resolution(*given)))
 
-    for what, job in jobs:
+    for part, what, job in jobs:
+        if part not in arguments.parts:
+            continue
         if clock.left() <= 0:
             missing.append(f"{what}: no time was left")
             continue

@@ -115,8 +115,12 @@ def filter_by_convolution(split: Any) -> None:
     from openvino import opset13 as ops
 
     tokens, (height, width, channels), total = taps
-    # Reshaped first: to turn a part of a split would spare Swin a copy, but OpenVINO 2026.4 turns CSwin's wrongly.
-    image = ops.transpose(ops.reshape(tokens, [-1, height, width, channels], False), [0, 3, 1, 2])
+    # A part of a split is copied by a reshape, and OpenVINO 2026.4 turns it wrongly without one (CSwin, batch 1).
+    heads = _heads(tokens, (height, width, channels))
+    if heads is None:
+        image = ops.transpose(ops.reshape(tokens, [-1, height, width, channels], False), [0, 3, 1, 2])
+    else:
+        image = ops.transpose(heads, [0, 1, 3, 2])
     filtered = ops.group_convolution(
         ops.reshape(image, [1, -1, height, width], False),
         ops.reshape(kernel, [-1, 1, 1, 3, 3], False),
@@ -141,6 +145,25 @@ def _kernel(split: Any) -> Any | None:
     ):
         return None
     return flat.input_value(0)
+
+
+def _heads(tokens: Any, sides: tuple[int, int, int]) -> Any | None:
+    """Return the output that holds the tokens as heads [B, h, N, d], which the attention has made of them.
+
+    None: there is none, the batch is 1, whose tokens are turned as fast, or they are made a map for LePE as well.
+    """
+    batch, found = tokens.get_partial_shape()[0], None
+    for user in tokens.get_target_inputs():
+        node = user.get_node()
+        if node.get_type_name() != "Reshape":
+            continue
+        shape = node.get_output_partial_shape(0)
+        if len(shape) == 4 and tuple(shape)[1:] == sides:
+            return None
+        transposed = _only_user(node.output(0), "Transpose")
+        if transposed is not None and _constant(transposed.input_value(1)) == [0, 2, 1, 3]:
+            found = transposed.output(0)
+    return None if batch == 1 else found
 
 
 def _taps(split: Any) -> tuple[Any, tuple[int, int, int], Any] | None:

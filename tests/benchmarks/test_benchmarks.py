@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -255,8 +256,10 @@ def test_the_benchmark_of_gpus_runs_whole_in_small_on_a_cpu(monkeypatch, tmp_pat
     facts = json.loads((tmp_path / "gpu.json").read_text())
     parts = {part: [row for row in facts["rows"] if row["part"] == part] for part in
              ("parity", "attention", "training", "inference", "resolution")}  # fmt: skip
-    assert [len(rows) for rows in parts.values()] == [1, 2, 1, 1, 4] and facts["framework"] == framework
-    assert parts["parity"][0]["passed"] and parts["parity"][0]["logits"] < 1e-6
+    assert [len(rows) for rows in parts.values()] == [2, 2, 1, 1, 4] and facts["framework"] == framework
+    assert [row["dtype"] for row in parts["parity"]] == ["float64", "float32"]
+    assert all(row["passed"] for row in parts["parity"])
+    assert parts["parity"][0]["logits"] == 0 and 0 < parts["parity"][1]["logits"] < 1e-6
     assert all(row["images_per_second"] > 0 for row in (*parts["training"], *parts["resolution"]))
     assert [row["form"] for row in parts["resolution"]] == ["InLine", "softmax"] * 2
     assert all(row["share_of_bandwidth"] > 0 for row in parts["attention"])
@@ -283,6 +286,9 @@ def test_the_benchmark_of_gpus_notices_a_wrong_result(monkeypatch):
         def model(self, name, **more):
             return type("Model", (), {"eval": lambda self: None})()
 
+        def in_float64(self, model):
+            return model
+
         def moved(self, model):
             self.there = True
             return model
@@ -293,5 +299,45 @@ def test_the_benchmark_of_gpus_notices_a_wrong_result(monkeypatch):
         def gradients(self, model, images, labels, dtype):
             return ones * (1.001 if hasattr(self, "there") else 1.0), ones
 
-    passed = {row["dtype"]: row["passed"] for row in gpu.parity(Wrong(), "m", ["float32", "bfloat16"], 8)}
-    assert passed == {"float32": False, "bfloat16": True}
+    found = gpu.parity(Wrong(), "m", ["float64", "float32", "bfloat16"], 8)
+    assert {row["dtype"]: row["passed"] for row in found} == {
+        "float64": False,
+        "float32": False,
+        "bfloat16": True,
+    }
+
+
+def test_parts_of_the_benchmark_of_gpus_are_chosen(monkeypatch, tmp_path):
+    pytest.importorskip("torch")
+    gpu = load("gpu", monkeypatch)
+    monkeypatch.setattr(gpu.sys.modules["common"], "RESULTS", tmp_path)
+    small = ["--framework", "torch", "--device", "cpu", "--small", "--parts"]
+    assert gpu.main([*small, "inference", "parity"]) == 0
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert {row["part"] for row in rows} == {"inference", "parity"}
+
+
+def fused_kernels(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, BENCHMARKS / "gpu_fused.py", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_the_fused_kernels_say_what_they_need():
+    pytest.importorskip("torch")
+    run = fused_kernels(CUDA_VISIBLE_DEVICES="")
+    lines = [line for line in (run.stdout + run.stderr).splitlines() if line.startswith("COULD NOT RUN")]
+    assert run.returncode == 1 and len(lines) == 1 and "Traceback" not in run.stderr
+    assert "Triton is missing" in lines[0] or "PyTorch sees no GPU" in lines[0]
+
+
+def test_the_fused_kernels_compute_the_attention_and_its_gradients():
+    """In Triton's interpreter, where there is Triton."""
+    pytest.importorskip("torch")
+    pytest.importorskip("triton")
+    run = fused_kernels("--small", TRITON_INTERPRET="1")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.count("True") == 2

@@ -15,8 +15,13 @@ from paddle_inline.inference.openvino_graph import openvino_core, simplify  # no
 HEIGHT, WIDTH, CHANNELS = 3, 4, 5
 
 
-def shifted(batch=2, order=None, fill=0.0, axis=1, double=False, keep_tap=False, swap=(0, 2, 1), edges=1):
-    """Nine shifted products as paddle2onnx writes them: tokens [B, 12, 5], filters [B, 5, 3, 3] -> [B, 12, 5]."""
+def shifted(
+    batch=2, order=None, fill=0.0, axis=1, double=False, keep_tap=False, swap=(0, 2, 1), edges=1, more=()
+):
+    """Nine shifted products as paddle2onnx writes them: tokens [B, 12, 5], filters [B, 5, 3, 3] -> [B, 12, 5].
+
+    `more`: what else is made of the tokens, heads [B, 5, 12, 1] and a map [B, 5, 3, 4].
+    """
     v = ops.parameter([batch, HEIGHT * WIDTH, CHANNELS], np.float32)
     kernel = ops.parameter([batch, CHANNELS, 3, 3], np.float32)
 
@@ -44,6 +49,12 @@ def shifted(batch=2, order=None, fill=0.0, axis=1, double=False, keep_tap=False,
             product = ops.add(product, product)
         total = product if total is None else ops.add(total, product)
     results = [total, kept[3]] if keep_tap else [total]
+    if "heads" in more:
+        heads = ops.reshape(v, [-1, HEIGHT * WIDTH, CHANNELS, 1], False)
+        results.append(ops.exp(ops.transpose(heads, [0, 2, 1, 3])))
+    if "map" in more:
+        image = ops.reshape(v, [-1, HEIGHT, WIDTH, CHANNELS], False)
+        results.append(ops.exp(ops.transpose(image, [0, 3, 1, 2])))
     return openvino.Model(results, [v, kernel], "shifted")
 
 
@@ -76,6 +87,20 @@ def test_nine_shifted_products_are_one_convolution():
         for x in range(3)
     )
     np.testing.assert_allclose(found, truth.reshape(found.shape), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(("batch", "more", "from_heads"), [
+    (2, ("heads",), True), (1, ("heads",), False), (2, ("heads", "map"), False), (2, (), False),
+])  # fmt: skip
+def test_the_map_is_made_of_the_heads_where_that_spares_a_copy(batch, more, from_heads):
+    before, after = shifted(batch, more=more), shifted(batch, more=more)
+    simplify(after)
+    image = next(node for node in after.get_ordered_ops() if node.get_type_name() == "GroupConvolution")
+    while image.get_type_name() != "Transpose":
+        image = image.input_value(0).get_node()
+    assert (image.input_value(1).get_node().get_data().tolist() == [0, 1, 3, 2]) is from_heads
+    for found, expected in zip(answers(after, *inputs(batch)), answers(before, *inputs(batch))):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize(
