@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from paddle_inline.utils.environment import tune_cpu
 
+STARTED_WITH = dict(os.environ)  # before anything is set for Paddle
 os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's notes on its own passes
 tune_cpu()
 

@@ -3,18 +3,21 @@
     python benchmarks/training.py --models inline_deit_tiny --batch-size 8 --device cpu
 
 A step is what train_paddle.py's is: forward, smoothed cross-entropy, backward, clipping by the global
-norm, AdamW in its decay groups. Both start from the same images; values do not change speed.
+norm, AdamW in its decay groups. Both start from the same images; values do not change speed. Each framework has a
+process of its own with what its programs set: Paddle's are tuned as train_paddle.py is, PyTorch's is left as it starts.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from common import could_not_run, figure, print_table, report
+from common import STARTED_WITH, accelerator, could_not_run, figure, print_table, report, versions
 
 from paddle_inline.utils.environment import keep_freed_memory
 from paddle_inline.utils.timing import REST, benchmark_interleaved
@@ -84,6 +87,55 @@ def paddle_step(
 FRAMEWORKS = {"paddle": paddle_step, "torch": torch_step}
 
 
+class Alone:
+    """A framework's step in a process of its own; called, it makes one and returns the loss.
+
+    Raises:
+        RuntimeError: the framework cannot be run, with its own error's text.
+    """
+
+    def __init__(self, framework: str, *given: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        environment = STARTED_WITH if framework == "torch" else dict(os.environ)
+        self.process = context.Process(target=serve, args=(other, framework, environment, given), daemon=True)
+        self.process.start()
+        other.close()
+        self.versions: dict[str, str] = {}
+        self.accelerator: dict[str, str] = {}
+
+    def __call__(self) -> float:
+        try:
+            self.pipe.send(None)
+            loss, failure, self.versions, self.accelerator = self.pipe.recv()
+        except (EOFError, OSError):
+            raise RuntimeError("its process ended") from None
+        if failure:
+            raise RuntimeError(failure)
+        return loss
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+
+def serve(pipe: Any, framework: str, environment: dict[str, str], given: tuple) -> None:
+    """Make a step for each message, in a process of its own."""
+    os.environ.clear()
+    os.environ.update(environment)
+    if framework == "paddle":
+        keep_freed_memory()  # as train_paddle.py does
+    step, loss, failure = None, float("nan"), ""
+    while True:
+        pipe.recv()
+        try:
+            step = step or FRAMEWORKS[framework](*given)
+            loss = float(step())
+        except Exception as error:  # the other can still be measured
+            failure = f"{type(error).__name__}: {error}"
+        pipe.send((loss, failure, versions(), accelerator()))
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -95,23 +147,23 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
     arguments = parser.parse_args(argv)
-    # Both frameworks' threads live in this process: those that wait must not spin while the other computes.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    keep_freed_memory()  # as train_paddle.py does; for both
     rows, missing, lines = [], [], {}
+    used: dict[str, dict[str, str]] = {"versions": versions(), "accelerator": {}}
     for name in arguments.models:
         for batch in arguments.batch_size:
             rng = np.random.RandomState(0)
             images = rng.standard_normal((batch, 3, arguments.size, arguments.size)).astype(np.float32)
             labels = rng.randint(0, 10, batch)
             runs = {}
-            for framework, make in FRAMEWORKS.items():
+            for framework in FRAMEWORKS:
                 try:
-                    runs[framework] = make(name, arguments.device, images, labels, arguments.dtype)
+                    runs[framework] = Alone(
+                        framework, name, arguments.device, images, labels, arguments.dtype
+                    )
                     if not np.isfinite(runs[framework]()):
                         raise FloatingPointError("the loss is not finite")
                 except Exception as error:  # the other can still be measured
-                    runs.pop(framework, None)
+                    runs.pop(framework).close()
                     missing.append(could_not_run(f"{framework} {name}, batch {batch}", error))
             for framework, seconds in benchmark_interleaved(
                 runs, arguments.rounds, warmup=1, rest=REST
@@ -121,8 +173,12 @@ def main(argv: list[str]) -> int:
                 x, y = lines.setdefault(f"{framework} {name}", ([], []))
                 x.append(batch)
                 y.append(batch / seconds["median"])
+            for run in runs.values():
+                used["versions"].update(run.versions)
+                used["accelerator"].update(run.accelerator)
+                run.close()
             show(rows, name, batch)
-            report("training", argv, rows, missing, size=arguments.size, dtype=arguments.dtype)
+            report("training", argv, rows, missing, size=arguments.size, dtype=arguments.dtype, **used)
     figure("training", f"Training steps on {arguments.device}", "images a step", "images a second", lines)
     return 1 if missing else 0
 

@@ -148,7 +148,7 @@ def record_paddle(
         layer.register_forward_post_hook(hooks.of(name))
         for name, layer in model.named_sublayers(include_self=True)
     ]
-    with _removed_after(handles), paddle.set_grad_enabled(backward):
+    with _removed_after(handles), _without_tf32(paddle.base.core), paddle.set_grad_enabled(backward):
         logits = hooks.logits(model(x), lambda values: paddle.to_tensor(values, dtype=kind))
         loss = paddle.nn.functional.cross_entropy(logits, paddle.to_tensor(labels))
         if not backward:
@@ -166,6 +166,19 @@ def record_paddle(
         listener.finished(numpy(loss), numpy(x.grad), gradients)
         model.clear_gradients()
     return listener
+
+
+@contextmanager
+def _without_tf32(core: Any) -> Iterator[None]:
+    """Keep all bits of float32 in products on a GPU, as PyTorch does: Paddle's default there is TF32, ten bits."""
+    before = core.get_cublas_switch(), core.get_cudnn_switch()
+    core.set_cublas_switch(False)
+    core.set_cudnn_switch(False)
+    try:
+        yield
+    finally:
+        core.set_cublas_switch(before[0])
+        core.set_cudnn_switch(before[1])
 
 
 class _Hooks:

@@ -146,6 +146,30 @@ def test_a_step_of_training_on_paddle_and_torch(monkeypatch):
         assert 1 < losses[-1] < losses[0] < 5
 
 
+def test_each_framework_trains_in_a_process_of_its_own(tmp_path):
+    pytest.importorskip("torch")
+    code = (
+        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import common, training\n"
+        "if __name__ == '__main__':\n"
+        "    common.RESULTS = pathlib.Path(sys.argv[2])\n"
+        "    models = ['--models', 'inline_deit_digits', 'no_such_model']\n"
+        "    sys.exit(training.main([*models, '--size', '32', '--rounds', '2']))"
+    )
+    script = tmp_path / "run.py"
+    script.write_text(code)
+    run = subprocess.run([sys.executable, script, BENCHMARKS, tmp_path], capture_output=True, text=True)
+    facts = json.loads((tmp_path / "training.json").read_text())
+    assert run.returncode == 1, run.stderr  # one model was none
+    assert [(row["framework"], row["model"]) for row in facts["rows"]] == [
+        ("paddle", "inline_deit_digits"),
+        ("torch", "inline_deit_digits"),
+    ]
+    assert len(facts["could_not_run"]) == 2 and all(
+        "no_such_model" in line for line in facts["could_not_run"]
+    )
+    assert {"paddle", "torch", "numpy"} <= facts["versions"].keys()
+
+
 def test_an_engine_in_int8_is_timed(monkeypatch, tmp_path):
     for package in ("nncf", "openvino", "paddle2onnx"):
         pytest.importorskip(package)

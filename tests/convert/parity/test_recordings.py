@@ -160,3 +160,30 @@ def test_a_mistake_is_one_line_and_code_2(tmp_path):
         assert done.returncode in (2, 3), done.stdout
         assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_float32_is_recorded_without_tf32(monkeypatch):
+    paddle = pytest.importorskip("paddle")
+    from convert.parity.capture import record_paddle
+
+    core, seen = paddle.base.core, []
+    switches = (
+        (core.get_cublas_switch, core.set_cublas_switch),
+        (core.get_cudnn_switch, core.set_cudnn_switch),
+    )
+    before = [get() for get, _ in switches]
+
+    class Looks(paddle.nn.Linear):
+        def forward(self, x):
+            seen.append([get() for get, _ in switches])
+            return super().forward(x)
+
+    try:
+        for _, switch in switches:
+            switch(True)  # as a GPU's are
+        images, labels = np.ones([2, 3], "float32"), np.zeros([2], "int64")
+        record_paddle(Looks(3, 2), images, labels, "float32", backward=False)
+        assert seen == [[False, False]] and [get() for get, _ in switches] == [True, True]
+    finally:
+        for (_, switch), value in zip(switches, before):
+            switch(value)
