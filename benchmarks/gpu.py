@@ -18,7 +18,7 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from common import could_not_run, print_table, report
 
 MODELS = ["inline_deit_tiny", "inline_pvt_small", "inline_swin_tiny", "inline_cswin_tiny", "soft_tiny"]
 SIZES = [224, 384, 512, 768, 1024]
+Job = Callable[[], "list[dict]"]
 PARTS = ("parity", "attention", "training", "inference", "resolution")
 HALF = ("bfloat16", "float16")
 # Largest error of the logits and of the weights' gradients, as a share of the largest number: float32 sums in another
@@ -374,10 +375,9 @@ def main(argv: list[str]) -> int:
     batch, usual, least = (2, 32, 0.0) if small else (arguments.batch_size, 224, 0.5)
     dtypes = ["float64", "float32", *(HALF if on_gpu else ())]
     fast = "bfloat16" if on_gpu else "float32"
-    rows: list[dict] = []
     missing: list[str] = [] if on_gpu else ["bfloat16, float16: of GPUs"]
 
-    jobs: list[tuple[str, str, Callable[[], Any]]] = []
+    jobs: list[tuple[str, str, Job]] = []  # part, name, what is done
     for name in models:
         jobs.append(("parity", f"parity of {name}", lambda n=name: parity(framework, n, dtypes, usual)))
     for tokens in (64,) if small else (196, 1024, 4096):
@@ -402,9 +402,20 @@ def main(argv: list[str]) -> int:
         given = (framework, name, fast, count, size, least)
         jobs.append(("resolution", what, lambda given=given: resolution(*given)))
 
-    for part, what, job in jobs:
-        if part not in arguments.parts:
-            continue
+    rows = measured([job[1:] for job in jobs if job[0] in arguments.parts], clock, missing)
+    for line in missing:
+        print(f"not measured: {line}")
+    report("gpu", argv, rows, missing, framework=framework.name, device=arguments.device)
+    failed = [f"{row['model']} {row['dtype']}" for row in rows if row.get("passed") is False]
+    if failed:
+        print(f"PARITY FAILED: {', '.join(failed)}")
+    return 1 if failed or (missing and on_gpu) else 0
+
+
+def measured(jobs: Iterable[tuple[str, Job]], clock: Clock, missing: list[str]) -> list[dict]:
+    """Do jobs by their names while there is time, and return and print what they find; `missing` takes the others."""
+    rows: list[dict] = []
+    for what, job in jobs:
         if clock.left() <= 0:
             missing.append(f"{what}: no time was left")
             continue
@@ -415,13 +426,7 @@ def main(argv: list[str]) -> int:
             continue
         rows += found
         show(found)
-    for line in missing:
-        print(f"not measured: {line}")
-    report("gpu", argv, rows, missing, framework=framework.name, device=arguments.device)
-    failed = [f"{row['model']} {row['dtype']}" for row in rows if row.get("passed") is False]
-    if failed:
-        print(f"PARITY FAILED: {', '.join(failed)}")
-    return 1 if failed or (missing and on_gpu) else 0
+    return rows
 
 
 def chosen(name: str, device: str) -> Any:
@@ -437,7 +442,7 @@ def chosen(name: str, device: str) -> Any:
 
 def show(rows: list[dict]) -> None:
     """Print what one job has found."""
-    columns = list(rows[0])
+    columns = [name for name, value in rows[0].items() if not isinstance(value, list)]
     print_table(
         columns, [["-" if row[column] is None else row[column] for column in columns] for row in rows]
     )

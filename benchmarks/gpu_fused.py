@@ -1,4 +1,4 @@
-"""What one kernel for InLine's whole attention gains on a GPU, in PyTorch: at most four minutes.
+"""What one kernel for InLine's whole attention gains on a GPU, in PyTorch: at most five minutes.
 
     python benchmarks/gpu_fused.py
     TRITON_INTERPRET=1 python benchmarks/gpu_fused.py --small      # its numbers alone, on a CPU
@@ -32,8 +32,8 @@ except ImportError:
     sys.exit(
         "COULD NOT RUN: Triton is missing; PyTorch's builds for CUDA bring it, else `pip install triton`"
     )
-from common import could_not_run, print_table, report
-from gpu import Clock, Torch, error, images_and_labels, seconds_of
+from common import report
+from gpu import Clock, Job, Torch, error, images_and_labels, measured, seconds_of
 from torch import Tensor
 
 from torch_ref.ops.inline_attention import inline_attention, local_residual, softmax_attention
@@ -456,7 +456,7 @@ def main(argv: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--small", action="store_true", help="compare with float64 alone, on a CPU")
-    parser.add_argument("--seconds", type=float, default=220, help="after which nothing new is begun")
+    parser.add_argument("--seconds", type=float, default=270, help="after which nothing new is begun")
     arguments = parser.parse_args(argv)
     if not (arguments.small or Torch.sees_a_gpu()):
         print(
@@ -464,7 +464,7 @@ def main(argv: list[str]) -> int:
         )
         return 1
     clock, framework = Clock(arguments.seconds), Torch("cpu" if arguments.small else "gpu")
-    jobs: list[tuple[str, Callable[[], list[dict]]]] = []
+    jobs: list[tuple[str, Job]] = []
     for dtype in ("float32",) if arguments.small else ("float32", "bfloat16", "float16"):
         for side, width, prefix in (
             ((3, 16, 1), (9, 32, 1)) if arguments.small else ((14, 32, 1), (37, 64, 0))
@@ -488,22 +488,11 @@ def main(argv: list[str]) -> int:
         for what in calls:
             name = f"kernels of {part_of(what[-1])} with {what[0]} at {what[3]} pixels"
             jobs.append((name, lambda what=what: kernels(framework, *what)))
-    rows: list[dict] = []
     missing: list[str] = []
-    for what, job in jobs:
-        if clock.left() <= 0:
-            missing.append(f"{what}: no time was left")
-            continue
-        try:
-            found = job()
-        except Exception as failure:  # the rest can still be measured
-            missing.append(could_not_run(what, failure))
-            continue
-        rows += found
-        columns = [name for name in found[0] if name != "longest"]
-        print_table(columns, [[row[name] for name in columns] for row in found])
-        for name, milliseconds in found[0].get("longest", ()):
-            print(f"    {milliseconds:8.3f} ms  {name}")
+    rows = measured(jobs, clock, missing)
+    for row in rows:
+        for name, milliseconds in row.get("longest", ()):
+            print(f"{row['form']}, {row['size']} pixels, {row['part']}: {milliseconds:8.3f} ms  {name}")
     for line in missing:
         print(f"not measured: {line}")
     report(

@@ -148,7 +148,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
     arguments = parser.parse_args(argv)
     rows, missing, lines = [], [], {}
-    used: dict[str, dict[str, str]] = {"versions": versions(), "accelerator": {}}
+    used: dict[str, dict[str, str]] = {"versions": versions()}
     for name in arguments.models:
         for batch in arguments.batch_size:
             rng = np.random.RandomState(0)
@@ -175,7 +175,8 @@ def main(argv: list[str]) -> int:
                 y.append(batch / seconds["median"])
             for run in runs.values():
                 used["versions"].update(run.versions)
-                used["accelerator"].update(run.accelerator)
+                if run.accelerator:
+                    used["accelerator"] = run.accelerator
                 run.close()
             show(rows, name, batch)
             report("training", argv, rows, missing, size=arguments.size, dtype=arguments.dtype, **used)
