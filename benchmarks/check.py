@@ -1,7 +1,7 @@
 """Compare the ratios of the last results with a kept baseline, and name what fell.
 
     python benchmarks/check.py                 compare results/*.json with baseline.json
-    python benchmarks/check.py --write         make them the new baseline
+    python benchmarks/check.py --write         put them into the baseline; what was not measured stays
 
 Ratios between engines or forms of one run, not seconds: they last on another machine or a busy one.
 """
@@ -85,15 +85,18 @@ def main(argv: list[str]) -> int:
     if not now:
         print(f"no results in {arguments.results}: run a benchmark first", file=sys.stderr)
         return 2
+    known = arguments.baseline.is_file()
+    baseline = json.loads(arguments.baseline.read_text(encoding="utf-8")) if known else {}
     if arguments.write:
-        text = json.dumps({what: round(value, 3) for what, value in sorted(now.items())}, indent=1)
+        kept = len(set(baseline) - set(now))
+        baseline.update({what: round(value, 3) for what, value in now.items()})
+        text = json.dumps(baseline, indent=1, sort_keys=True)
         arguments.baseline.write_text(text + "\n", encoding="utf-8")
-        print(f"{len(now)} ratios -> {arguments.baseline}")
+        print(f"{len(now)} ratios -> {arguments.baseline}, {kept} others stay")
         return 0
-    if not arguments.baseline.is_file():
+    if not known:
         print(f"no {arguments.baseline}: make one with --write", file=sys.stderr)
         return 2
-    baseline = json.loads(arguments.baseline.read_text(encoding="utf-8"))
     down = regressions(baseline, now)
     for what, before, value in down:
         print(f"FELL from {before:.2f} to {value:.2f}: {what}")

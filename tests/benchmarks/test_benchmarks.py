@@ -62,6 +62,9 @@ def test_check_names_what_fell(monkeypatch, tmp_path, capsys):
     write(1.0, 2.0)
     assert check.main([*call, "--write"]) == 0
     assert json.loads(baseline.read_text()) == {"inference: openvino over torch-eager, m, 8": 2.0}
+    baseline.write_text('{"loader: not measured here": 1.5}')
+    assert check.main([*call, "--write"]) == 0  # which stays
+    assert len(json.loads(baseline.read_text())) == 2
     write(1.0, 1.8)
     assert check.main(call) == 0
     write(1.0, 1.6)
