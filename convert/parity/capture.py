@@ -171,14 +171,16 @@ def record_paddle(
 @contextmanager
 def _without_tf32(core: Any) -> Iterator[None]:
     """Keep all bits of float32 in products on a GPU, as PyTorch does: Paddle's default there is TF32, ten bits."""
-    before = core.get_cublas_switch(), core.get_cudnn_switch()
-    core.set_cublas_switch(False)
-    core.set_cudnn_switch(False)
+    # Paddle 2.6 has no switches on a CPU.
+    libraries = [name for name in ("cublas", "cudnn") if hasattr(core, f"set_{name}_switch")]
+    before = {name: getattr(core, f"get_{name}_switch")() for name in libraries}
     try:
+        for name in libraries:
+            getattr(core, f"set_{name}_switch")(False)
         yield
     finally:
-        core.set_cublas_switch(before[0])
-        core.set_cudnn_switch(before[1])
+        for name, value in before.items():
+            getattr(core, f"set_{name}_switch")(value)
 
 
 class _Hooks:
