@@ -276,7 +276,7 @@ def adamw(
     epsilon: float,
     decay: float,
 ) -> None:
-    """Take a step of AdamW in place, to the bits of Paddle's kernel on a processor that multiplies and adds at once.
+    """Take a step of AdamW in place, to the bits of Paddle's kernel for AVX-512; other kernels round otherwise.
 
     Args:
         lists: weights, gradients, first and second moments, and powers of both betas [1]; a place for each tensor.

@@ -259,7 +259,7 @@ def test_the_switch_leaves_all_to_paddle():
 
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_adamw_takes_the_steps_of_paddles_kernel(decay):
-    """Weights, moments and powers after five steps, one of which is not taken; the bits where there is FMA."""
+    """Weights, moments and powers after five steps, one of which is not taken; the bits where there is AVX-512."""
 
     def trained(by_loop):
         model = paddle_inline.create_model("inline_deit_digits")
@@ -282,7 +282,7 @@ def test_adamw_takes_the_steps_of_paddles_kernel(decay):
     ours, theirs = trained(True), trained(False)
     assert len(ours) == 5 * len(list(paddle_inline.create_model("inline_deit_digits").parameters()))
     for name, values in theirs.items():
-        if has_fma():
+        if has_avx512():
             np.testing.assert_array_equal(ours[name], values, err_msg=str(name))
         np.testing.assert_allclose(ours[name], values, rtol=2e-6, atol=1e-7)
 
@@ -292,7 +292,7 @@ def fill(model):
         parameter.set_value(np.random.RandomState(i).standard_normal(parameter.shape).astype("float32"))
 
 
-def has_fma():
+def has_avx512():
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             return any("fma" in line.split() and "avx512f" in line.split() for line in lines)

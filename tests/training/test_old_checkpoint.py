@@ -57,9 +57,9 @@ def test_it_goes_on_to_the_same_weights_byte_for_byte(resumed):
 
 
 def same_arithmetic(folder):
-    """Whether this machine gave the recorded losses to the last bit in the steps that both runs have made."""
+    """Whether this machine gave the recorded losses and norms to the last bit in the steps that both have made."""
     recorded, now = (
-        [row["loss"] for row in read_metrics(f) if "loss" in row and row["step"] > AT]
+        [(row["loss"], row["grad_norm"]) for row in read_metrics(f) if "loss" in row and row["step"] > AT]
         for f in (GOLDEN, folder)
     )
     assert len(now) == len(recorded) == STEPS - AT

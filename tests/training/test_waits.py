@@ -29,6 +29,7 @@ from paddle_inline.training.optim import (
 from paddle_inline.training.reading import Stopping
 from paddle_inline.training.scaling import LossScaler
 from paddle_inline.training.state import Progress
+from paddle_inline.utils import compiled
 from paddle_inline.utils.errors import UserError
 
 RNG = np.random.RandomState(0)
@@ -183,6 +184,14 @@ def test_a_bad_step_leaves_weights_slots_and_average(name, scaled):
     assert all(np.isfinite(value).all() for value in results[0].values())
 
 
+@pytest.fixture
+def paddles_kernels():
+    """Without the loop of Numba for AdamW, which has the bits of Paddle's kernel for AVX-512 alone."""
+    with compiled.paused():
+        yield
+
+
+@pytest.mark.usefixtures("paddles_kernels")
 @pytest.mark.parametrize("half", [False, True])
 def test_one_kernel_for_all_tensors_gives_the_same_bits(half):
     """Of AdamW and of the average, in float32 and float64, with a resume by name in the middle."""
@@ -211,6 +220,7 @@ def test_one_kernel_for_all_tensors_gives_the_same_bits(half):
     same(*arrays)
 
 
+@pytest.mark.usefixtures("paddles_kernels")
 def test_where_the_tensors_cannot_go_together_each_goes_alone():
     """A parameter without a gradient, and one that has taken fewer steps: as AdamW does it."""
     results = []
