@@ -17,7 +17,6 @@ B batch, h heads, N tokens on the grid H x W behind P prefix tokens, d head widt
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import types
 from collections.abc import Callable
@@ -338,13 +337,13 @@ def in_a_graph(call: Callable[[], Any], wait: Callable[[], None], least: float) 
 
 
 def inputs(
-    place: Any, batch: int, heads: int, width: int, side: int, prefix: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return random qkv [B, P + side^2, 3 C], filters [B, C, 3, 3] and a gradient of the result, in float32."""
-    made = torch.Generator().manual_seed(side)
-    channels, tokens = heads * width, prefix + side * side
+    place: Any, batch: int, heads: int, width: int, size: tuple[int, int], prefix: int
+) -> tuple[Tensor, ...]:
+    """Return random qkv [B, P + H * W, 3 C], filters [B, C, 3, 3] and a gradient of the result, in float32."""
+    made = torch.Generator().manual_seed(size[0])
+    channels, tokens = heads * width, prefix + size[0] * size[1]
     shapes = ([batch, tokens, 3 * channels], [batch, channels, 3, 3], [batch, tokens, channels])
-    return tuple(torch.randn(shape, generator=made).to(place) for shape in shapes)  # type: ignore[return-value]
+    return tuple(torch.randn(shape, generator=made).to(place) for shape in shapes)
 
 
 def passes(call: Callable, qkv: Tensor, kernel: Tensor, gradient: Tensor, given: tuple) -> list[Tensor]:
@@ -356,13 +355,9 @@ def passes(call: Callable, qkv: Tensor, kernel: Tensor, gradient: Tensor, given:
 
 def check(framework: Any, dtype: str, side: int, width: int, prefix: int) -> dict:
     """Compare `Fused` and the operators with float64, forward and backward; batch 2, 3 heads."""
-    given = (3, (side, side + 1), prefix, width**-0.5)
-    made = torch.Generator().manual_seed(side)
-    tokens, channels = prefix + side * (side + 1), 3 * width
-    shapes = ([2, tokens, 3 * channels], [2, channels, 3, 3], [2, tokens, channels])
-    numbers = [
-        torch.randn(shape, generator=made).to(framework.place, getattr(torch, dtype)) for shape in shapes
-    ]
+    size = (side, side + 1)
+    given, tokens = (3, size, prefix, width**-0.5), prefix + side * (side + 1)
+    numbers = [each.to(getattr(torch, dtype)) for each in inputs(framework.place, 2, 3, width, size, prefix)]
     numbers[0] = numbers[0] + 1  # a mean that is not small
     truth = passes(operators, *(each.double() for each in numbers), given)
     row: dict[str, Any] = {"part": "check", "dtype": dtype, "tokens": tokens, "d": width}
@@ -378,7 +373,8 @@ def attention(framework: Any, dtype: str, batch: int, side: int, least: float, c
     heads, width = 6, 32
     given = (heads, (side, side), 0, width**-0.5)
     numbers = [
-        each.to(getattr(torch, dtype)) for each in inputs(framework.place, batch, heads, width, side, 0)
+        each.to(getattr(torch, dtype))
+        for each in inputs(framework.place, batch, heads, width, (side, side), 0)
     ]
     forms: dict[str, Callable] = {"operators": operators, "fused": Fused.apply, "softmax": softmax}
     if compiled:
@@ -510,5 +506,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))
