@@ -141,9 +141,10 @@ class Paddle:
 
         self.paddle, self.gpu = paddle, device == "gpu"
         self.device = "gpu:0" if self.gpu else "cpu"
-        if self.gpu:  # float32 in full, as PyTorch's above: TF32 is Paddle's default
-            paddle.base.core.set_cublas_switch(False)
-            paddle.base.core.set_cudnn_switch(False)
+        if self.gpu:  # float32 in full, as PyTorch's above
+            from paddle_inline.utils.tf32 import allow_tf32
+
+            allow_tf32(False)
 
     @staticmethod
     def sees_a_gpu() -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paddle_inline.utils.errors import UserError
+from paddle_inline.utils.tf32 import without_tf32
 
 from .inputs import draw_read_out
 from .listener import KeyedArray, Listener, ListenerFactory
@@ -148,7 +149,7 @@ def record_paddle(
         layer.register_forward_post_hook(hooks.of(name))
         for name, layer in model.named_sublayers(include_self=True)
     ]
-    with _removed_after(handles), _without_tf32(paddle.base.core), paddle.set_grad_enabled(backward):
+    with _removed_after(handles), without_tf32(), paddle.set_grad_enabled(backward):
         logits = hooks.logits(model(x), lambda values: paddle.to_tensor(values, dtype=kind))
         loss = paddle.nn.functional.cross_entropy(logits, paddle.to_tensor(labels))
         if not backward:
@@ -166,21 +167,6 @@ def record_paddle(
         listener.finished(numpy(loss), numpy(x.grad), gradients)
         model.clear_gradients()
     return listener
-
-
-@contextmanager
-def _without_tf32(core: Any) -> Iterator[None]:
-    """Keep all bits of float32 in products on a GPU, as PyTorch does: Paddle's default there is TF32, ten bits."""
-    # Paddle 2.6 has no switches on a CPU.
-    libraries = [name for name in ("cublas", "cudnn") if hasattr(core, f"set_{name}_switch")]
-    before = {name: getattr(core, f"get_{name}_switch")() for name in libraries}
-    try:
-        for name in libraries:
-            getattr(core, f"set_{name}_switch")(False)
-        yield
-    finally:
-        for name, value in before.items():
-            getattr(core, f"set_{name}_switch")(value)
 
 
 class _Hooks:

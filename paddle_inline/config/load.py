@@ -30,6 +30,8 @@ from .schema import Config, ConfigError, check, known_settings
 __all__ = ["Config", "ConfigError", "differences", "load_config", "model_name", "to_dict", "to_yaml"]
 
 # section -> its settings that are paths, in which ~ is the home folder
+# What OmegaConf would take besides, it would take in silence: any number as true.
+SWITCH = {"bool": (bool, str), "Optional[bool]": (bool, str, type(None))}
 PATHS = {"": ("output",), "data": ("data_path",), "model": ("pretrained", "resume")}
 
 
@@ -231,8 +233,8 @@ def _set(config: Any, setting: Setting, known: dict[str, Any]) -> None:
     if kind == "str" and isinstance(value, str) and "choices" in known[key].metadata:
         value = value.upper() if key == "amp.level" else value.lower()
     problem = ConfigError(f"{origin}: {key} is {value!r}; it takes {_in_words(kind)}")
-    if kind == "bool" and not isinstance(value, (bool, str)):
-        raise problem  # a number would pass as true
+    if not isinstance(value, SWITCH.get(kind, object)):
+        raise problem
     if "${" in str(value):
         raise ConfigError(f"{origin}: {key} is {value!r}; ${{...}} is not looked up here, write it out")
     try:

@@ -80,6 +80,7 @@ MEANINGS = {
     "gpu.fused_update": "on a GPU, one kernel updates all tensors of a group: adamw, and the average of the weights",
     "gpu.fused_attention": "on a GPU, softmax blocks use Paddle's fused attention where types and shapes allow",
     "gpu.autotune": "on a GPU, cuDNN and Paddle try their algorithms in the first steps and keep the fastest",
+    "gpu.tf32": "a GPU may round factors of float32 products and convolutions to ten bits; null: as Paddle has it",
     "test.crop": "evaluate on the centre of a larger image; false: on the whole, resized",
     "test.resize": "before that crop: both sides alike, or the short side with the aspect kept",
     "test.crop_ratio": "share of the side that the crop keeps",

@@ -143,6 +143,7 @@ class GpuConfig:
     fused_update: bool = True  # one kernel for all tensors of a group: adamw, and the average of the weights
     fused_attention: bool = True  # of softmax blocks, where types and shapes allow
     autotune: bool = True  # cuDNN and Paddle try their algorithms in the first steps
+    tf32: Optional[bool] = None  # float32 may be rounded to TF32, in products, too; null: Paddle's default
 
 
 @dataclass

@@ -9,6 +9,7 @@ from ..config.schema import GpuConfig
 from ..data.loaders import Loader
 from ..data.prefetch import Prefetch
 from ..ops.inline_attention import use_fused_attention
+from ..utils.tf32 import allow_tf32, describe_tf32
 
 
 def gpu_options(config: Config) -> GpuConfig | None:
@@ -21,8 +22,11 @@ def prepare_gpu(gpu: GpuConfig | None) -> list[str]:
     if gpu is None:
         return []
     use_fused_attention(gpu.fused_attention)
+    if gpu.tf32 is not None:
+        allow_tf32(gpu.tf32)
     switches = {name: getattr(gpu, name) for name in ("prefetch", "fused_update", "fused_attention")}
     lines = [f"on the GPU: {', '.join(f'{name} {value}' for name, value in switches.items())}"]
+    lines.append(describe_tf32())
     if gpu.autotune:
         lines.append(autotune())
     return lines

@@ -83,6 +83,7 @@ SETTINGS = {
     "gpu.fused_update": (True, {}),
     "gpu.fused_attention": (True, {}),
     "gpu.autotune": (True, {}),
+    "gpu.tf32": (None, {}),
     "test.crop": (True, {}),
     "test.resize": ("square", {"choices": ("square", "short")}),
     "test.crop_ratio": (0.875, {"minimum": 0.1, "maximum": 1}),

@@ -441,11 +441,13 @@ def test_what_is_set_for_a_gpu_is_named(monkeypatch):
     monkeypatch.setattr(paddle, "set_flags", flags.update)
     monkeypatch.setattr(paddle.incubate.autotune, "set_config", config.update)
     monkeypatch.setattr(build_gpu, "use_fused_attention", fused.append)
+    monkeypatch.setattr(build_gpu, "describe_tf32", lambda: "TF32: said")
     lines = build_gpu.prepare_gpu(GpuConfig(fused_attention=False))
     assert lines == [
         "on the GPU: prefetch 2, fused_update True, fused_attention False",
+        "TF32: said",
         "set for this GPU: FLAGS_cudnn_exhaustive_search=True FLAGS_conv_workspace_size_limit=4096 "
         "incubate.autotune kernel, steps 1 to 10",
     ]
     assert flags["FLAGS_cudnn_exhaustive_search"] is True and config["kernel"]["enable"] and fused == [False]
-    assert len(build_gpu.prepare_gpu(GpuConfig(autotune=False))) == 1 and build_gpu.prepare_gpu(None) == []
+    assert len(build_gpu.prepare_gpu(GpuConfig(autotune=False))) == 2 and build_gpu.prepare_gpu(None) == []

@@ -60,6 +60,7 @@ class Seen:
     synchronised: bool
     fused_attention: bool = False
     autotuned: bool = False
+    tf32: Any = None
 
     def callback(self, kind):
         return next(each for each in self.callbacks if isinstance(each, kind))
@@ -130,6 +131,7 @@ def build_it(tmp_path_factory):
             if gpu:
                 patch.setattr(build_gpu, "use_fused_attention", lambda on: seen.update(fused_attention=on))
                 patch.setattr(build_gpu, "autotune", lambda: seen.update(autotuned=True) or "tuned")
+                patch.setattr(build_gpu, "allow_tf32", lambda on: seen.update(tf32=on))
                 patch.setattr(paddle.device, "get_device", lambda: "gpu:0")
                 patch.setattr(paddle.amp, "decorate", lambda models, **given: models)
             assert program.main(["--opts", *flat(values), *arguments]) == 0
@@ -361,6 +363,7 @@ ROWS = [
     Row("gpu.fused_update", "false", lambda s: len(s.run.ema.flats), 0, AVERAGED, gpu=True),
     Row("gpu.fused_attention", "false", of("fused_attention"), False, gpu=True),
     Row("gpu.autotune", "false", of("autotuned"), False, gpu=True),
+    Row("gpu.tf32", "false", of("tf32"), False, gpu=True),
     Row("test.crop", "false", of_step("CenterCrop", "size", train=False), None),
     Row("test.resize", "short", of_step("Resize", "short", train=False), [True]),
     Row("test.crop_ratio", 0.5, of_step("Resize", "size", train=False), [80]),

@@ -165,13 +165,9 @@ def test_a_mistake_is_one_line_and_code_2(tmp_path):
 def test_float32_is_recorded_without_tf32(monkeypatch):
     paddle = pytest.importorskip("paddle")
     from convert.parity.capture import record_paddle
+    from tests.utils.test_tf32 import switches
 
-    core, seen, values = paddle.base.core, [], {"cublas": True, "cudnn": True}  # as a GPU's are
-    for name in values:
-        monkeypatch.setattr(core, f"get_{name}_switch", lambda name=name: values[name], raising=False)
-        monkeypatch.setattr(
-            core, f"set_{name}_switch", lambda on, name=name: values.update({name: on}), raising=False
-        )
+    values, seen = switches(monkeypatch, cublas=True, cudnn=True), []  # as Paddle 2.6 has them on a GPU
 
     class Looks(paddle.nn.Linear):
         def forward(self, x):
@@ -181,7 +177,3 @@ def test_float32_is_recorded_without_tf32(monkeypatch):
     images, labels = np.ones([2, 3], "float32"), np.zeros([2], "int64")
     record_paddle(Looks(3, 2), images, labels, "float32", backward=False)
     assert seen == [{"cublas": False, "cudnn": False}] and values == {"cublas": True, "cudnn": True}
-    for name in values:
-        monkeypatch.delattr(core, f"set_{name}_switch")  # as in Paddle 2.6 for CPUs
-    record_paddle(Looks(3, 2), images, labels, "float32", backward=False)
-    assert values == {"cublas": True, "cudnn": True}
