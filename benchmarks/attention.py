@@ -31,7 +31,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from common import could_not_run, figure, print_table, report
+from common import could_not_run, figure, positive, print_table, report
 
 from paddle_inline.utils.errors import UserError
 from paddle_inline.utils.timing import benchmark_interleaved
@@ -188,11 +188,11 @@ def main(argv: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--framework", nargs="+", default=list(FRAMEWORKS), choices=FRAMEWORKS)
-    parser.add_argument("--tokens", type=int, nargs="+", metavar="N")
+    parser.add_argument("--tokens", type=positive(int), nargs="+", metavar="N")
     parser.add_argument("--forms", nargs="+", metavar="F", help="train layers of these forms; all: every one")
-    parser.add_argument("--heads", type=int, default=2)
-    parser.add_argument("--width", type=int, default=32, help="channels of one head")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--heads", type=positive(int), default=2)
+    parser.add_argument("--width", type=positive(int), default=32, help="channels of one head")
+    parser.add_argument("--rounds", type=positive(int), default=7)
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
     parser.add_argument("--no-memory", action="store_true", help="measure time alone")
     arguments = parser.parse_args(argv)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,19 @@ from paddle_inline.weights.atomic import atomic_write  # noqa: E402
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
+def positive(kind: type) -> Callable[[str], Any]:
+    """Return an argument's type: a number above 0 that is finite, as `kind` reads it."""
+
+    def read(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    read.__name__ = "whole number" if kind is int else "number"  # argparse's word for what it could not read
+    return read
+
+
 def could_not_run(what: str, error: Exception) -> str:
     """Print what a benchmark has to do without, so that it is seen; return the line for its report."""
     why = f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"
@@ -38,11 +54,17 @@ def versions() -> dict[str, str]:
 
 
 def report(
-    name: str, arguments: list[str], rows: list[dict], missing: list[str], say: bool = True, **more: Any
+    name: str,
+    arguments: list[str],
+    rows: list[dict],
+    missing: list[str],
+    say: bool = True,
+    small: bool = False,
+    **more: Any,
 ) -> dict[str, Any]:
     """Write results/NAME.json and return it: machine, versions, command, rows, what could not run.
 
-    With `say`, its path is printed. `more` is added to it.
+    With `say`, its path is printed. `small`: NAME_small.json, beside what was really measured. `more` is added to it.
     """
     facts = {
         "benchmark": name,
@@ -54,7 +76,7 @@ def report(
         "rows": rows,
     }
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = RESULTS / f"{name}{'_small' if small else ''}.json"
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     if say:

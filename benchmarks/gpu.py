@@ -8,7 +8,7 @@ Parity with float64 on the CPU in float64, float32, bfloat16 and float16, forwar
 training steps and of inference of five models, with the peak of memory; InLine against softmax attention (by the
 framework's fused kernel) from 224 to 1024 pixels; and what share of the memory's bandwidth the attention alone reaches,
 the bandwidth being that of a copy. A large GPU waits for Python at 64 images: give it --batch-size 256 and more. What
-the time does not suffice for is named in the report, results/gpu.json.
+the time does not suffice for is named in the report, results/gpu.json (of --small: results/gpu_small.json).
 (Above 300 lines: both frameworks stand beside each other, each in the same few methods.)
 """
 
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from common import could_not_run, print_table, report
+from common import could_not_run, positive, print_table, report
 
 MODELS = ["inline_deit_tiny", "inline_pvt_small", "inline_swin_tiny", "inline_cswin_tiny", "soft_tiny"]
 SIZES = [224, 384, 512, 768, 1024]
@@ -356,27 +356,32 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--framework", default="auto", choices=("auto", *FRAMEWORKS))
     parser.add_argument("--device", default="gpu", choices=("gpu", "cpu"))
     parser.add_argument("--small", action="store_true", help="one small model, small images, short timings")
-    parser.add_argument("--seconds", type=float, default=330, help="after which nothing new is begun")
-    parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="pixels of the sides")
+    parser.add_argument(
+        "--seconds", type=positive(float), default=330, help="after which nothing new is begun"
+    )
+    parser.add_argument("--models", nargs="+", help=f"default: {' '.join(MODELS)}")
+    parser.add_argument(
+        "--sizes", type=positive(int), nargs="+", help=f"pixels of the sides; default: {SIZES}"
+    )
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="of the measurements; all")
-    parser.add_argument("--batch-size", type=int, default=64, help="of training and inference")
+    parser.add_argument("--batch-size", type=positive(int), help="of training and inference; default: 64")
     arguments = parser.parse_args(argv)
-    clock = Clock(arguments.seconds)
-    framework = chosen(arguments.framework, arguments.device)
-    if framework is None:
-        print(
-            "COULD NOT RUN: no GPU is seen by the frameworks that are installed here; --device cpu --small runs "
-            "the same on a CPU in small"
+    if arguments.small and (arguments.models or arguments.sizes or arguments.batch_size):
+        parser.error(
+            "--small has a model, sizes and a batch of its own: no --models, --sizes or --batch-size"
         )
+    clock = Clock(arguments.seconds)
+    framework, why = chosen(arguments.framework, arguments.device)
+    if framework is None:
+        print(f"COULD NOT RUN: {why}")
         return 1
     small, on_gpu = arguments.small, arguments.device == "gpu"
-    models = ["inline_deit_digits"] if small else arguments.models
-    sizes = [16, 32] if small else arguments.sizes
-    batch, usual, least = (2, 32, 0.0) if small else (arguments.batch_size, 224, 0.5)
+    models = ["inline_deit_digits"] if small else arguments.models or MODELS
+    sizes = [16, 32] if small else arguments.sizes or SIZES
+    batch, usual, least = (2, 32, 0.0) if small else (arguments.batch_size or 64, 224, 0.5)
     dtypes = ["float64", "float32", *(HALF if on_gpu else ())]
     fast = "bfloat16" if on_gpu else "float32"
-    missing: list[str] = [] if on_gpu else ["bfloat16, float16: of GPUs"]
+    missing: list[str] = []
 
     jobs: list[tuple[str, str, Job]] = []  # part, name, what is done
     for name in models:
@@ -404,13 +409,15 @@ def main(argv: list[str]) -> int:
         jobs.append(("resolution", what, lambda given=given: resolution(*given)))
 
     rows = measured([job[1:] for job in jobs if job[0] in arguments.parts], clock, missing)
-    for line in missing:
+    planned = [] if on_gpu else ["bfloat16, float16: of GPUs"]
+    for line in [*planned, *missing]:
         print(f"not measured: {line}")
-    report("gpu", argv, rows, missing, framework=framework.name, device=arguments.device)
+    facts = {"framework": framework.name, "device": arguments.device}
+    report("gpu", argv, rows, [*planned, *missing], small=small, **facts)
     failed = [f"{row['model']} {row['dtype']}" for row in rows if row.get("passed") is False]
     if failed:
         print(f"PARITY FAILED: {', '.join(failed)}")
-    return 1 if failed or (missing and on_gpu) else 0
+    return 1 if failed or missing else 0
 
 
 def measured(jobs: Iterable[tuple[str, Job]], clock: Clock, missing: list[str]) -> list[dict]:
@@ -430,15 +437,18 @@ def measured(jobs: Iterable[tuple[str, Job]], clock: Clock, missing: list[str]) 
     return rows
 
 
-def chosen(name: str, device: str) -> Any:
-    """Return the framework that is asked for, or the first that sees a GPU; None: none does."""
+def chosen(name: str, device: str) -> tuple[Any, str]:
+    """Return the framework that is asked for, or the first that sees a GPU; None with the reason: none does."""
+    why = []
     for each in FRAMEWORKS if name == "auto" else [name]:
         try:
             if device == "cpu" or FRAMEWORKS[each].sees_a_gpu():
-                return FRAMEWORKS[each](device)
-        except ImportError:
-            continue
-    return None
+                return FRAMEWORKS[each](device), ""
+            why.append(f"{each} sees no GPU")
+        except ImportError as error:
+            why.append(f"{each} cannot be imported ({error})")
+    hint = "; --device cpu --small runs the same on a CPU in small" if device == "gpu" else ""
+    return None, ", ".join(why) + hint
 
 
 def show(rows: list[dict]) -> None:

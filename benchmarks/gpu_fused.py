@@ -22,16 +22,15 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 try:
+    import torch
     import triton
     import triton.language as tl
-except ImportError:
+except ImportError as missing:
     sys.exit(
-        "COULD NOT RUN: Triton is missing; PyTorch's builds for CUDA bring it, else `pip install triton`"
+        f"COULD NOT RUN: {missing.name} is missing; PyTorch's builds for CUDA bring Triton, else `pip install triton`"
     )
-from common import report
+from common import positive, report
 from gpu import Clock, Job, Torch, error, images_and_labels, measured, seconds_of
 from torch import Tensor
 
@@ -310,16 +309,25 @@ def as_one(layer: Any, products: bool) -> None:
 
 
 def busy(call: Callable[[], Any], wait: Callable[[], None]) -> tuple[float, list[tuple[str, float]]]:
-    """Return the milliseconds in which one call keeps the GPU busy, and its six longest kernels with theirs."""
+    """Return the milliseconds of one call's kernels, and the six that take longest with theirs."""
     count = 3
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         for _ in range(count):
             call()
         wait()
-    kernels = [each for each in profile.key_averages() if each.device_type.name == "CUDA"]
-    spent = {each.key[:80]: each.self_device_time_total / 1e3 / count for each in kernels}
-    return sum(spent.values()), sorted(spent.items(), key=lambda item: -item[1])[:6]
+    return of_kernels(profile.key_averages(), count)
+
+
+def of_kernels(events: Any, calls: int) -> tuple[float, list[tuple[str, float]]]:
+    """Return `busy`'s of a profile's events by name: those of the GPU, without the ranges that hold others."""
+    spent = [
+        (each.key, each.self_device_time_total / 1e3 / calls)
+        for each in events
+        if each.device_type.name == "CUDA" and not each.is_user_annotation
+    ]
+    longest = sorted(spent, key=lambda item: -item[1])[:6]
+    return sum(each for _, each in spent), [(name[:80], each) for name, each in longest]
 
 
 def in_a_graph(call: Callable[[], Any], wait: Callable[[], None], least: float) -> float:
@@ -452,7 +460,9 @@ def main(argv: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--small", action="store_true", help="compare with float64 alone, on a CPU")
-    parser.add_argument("--seconds", type=float, default=270, help="after which nothing new is begun")
+    parser.add_argument(
+        "--seconds", type=positive(float), default=270, help="after which nothing new is begun"
+    )
     arguments = parser.parse_args(argv)
     if not (arguments.small or Torch.sees_a_gpu()):
         print(
@@ -496,6 +506,7 @@ def main(argv: list[str]) -> int:
         argv,
         rows,
         missing,
+        small=arguments.small,
         device="cpu" if arguments.small else "gpu",
         triton=triton.__version__,
     )

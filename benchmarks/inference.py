@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESULTS, could_not_run, plotting, print_table, report
+from common import RESULTS, could_not_run, plotting, positive, print_table, report
 
 from paddle_inline.cli.bench import ENGINES
 from paddle_inline.utils.timing import REST, benchmark_interleaved
@@ -245,10 +245,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--engines", nargs="+", default=DEFAULT, choices=ENGINES + INT8 + ANY_BATCH + TORCH + PEERS
     )
-    parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--batch-size", type=positive(int), nargs="+", default=[1, 8])
+    parser.add_argument("--rounds", type=positive(int), default=15)
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=positive(int))
     arguments = parser.parse_args(argv)
     rows, missing = [], []
     for name in arguments.models:

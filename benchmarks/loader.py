@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from common import could_not_run, figure, print_table, report
+from common import could_not_run, figure, positive, print_table, report
 from PIL import Image, ImageOps
 
 from paddle_inline.utils.timing import benchmark_interleaved
@@ -123,10 +123,10 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=128, help=f"a multiple of {BATCH}")
+    parser.add_argument("--images", type=positive(int), default=128, help=f"a multiple of {BATCH}")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS, help="pixels")
+    parser.add_argument("--rounds", type=positive(int), default=7)
+    parser.add_argument("--widths", type=positive(int), nargs="+", default=WIDTHS, help="pixels")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES)
     arguments = parser.parse_args(argv)
     count = max(1, arguments.images // BATCH) * BATCH

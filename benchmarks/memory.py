@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from common import could_not_run, figure, print_table, report
+from common import could_not_run, figure, positive, print_table, report
 
 from paddle_inline.utils.timing import peak_memory
 
@@ -88,8 +88,8 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--framework", nargs="+", default=["torch"], choices=FRAMEWORKS)
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="pixels of the sides")
-    parser.add_argument("--batch-size", type=int, default=2)
+    parser.add_argument("--sizes", type=positive(int), nargs="+", default=SIZES, help="pixels of the sides")
+    parser.add_argument("--batch-size", type=positive(int), default=2)
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
     arguments = parser.parse_args(argv)
     rows, missing, lines = [], [], {}

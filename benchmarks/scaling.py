@@ -34,7 +34,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import could_not_run, print_table, report
+from common import could_not_run, positive, print_table, report
 
 from paddle_inline.utils.cores import available_cores
 
@@ -249,20 +249,24 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", default=["inline_deit_tiny"])
-    parser.add_argument("--ranks", nargs="+", type=int, default=[1, 2, 4])
-    parser.add_argument("--batch-size", type=int, default=4, help="images of a rank")
-    parser.add_argument("--img-size", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--ranks", nargs="+", type=positive(int), default=[1, 2, 4])
+    parser.add_argument("--batch-size", type=positive(int), default=4, help="images of a rank")
+    parser.add_argument("--img-size", type=positive(int), default=224)
+    parser.add_argument("--rounds", type=positive(int), default=8)
     parser.add_argument(
         "--checkpoints", nargs="*", default=["inline_deit_tiny", "inline_swin_tiny"], metavar="MODEL"
     )
     parser.add_argument("--plan", metavar="MODEL", help="compute what many GPUs need, and measure nothing")
     parser.add_argument(
-        "--gpu-speed", type=float, default=390.0, help="images a second of one GPU in training"
+        "--gpu-speed", type=positive(float), default=390.0, help="images a second of one GPU in training"
     )
-    parser.add_argument("--gpu-batch", type=int, default=128, help="images of one GPU in a step")
-    parser.add_argument("--core-speed", type=float, default=100.0, help="images a second of one loader core")
-    parser.add_argument("--disk-speed", type=float, default=3e8, help="bytes a second of a checkpoint")
+    parser.add_argument("--gpu-batch", type=positive(int), default=128, help="images of one GPU in a step")
+    parser.add_argument(
+        "--core-speed", type=positive(float), default=100.0, help="images a second of one loader core"
+    )
+    parser.add_argument(
+        "--disk-speed", type=positive(float), default=3e8, help="bytes a second of a checkpoint"
+    )
     arguments = parser.parse_args()
     if arguments.plan:
         if not arguments.gpu_speed:

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from common import STARTED_WITH, accelerator, could_not_run, figure, print_table, report, versions
+from common import STARTED_WITH, accelerator, could_not_run, figure, positive, print_table, report, versions
 
 from paddle_inline.utils.environment import keep_freed_memory
-from paddle_inline.utils.timing import REST, benchmark_interleaved
+from paddle_inline.utils.timing import REST, benchmark_interleaved, machine
 
 MODELS = ["inline_deit_tiny", "inline_swin_tiny"]
 RATE, DECAY, CLIP, SMOOTHING = 1e-4, 0.05, 5.0, 0.1
@@ -95,6 +95,7 @@ class Alone:
     """
 
     def __init__(self, framework: str, *given: Any) -> None:
+        self.framework = framework
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
         environment = STARTED_WITH if framework == "torch" else dict(os.environ)
@@ -109,7 +110,10 @@ class Alone:
             self.pipe.send(None)
             loss, failure, self.versions, self.accelerator = self.pipe.recv()
         except (EOFError, OSError):
-            raise RuntimeError("its process ended") from None
+            self.process.join(timeout=60)
+            raise RuntimeError(
+                f"the process of {self.framework} ended with {self.process.exitcode} (-9: killed, for memory perhaps)"
+            ) from None
         if failure:
             raise RuntimeError(failure)
         return loss
@@ -120,10 +124,11 @@ class Alone:
 
 
 def serve(pipe: Any, framework: str, environment: dict[str, str], given: tuple) -> None:
-    """Make a step for each message, in a process of its own."""
+    """Make a step for each message, in a process of its own; the last of `given`: PyTorch keeps freed memory, too."""
     os.environ.clear()
     os.environ.update(environment)
-    if framework == "paddle":
+    *given, torch_keeps_memory = given
+    if framework == "paddle" or torch_keeps_memory:
         keep_freed_memory()  # as train_paddle.py does
     step, loss, failure = None, float("nan"), ""
     while True:
@@ -141,14 +146,20 @@ def main(argv: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--batch-size", type=int, nargs="+", default=[8])
-    parser.add_argument("--size", type=int, default=224, help="pixels of the sides")
+    parser.add_argument("--batch-size", type=positive(int), nargs="+", default=[8])
+    parser.add_argument("--size", type=positive(int), default=224, help="pixels of the sides")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=positive(int), default=5)
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
+    parser.add_argument(
+        "--torch-keeps-memory",
+        action="store_true",
+        help="PyTorch's process keeps freed memory, as Paddle's does",
+    )
     arguments = parser.parse_args(argv)
     rows, missing, lines = [], [], {}
-    used: dict[str, dict[str, str]] = {"versions": versions()}
+    used: dict[str, dict[str, Any]] = {"versions": versions(), "machine": machine()}
+    keep = arguments.torch_keeps_memory
     for name in arguments.models:
         for batch in arguments.batch_size:
             rng = np.random.RandomState(0)
@@ -156,18 +167,25 @@ def main(argv: list[str]) -> int:
             labels = rng.randint(0, 10, batch)
             runs = {}
             for framework in FRAMEWORKS:
+                run = None
                 try:
-                    runs[framework] = Alone(
-                        framework, name, arguments.device, images, labels, arguments.dtype
-                    )
-                    if not np.isfinite(runs[framework]()):
+                    run = Alone(framework, name, arguments.device, images, labels, arguments.dtype, keep)
+                    if not np.isfinite(run()):
                         raise FloatingPointError("the loss is not finite")
+                    runs[framework] = run
                 except Exception as error:  # the other can still be measured
-                    runs.pop(framework).close()
+                    if run is not None:
+                        run.close()
                     missing.append(could_not_run(f"{framework} {name}, batch {batch}", error))
-            for framework, seconds in benchmark_interleaved(
-                runs, arguments.rounds, warmup=1, rest=REST
-            ).items():
+            try:
+                measured = benchmark_interleaved(runs, arguments.rounds, warmup=1, rest=REST)
+            except Exception as error:  # the next can still be measured
+                measured = {}
+                missing.append(could_not_run(f"{name}, batch {batch}", error))
+            finally:
+                for run in runs.values():
+                    run.close()
+            for framework, seconds in measured.items():
                 row = {"framework": framework, "model": name, "batch": batch, "seconds": seconds}
                 rows.append({**row, "images_per_second": batch / seconds["median"]})
                 x, y = lines.setdefault(f"{framework} {name}", ([], []))
@@ -175,9 +193,7 @@ def main(argv: list[str]) -> int:
                 y.append(batch / seconds["median"])
             for run in runs.values():
                 used["versions"].update(run.versions)
-                if run.accelerator:
-                    used["accelerator"] = run.accelerator
-                run.close()
+                used["machine"].update(run.accelerator)
             show(rows, name, batch)
             report("training", argv, rows, missing, size=arguments.size, dtype=arguments.dtype, **used)
     figure("training", f"Training steps on {arguments.device}", "images a step", "images a second", lines)

@@ -233,7 +233,7 @@ def _set(config: Any, setting: Setting, known: dict[str, Any]) -> None:
     if kind == "str" and isinstance(value, str) and "choices" in known[key].metadata:
         value = value.upper() if key == "amp.level" else value.lower()
     problem = ConfigError(f"{origin}: {key} is {value!r}; it takes {_in_words(kind)}")
-    if not isinstance(value, SWITCH.get(kind, object)):
+    if not isinstance(value, SWITCH.get(kind or "", object)):
         raise problem
     if "${" in str(value):
         raise ConfigError(f"{origin}: {key} is {value!r}; ${{...}} is not looked up here, write it out")

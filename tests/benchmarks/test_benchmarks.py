@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -173,6 +174,52 @@ def test_each_framework_trains_in_a_process_of_its_own(tmp_path):
     assert {"paddle", "torch", "numpy"} <= facts["versions"].keys()
 
 
+def test_a_framework_whose_process_ends_is_named_and_the_next_model_is_timed(monkeypatch, tmp_path, capsys):
+    training = load("training", monkeypatch)
+    monkeypatch.setattr(training.sys.modules["common"], "RESULTS", tmp_path)
+    monkeypatch.setattr(training, "figure", lambda *given: None)
+    closed = []
+
+    class Dies(training.Alone):
+        def __init__(self, framework, name, *given):
+            if name == "no_memory":
+                raise OSError("Cannot allocate memory")
+            self.framework, self.name, self.calls = framework, name, 0
+            self.versions, self.accelerator = {}, {"gpu": "a card"}
+
+        def __call__(self):
+            self.calls += 1
+            if (self.framework, self.name, self.calls) == ("torch", "dies", 3):
+                raise RuntimeError("the process of torch ended with -9")
+            return 1.0
+
+        def close(self):
+            closed.append(self.framework)
+
+    monkeypatch.setattr(training, "Alone", Dies)
+    models = ["--models", "no_memory", "dies", "lives"]
+    assert training.main([*models, "--size", "8", "--rounds", "1"]) == 1
+    facts = json.loads((tmp_path / "training.json").read_text())
+    assert [row["model"] for row in facts["rows"]] == ["lives", "lives"] and closed == ["paddle", "torch"] * 2
+    assert [line.split(":")[0] for line in facts["could_not_run"]] == [
+        "paddle no_memory, batch 8",
+        "torch no_memory, batch 8",
+        "dies, batch 8",
+    ]
+    assert facts["machine"]["gpu"] == "a card" and "ended with -9" in facts["could_not_run"][2]
+
+
+def test_a_process_that_was_killed_is_said_with_its_code(monkeypatch):
+    training = load("training", monkeypatch)
+    run = training.Alone.__new__(training.Alone)
+    ours, theirs = training.multiprocessing.Pipe()
+    theirs.close()
+    run.framework, run.pipe = "torch", ours
+    run.process = type("Process", (), {"join": lambda self, timeout: None, "exitcode": -9})()
+    with pytest.raises(RuntimeError, match="the process of torch ended with -9"):
+        run()
+
+
 def test_an_engine_in_int8_is_timed(monkeypatch, tmp_path):
     for package in ("nncf", "openvino", "paddle2onnx"):
         pytest.importorskip(package)
@@ -280,7 +327,7 @@ def test_the_benchmark_of_gpus_runs_whole_in_small_on_a_cpu(monkeypatch, tmp_pat
     gpu = load("gpu", monkeypatch)
     monkeypatch.setattr(gpu.sys.modules["common"], "RESULTS", tmp_path)
     assert gpu.main(["--framework", framework, "--device", "cpu", "--small"]) == 0
-    facts = json.loads((tmp_path / "gpu.json").read_text())
+    facts = json.loads((tmp_path / "gpu_small.json").read_text())
     parts = {part: [row for row in facts["rows"] if row["part"] == part] for part in
              ("parity", "attention", "training", "inference", "resolution")}  # fmt: skip
     assert [len(rows) for rows in parts.values()] == [2, 2, 1, 1, 4] and facts["framework"] == framework
@@ -298,10 +345,38 @@ def test_the_benchmark_of_gpus_says_where_there_is_none_and_what_it_left_out(mon
     monkeypatch.setattr(gpu.Torch, "sees_a_gpu", staticmethod(lambda: False))
     assert gpu.main([]) == 1
     said = capsys.readouterr().out
-    assert said.startswith("COULD NOT RUN: no GPU is seen") and said.count("\n") == 1
+    assert said.startswith("COULD NOT RUN: paddle sees no GPU, torch sees no GPU; --device cpu --small")
+    assert said.count("\n") == 1
     monkeypatch.setattr(gpu.sys.modules["common"], "RESULTS", tmp_path)
-    assert gpu.main(["--framework", "paddle", "--device", "cpu", "--small", "--seconds", "0"]) == 0
-    assert json.loads((tmp_path / "gpu.json").read_text())["could_not_run"][-1].endswith("no time was left")
+    small = ["--framework", "paddle", "--device", "cpu", "--small"]
+    assert gpu.main([*small, "--seconds", "1e-9"]) == 1
+    facts = json.loads((tmp_path / "gpu_small.json").read_text())
+    assert facts["could_not_run"][-1].endswith("no time was left")
+
+
+def test_the_benchmark_of_gpus_names_the_package_that_is_missing(monkeypatch, capsys):
+    gpu = load("gpu", monkeypatch)
+    monkeypatch.setitem(gpu.sys.modules, "torch", None)
+    assert gpu.main(["--framework", "torch", "--device", "cpu", "--small"]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("COULD NOT RUN: torch cannot be imported (") and "--small" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--batch-size", "0"], "--batch-size: 0 is not above 0"),
+        (["--sizes", "224", "-1"], "--sizes: -1 is not above 0"),
+        (["--seconds", "nan"], "--seconds: nan is not above 0"),
+        (["--batch-size", "two"], "--batch-size: invalid whole number value: 'two'"),
+        (["--small", "--models", "inline_deit_tiny"], "--small has a model, sizes and a batch of its own"),
+    ],
+)
+def test_arguments_that_measure_nothing_are_refused(monkeypatch, capsys, arguments, said):
+    gpu = load("gpu", monkeypatch)
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main(arguments)
+    assert said in capsys.readouterr().err
 
 
 def test_the_benchmark_of_gpus_notices_a_wrong_result(monkeypatch):
@@ -340,7 +415,7 @@ def test_parts_of_the_benchmark_of_gpus_are_chosen(monkeypatch, tmp_path):
     monkeypatch.setattr(gpu.sys.modules["common"], "RESULTS", tmp_path)
     small = ["--framework", "torch", "--device", "cpu", "--small", "--parts"]
     assert gpu.main([*small, "inference", "parity"]) == 0
-    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    rows = json.loads((tmp_path / "gpu_small.json").read_text())["rows"]
     assert {row["part"] for row in rows} == {"inference", "parity"}
 
 
@@ -358,7 +433,33 @@ def test_the_fused_kernels_say_what_they_need():
     run = fused_kernels(CUDA_VISIBLE_DEVICES="")
     lines = [line for line in (run.stdout + run.stderr).splitlines() if line.startswith("COULD NOT RUN")]
     assert run.returncode == 1 and len(lines) == 1 and "Traceback" not in run.stderr
-    assert "Triton is missing" in lines[0] or "PyTorch sees no GPU" in lines[0]
+    assert "triton is missing" in lines[0] or "PyTorch sees no GPU" in lines[0]
+
+
+def test_kernels_whose_names_begin_alike_are_all_counted(monkeypatch):
+    pytest.importorskip("torch")
+    stand_in = SimpleNamespace(jit=lambda function: function)
+    monkeypatch.setitem(sys.modules, "triton", stand_in)
+    monkeypatch.setitem(sys.modules, "triton.language", stand_in)
+    stand_in.language = stand_in
+
+    def event(name, microseconds, device="CUDA", annotation=False):
+        return SimpleNamespace(
+            key=name,
+            self_device_time_total=microseconds,
+            device_type=SimpleNamespace(name=device),
+            is_user_annotation=annotation,
+        )
+
+    long = "void at::native::vectorized_layer_norm_kernel<float, " * 2
+    events = [
+        event(long + "a", 3e3),
+        event(long + "b", 6e3),
+        event("c", 9e3, "CPU"),
+        event("d", 9e3, annotation=True),
+    ]
+    spent, longest = load("gpu_fused", monkeypatch).of_kernels(events, 3)
+    assert spent == 3.0 and longest == [(long[:80], 2.0), (long[:80], 1.0)]
 
 
 def test_the_fused_kernels_compute_the_attention_and_its_gradients():
