@@ -56,22 +56,62 @@ def test_check_names_what_fell(monkeypatch, tmp_path, capsys):
     assert check.main(call) == 2  # nothing to compare
     results.mkdir()
 
-    def write(openvino, torch):
-        facts = {"benchmark": "inference", "rows": [row("openvino", openvino), row("torch-eager", torch)]}
+    what = "inference: openvino over torch-eager, m, 8"
+
+    def write(openvino, torch, processor="a"):
+        rows = [row("openvino", openvino), row("torch-eager", torch)]
+        facts = {"benchmark": "inference", "machine": {"processor": processor}, "rows": rows}
         (results / "inference.json").write_text(json.dumps(facts))
 
     write(1.0, 2.0)
+    assert check.main(call) == 2  # no baseline
     assert check.main([*call, "--write"]) == 0
-    assert json.loads(baseline.read_text()) == {"inference: openvino over torch-eager, m, 8": 2.0}
-    baseline.write_text('{"loader: not measured here": 1.5}')
+    assert json.loads(baseline.read_text()) == {"a": {what: 2.0}}
+    baseline.write_text('{"a": {"loader: not measured here": 1.5}}')
     assert check.main([*call, "--write"]) == 0  # which stays
-    assert len(json.loads(baseline.read_text())) == 2
+    assert len(json.loads(baseline.read_text())["a"]) == 2
     write(1.0, 1.8)
     assert check.main(call) == 0
     write(1.0, 1.6)
     capsys.readouterr()
     assert check.main(call) == 1
-    assert "FELL from 2.00 to 1.60: inference: openvino over torch-eager, m, 8" in capsys.readouterr().out
+    assert f"FELL from 2.00 to 1.60: {what}" in capsys.readouterr().out
+    write(1.0, 1.2, "b")
+    assert check.main([*call, "--write"]) == 0  # beside a's, which stay
+    write(1.0, 1.1, "c")
+    assert check.main(call) == 0 and "has no c: compared with the lowest of a, b" in capsys.readouterr().out
+    write(1.0, 1.0, "c")
+    assert check.main(call) == 1 and "FELL from 1.20 to 1.00" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"loader: a over b": 1.5}'])
+def test_check_leaves_a_baseline_that_is_none_as_it_is(monkeypatch, tmp_path, capsys, text):
+    check = load("check", monkeypatch)
+    baseline = tmp_path / "baseline.json"
+    baseline.write_text(text)
+    facts = {"benchmark": "inference", "rows": [row("openvino", 1.0), row("onnx", 2.0)]}
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "inference.json").write_text(json.dumps(facts))
+    call = ["--results", str(tmp_path / "results"), "--baseline", str(baseline)]
+    for arguments in (call, [*call, "--write"]):
+        try:
+            code = check.main(arguments)
+        except SystemExit as stop:
+            code = stop.code
+        said = capsys.readouterr().err
+        assert code == 2 and str(baseline) in said and "move it away" in said and said.count("\n") == 1
+    assert baseline.read_text() == text
+
+
+def test_the_baseline_is_what_the_records_say(monkeypatch):
+    """docs/figures, whose ratios `check.py --results docs/figures --write` puts into it."""
+    check = load("check", monkeypatch)
+    baseline = json.loads((BENCHMARKS / "baseline.json").read_text(encoding="utf-8"))
+    records = sorted((BENCHMARKS.parent / "docs" / "figures").glob("*.json"))
+    found = check.measured_by_processor(json.loads(path.read_text(encoding="utf-8")) for path in records)
+    assert sum(map(len, found.values())) > 150
+    for processor, ratios in found.items():
+        assert {what: baseline[processor].get(what) for what in ratios} == pytest.approx(ratios, abs=1e-3)
 
 
 def test_ratios_of_frameworks_and_pipelines(monkeypatch):
@@ -87,6 +127,12 @@ def test_ratios_of_frameworks_and_pipelines(monkeypatch):
         for p, s in (("paddle_inline", 1.0), ("timm", 3.0))
     ]
     assert check.ratios({"benchmark": "loader", "rows": rows}) == {"loader: paddle_inline over timm, 1": 3.0}
+    rows.append({"pipeline": "paddle_inline, in full", "workers": 1, "seconds": {"median": 2.0}})
+    assert check.ratios({"benchmark": "loader", "rows": rows}) == {
+        "loader: paddle_inline over timm, 1": 3.0,
+        "loader: paddle_inline over paddle_inline, in full, 1": 2.0,
+        "loader: paddle_inline, in full over timm, 1": 1.5,
+    }
 
 
 def test_ratios_of_like_precision_of_memory_and_of_bytes(monkeypatch):
@@ -95,7 +141,7 @@ def test_ratios_of_like_precision_of_memory_and_of_bytes(monkeypatch):
     found = check.ratios({"benchmark": "inference", "rows": [*rows, row("openvino-int8", 0.5)]})
     assert found["inference: openvino-bf16 over torch-openvino-bf16, m, 8"] == 0.9
     assert found["inference: openvino-int8 over openvino-bf16, m, 8"] == 2.0
-    assert found["inference: openvino over openvino-bf16, m, 8"] == 0.5 and len(found) == 5
+    assert found["inference: openvino-bf16 over openvino, m, 8"] == 2.0 and len(found) == 3
     cell = {"model": "m", "size": "512x512", "backward": True, "date": "2026-11-26", "paddle": "3.3.1"}
     rows = [
         {**cell, "form": form, "seconds": s, "MiB": m}
