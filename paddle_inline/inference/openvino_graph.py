@@ -161,9 +161,22 @@ def _heads(tokens: Any, sides: tuple[int, int, int]) -> Any | None:
         if len(shape) == 4 and tuple(shape)[1:] == sides:
             return None
         transposed = _only_user(node.output(0), "Transpose")
-        if transposed is not None and _constant(transposed.input_value(1)) == [0, 2, 1, 3]:
+        if (
+            transposed is not None
+            and _constant(transposed.input_value(1)) == [0, 2, 1, 3]
+            and _splits_channels(shape, sides)
+        ):
             found = transposed.output(0)
     return None if batch == 1 else found
+
+
+def _splits_channels(shape: Any, sides: tuple[int, int, int]) -> bool:
+    """Whether a shape is [B, N, h, d] of tokens [B, N = H * W, C = h * d]."""
+    height, width, channels = sides
+    if len(shape) != 4 or any(each.is_dynamic for each in tuple(shape)[1:]):
+        return False
+    tokens, heads, head_dim = (each.get_length() for each in tuple(shape)[1:])
+    return tokens == height * width and heads * head_dim == channels
 
 
 def _taps(split: Any) -> tuple[Any, tuple[int, int, int], Any] | None:

@@ -19,6 +19,7 @@ import numpy as np
 import paddle
 
 from ..data.loaders import BAD, Loader, collate
+from ..data.prefetch import Prefetch
 from ..utils.errors import FileAccessError, UserError, short
 from ..utils.streams import ESCAPE
 from ..weights.atomic import atomic_write
@@ -48,7 +49,7 @@ class Answers:
         outputs: of the model.
     """
 
-    def __init__(self, loader: Loader, images: int) -> None:
+    def __init__(self, loader: Loader | Prefetch, images: int) -> None:
         self.keys = [index for batch in loader.batches for _, index in batch]
         self.done = self.outputs = 0
         self.numbers = np.full(images, -1, np.int64)
@@ -114,7 +115,7 @@ def write_report(
     folder: str | os.PathLike[str],
     answers: Answers,
     source: Any,
-    loader: Loader,
+    loader: Loader | Prefetch,
     *,
     mean: Sequence[float],
     std: Sequence[float],

@@ -15,6 +15,7 @@ from ..config.load import Config, model_name, to_dict
 from ..data import sampler
 from ..data.loaders import Loader
 from ..data.pictures import picture_mode
+from ..data.prefetch import Prefetch
 from ..layers.basic import meta_init
 from ..models.factory import create_model, model_spec
 from ..utils.errors import UserError, counted
@@ -43,7 +44,7 @@ class Run(NamedTuple):
     groups: list[Group]  # of the optimizer
     train_source: Any
     eval_source: Any
-    eval_loader: Loader
+    eval_loader: Loader | Prefetch
     images_per_step: int
     plan: list[str]  # what a step will do, and how many there are, in words
     notes: list[str]  # what was left out of the data, how pretrained weights were fitted to the model
@@ -131,7 +132,7 @@ def build_run(config: Config, rank: int, world: int, train_data: Any = None) -> 
         groups,
         source,
         eval_source,
-        eval_loader,
+        held_out,
         images,
         plan(config, components.schedule, images, steps_per_epoch),
         [*notes, *notes_on_limits(config, images, steps_per_epoch)],

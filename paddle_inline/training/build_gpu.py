@@ -35,11 +35,20 @@ def prepare_gpu(gpu: GpuConfig | None) -> list[str]:
 def autotune() -> str:
     """Let cuDNN and Paddle look for their fastest kernels in the first steps; return the flags, for the log."""
     flags = {"FLAGS_cudnn_exhaustive_search": True, "FLAGS_conv_workspace_size_limit": 4096}
-    known = paddle.get_flags([*flags]) if paddle.device.is_compiled_with_cuda() else {}
-    paddle.set_flags({name: value for name, value in flags.items() if name in known})
+    known = {name: value for name, value in flags.items() if has_flag(name)}
+    paddle.set_flags(known)
     paddle.incubate.autotune.set_config({"kernel": {"enable": True, "tuning_range": [1, 10]}})
-    texts = [f"{name}={value}" for name, value in flags.items() if name in known]
+    texts = [f"{name}={value}" for name, value in known.items()]
     return f"set for this GPU: {' '.join([*texts, 'incubate.autotune kernel, steps 1 to 10'])}"
+
+
+def has_flag(name: str) -> bool:
+    """Return whether this Paddle lets a program set a flag: a build or version without it raises."""
+    try:
+        paddle.get_flags([name])
+    except ValueError:
+        return False
+    return True
 
 
 def prefetched(loader: Loader, gpu: GpuConfig | None) -> Loader | Prefetch:

@@ -26,9 +26,11 @@ from ..config import load as settings  # noqa: E402
 from ..data.loaders import BadImage  # noqa: E402
 from ..data.split import Part, keep_split  # noqa: E402
 from ..ops import kernels  # noqa: E402
+from ..ops.inline_attention import use_fused_attention, uses_fused_attention  # noqa: E402
 from ..utils.errors import UserError, counted  # noqa: E402
 from ..utils.paths import expand_all  # noqa: E402
 from ..utils.streams import forgiving_streams  # noqa: E402
+from ..utils.tf32 import allow_tf32, uses_tf32  # noqa: E402
 from ..weights.atomic import atomic_write  # noqa: E402
 from ..weights.description import image_sides  # noqa: E402
 from . import build, checkpoint, described_eval, distributed, failure, report  # noqa: E402
@@ -54,12 +56,16 @@ nothing to train: give a file of settings, or pictures, for instance
 
 @contextlib.contextmanager
 def state_put_back() -> Iterator[None]:
-    """Put back what a run changes for the whole process: generators of random numbers, the loader's signal handler."""
+    """Put back what a run changes for the whole process: generators of random numbers, the loader's signal handler,
+    how a GPU computes."""
+    tf32, fused = uses_tf32(), uses_fused_attention()
     draws, numpys = paddle.get_rng_state(), np.random.get_state()  # Paddle's loader draws from numpy's
     try:
         with loader_handler_put_back():
             yield
     finally:
+        allow_tf32(tf32)
+        use_fused_attention(fused)
         paddle.set_rng_state(draws)
         np.random.set_state(numpys)
 
@@ -164,7 +170,10 @@ def only_evaluate(config: settings.Config, args: argparse.Namespace) -> int:
     notes = described_eval.follow(config, weights, args.given, named=bool(args.cfg))
     classes, known, more = known_classes(weights, config)
     split, said = split_of_weights(weights, config, named=bool(args.cfg) or "data.dataset" in args.given)
-    source, loader, others = build.build_eval(config, rank, world, classes=classes, known=known, split=split)
+    gpu = build.gpu_options(config)
+    said += build.prepare_gpu(gpu)
+    source, read, others = build.build_eval(config, rank, world, classes=classes, known=known, split=split)
+    loader = build.prefetched(read, gpu)
     model = described_eval.build_model(config, weights, len(source.classes), notes)
     for note in (*args.notes, *more, *said, *others, *notes) if rank == 0 else ():
         print(f"note: {note}", file=sys.stderr)
@@ -188,6 +197,8 @@ def only_evaluate(config: settings.Config, args: argparse.Namespace) -> int:
 
 def throughput(config: settings.Config) -> int:
     """Print the images per second of the forward pass, on random images."""
+    for line in build.prepare_gpu(build.gpu_options(config)):
+        print(f"note: {line}", file=sys.stderr)
     model = build.build_model(config, config.model.num_classes or 1000)
     (height, width), batch = image_sides(config.data.img_size), config.data.batch_size
     images = paddle.randn([batch, config.model.in_chans, height, width])

@@ -20,7 +20,7 @@ def shifted(
 ):
     """Nine shifted products as paddle2onnx writes them: tokens [B, 12, 5], filters [B, 5, 3, 3] -> [B, 12, 5].
 
-    `more`: what else is made of the tokens, heads [B, 5, 12, 1] and a map [B, 5, 3, 4].
+    `more`: what else is made of the tokens, heads [B, 5, 12, 1], other parts [B, 3, 4, 5] and a map [B, 5, 3, 4].
     """
     v = ops.parameter([batch, HEIGHT * WIDTH, CHANNELS], np.float32)
     kernel = ops.parameter([batch, CHANNELS, 3, 3], np.float32)
@@ -52,6 +52,9 @@ def shifted(
     if "heads" in more:
         heads = ops.reshape(v, [-1, HEIGHT * WIDTH, CHANNELS, 1], False)
         results.append(ops.exp(ops.transpose(heads, [0, 2, 1, 3])))
+    if "parts" in more:
+        parts = ops.reshape(v, [-1, 4, 3, CHANNELS], False)
+        results.append(ops.exp(ops.transpose(parts, [0, 2, 1, 3])))
     if "map" in more:
         image = ops.reshape(v, [-1, HEIGHT, WIDTH, CHANNELS], False)
         results.append(ops.exp(ops.transpose(image, [0, 3, 1, 2])))
@@ -91,6 +94,7 @@ def test_nine_shifted_products_are_one_convolution():
 
 @pytest.mark.parametrize(("batch", "more", "from_heads"), [
     (2, ("heads",), True), (1, ("heads",), False), (2, ("heads", "map"), False), (2, (), False),
+    (2, ("parts",), False),
 ])  # fmt: skip
 def test_the_map_is_made_of_the_heads_where_that_spares_a_copy(batch, more, from_heads):
     before, after = shifted(batch, more=more), shifted(batch, more=more)

@@ -436,8 +436,14 @@ def test_bfloat16_is_refused_on_a_cpu():
 
 def test_what_is_set_for_a_gpu_is_named(monkeypatch):
     flags, config, fused = {}, {}, []
-    monkeypatch.setattr(paddle.device, "is_compiled_with_cuda", lambda: True)
-    monkeypatch.setattr(paddle, "get_flags", lambda names: dict.fromkeys(names, False))
+    known = {"FLAGS_cudnn_exhaustive_search": False, "FLAGS_conv_workspace_size_limit": 512}
+
+    def get_flags(names):
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(f"Flag {unknown[0]} cannot get its value through this function.")
+        return {name: known[name] for name in names}
+
+    monkeypatch.setattr(paddle, "get_flags", get_flags)
     monkeypatch.setattr(paddle, "set_flags", flags.update)
     monkeypatch.setattr(paddle.incubate.autotune, "set_config", config.update)
     monkeypatch.setattr(build_gpu, "use_fused_attention", fused.append)
@@ -450,4 +456,6 @@ def test_what_is_set_for_a_gpu_is_named(monkeypatch):
         "incubate.autotune kernel, steps 1 to 10",
     ]
     assert flags["FLAGS_cudnn_exhaustive_search"] is True and config["kernel"]["enable"] and fused == [False]
+    del known["FLAGS_conv_workspace_size_limit"]  # as in a build that has no such flag
+    assert build_gpu.autotune().startswith("set for this GPU: FLAGS_cudnn_exhaustive_search=True incubate")
     assert len(build_gpu.prepare_gpu(GpuConfig(autotune=False))) == 2 and build_gpu.prepare_gpu(None) == []

@@ -21,6 +21,7 @@ from paddle_inline.data import sources
 from paddle_inline.data.sampler import epoch_order
 from paddle_inline.data.split import Split
 from paddle_inline.layers.drop_path import DropPath
+from paddle_inline.ops.inline_attention import uses_fused_attention
 from paddle_inline.training import build, build_data, build_gpu, program
 from paddle_inline.training.callbacks import LogProgress, StopOnRequest
 from paddle_inline.training.checkpoint import save_weights
@@ -517,21 +518,43 @@ def test_flags_that_are_no_settings_reach_what_they_are_for(build_it):
 
 
 @pytest.mark.parametrize("level", ["O0", "O1"])
-def test_an_evaluation_has_the_precision_of_the_settings(monkeypatch, level):
-    """Of `--eval`, of its model and of `--throughput`: what `auto_cast` is given, on a GPU."""
+def test_an_evaluation_computes_as_the_settings_say(monkeypatch, level, capsys):
+    """Of `--eval`, of its model and of `--throughput`: what `auto_cast` is given, on a GPU, and what is set there."""
     monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
     model = SimpleNamespace(name="m", spec=SimpleNamespace(num_classes=2))
     monkeypatch.setattr(program.described_eval, "follow", lambda *a, **k: [])
     monkeypatch.setattr(program.described_eval, "build_model", lambda *a: model)
     monkeypatch.setattr(program, "known_classes", lambda *a: (None, "", []))
-    found = SimpleNamespace(classes=list("ab")), "the loader", []
+    loader = SimpleNamespace(samples=None, batches=[])
+    found = SimpleNamespace(classes=list("ab")), loader, []
     monkeypatch.setattr(program.build, "build_eval", lambda *a, **k: found)
     monkeypatch.setattr(program.build, "build_model", lambda *a: model)
     seen = []
     monkeypatch.setattr(program, "evaluate", lambda *a, **given: seen.append((a, given)) or Accuracy(1, 1, 1))
     monkeypatch.setattr(program, "forward_speed", lambda *a: seen.append(a[2]) or 1.0)
-    level = ["--opts", "amp.level", level, "data.batch_size", "2"]
-    assert program.main(["--eval", "--pretrained", "/w", *level]) == 0
-    assert program.main(["--throughput", *level]) == 0
+    switched = []
+    monkeypatch.setattr(build_gpu, "allow_tf32", switched.append)
+    monkeypatch.setattr(build_gpu, "autotune", lambda: "tuned")
+    level = [
+        "--opts",
+        "amp.level",
+        level,
+        "data.batch_size",
+        "2",
+        "gpu.tf32",
+        "false",
+        "gpu.fused_attention",
+        "false",
+    ]
+    said = []
+    for mode in (["--eval", "--pretrained", "/w"], ["--throughput"]):
+        assert program.main([*mode, *level]) == 0
+        said.append(capsys.readouterr().err)
     amp = {"enable": True, "level": "O1", "dtype": "float16"} if "O1" in level else None
-    assert seen == [((model, "the loader"), {"world": 1, "amp": amp}), amp]
+    ((evaluated, batches), given), measured = seen
+    assert evaluated is model and given == {"world": 1, "amp": amp} and measured == amp
+    assert batches.loader is loader and batches.ahead == 2 and loader.host  # moved ahead, as in training
+    assert switched == [False, False] and all("note: tuned" in text for text in said)
+    assert (
+        all("fused_attention False" in text for text in said) and uses_fused_attention()
+    )  # again, afterwards

@@ -88,6 +88,11 @@ def use_fused_attention(wanted: bool) -> None:
     _switches["fused"] = wanted
 
 
+def uses_fused_attention() -> bool:
+    """Return what `use_fused_attention` was last told: whether softmax attention on GPUs may go through it."""
+    return _switches["fused"]
+
+
 def fuses(q: Tensor, bias: Tensor | None = None) -> bool:
     """Whether attention with these queries [B, h, N, d] goes through the fused kernel: on a GPU that has it."""
     if not (_switches["fused"] and q.is_cuda):
