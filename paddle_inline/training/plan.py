@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Callable
 
 from ..config.load import Config
+from ..config.schema import AmpConfig
 from ..utils.errors import counted
 from .build_data import worker_count
 from .ema import initial_share, total_decay
@@ -85,6 +86,11 @@ def notes_on_limits(config: Config, images: int, steps_per_epoch: int) -> list[s
     if train.lr_scheduler.name == "linear":
         notes.append(
             "the linear schedule ends at 1 % of the base rate, as in the authors' programs; train.min_lr is not used"
+        )
+    if config.amp.level == "O0" and config.amp.dtype != AmpConfig().dtype:
+        notes.append(
+            f"amp.dtype is {config.amp.dtype} and amp.level O0, so that the run is in float32; --amp turns mixed "
+            "precision on"
         )
     if config.ema.decay is not None:
         decay = total_decay(config.ema.decay, images, config.ema.lr_batch)

@@ -59,3 +59,13 @@ def test_the_rate_is_said_to_rise_to_the_end_only_where_the_warm_up_ends_before(
     config.train.base_lr, config.train.epochs = 1e-6, epochs  # below train.min_lr; 20 epochs of warm-up
     said = " ".join(notes_on_limits(config, 512, 10))
     assert ("rises to the end" in said, "is not finished" in said) == (rises, not rises)
+
+
+def test_a_16_bit_type_without_mixed_precision_is_said_to_do_nothing():
+    config = Config()
+    assert not any("amp" in note for note in notes_on_limits(config, 512, 10))
+    config.amp.dtype = "bfloat16"
+    said = [note for note in notes_on_limits(config, 512, 10) if "amp" in note]
+    assert len(said) == 1 and said[0].startswith("amp.dtype is bfloat16 and amp.level O0")
+    config.amp.level = "O1"
+    assert not any("amp" in note for note in notes_on_limits(config, 512, 10))
