@@ -261,6 +261,43 @@ def test_what_many_gpus_need(monkeypatch):
     assert needs["checkpoint_s"] == 1 and needs["hours"] == pytest.approx(13.345, abs=1e-3)
 
 
+def test_a_plan_takes_the_speed_of_the_gpu_that_is_given(monkeypatch, capsys):
+    scaling = load("scaling", monkeypatch)
+    assert scaling.main(["--plan", "inline_deit_tiny", "--gpu-speed", "4483", "--gpu-batch", "256"]) == 0
+    title, head, *rows = capsys.readouterr().out.splitlines()
+    assert title == (
+        "inline_deit_tiny: 6.5 M parameters; 4483 images/s of a GPU in batches of 256, 316 of a loader core, "
+        "2.6e+08 bytes/s of disk"
+    )
+    eight = dict(zip(head.split(), map(float, rows[0].split())))
+    assert len(rows) == 3 and eight["gpus"] == 8
+    assert (eight["cores"], eight["gigabits"]) == (14.19, 9.529)  # docs/scaling.md: 14.2, 114 in all, 9.5
+
+
+def test_a_plan_without_a_speed_or_of_no_model_is_refused(monkeypatch, capsys):
+    scaling = load("scaling", monkeypatch)
+    with pytest.raises(SystemExit, match="2"):
+        scaling.main(["--plan", "inline_deit_tiny"])
+    assert "error: --plan needs --gpu-speed: images a second of one GPU" in capsys.readouterr().err
+    assert scaling.main(["--plan", "inline_deit_tny", "--gpu-speed", "1"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(
+        "error: unknown model 'inline_deit_tny'; did you mean 'inline_deit_tiny'? Known: "
+    )
+    assert said.out == "" and said.err.count("\n") == 1
+
+
+def test_a_checkpoint_of_no_model_is_named_and_the_rest_is_kept(monkeypatch, tmp_path, capsys):
+    scaling = load("scaling", monkeypatch)
+    monkeypatch.setattr(scaling.sys.modules["common"], "RESULTS", tmp_path)
+    seconds = {kind: [1.0] for kind in scaling.KINDS}
+    monkeypatch.setattr(scaling, "measure", lambda *given: {"parameters": 1, "seconds": seconds, "bytes": []})
+    assert scaling.main(["--ranks", "1", "--checkpoints", "no_such_model"]) == 1
+    facts = json.loads((tmp_path / "scaling.json").read_text())
+    assert len(facts["rows"]) == 1 and facts["checkpoints"] == []
+    assert facts["could_not_run"][0].startswith("the checkpoint of no_such_model: UserError: unknown model")
+
+
 def test_how_much_of_an_exchange_is_hidden(monkeypatch):
     scaling = load("scaling", monkeypatch)
     seconds = {
