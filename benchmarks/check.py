@@ -19,6 +19,7 @@ SUBJECTS = {  # benchmark: the column of what is compared, and the one that othe
     "training": ("framework", "paddle"),
     "loader": ("pipeline", "paddle_inline"),
     "attention_forms": ("form", "inline"),
+    "predict": ("form", "overlapped"),
 }
 # Of like precision: what else is compared with what.
 PAIRS = {("openvino-bf16", "torch-openvino-bf16"), ("openvino-int8", "openvino-bf16")}

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,73 @@ def test_the_loader_s_photographs_and_our_pipeline(monkeypatch, tmp_path):
     loader.write_jpegs(tmp_path / "large", 2, 1000)
     sizes = [Image.open(path).size for path in (tmp_path / "large").rglob("*.JPEG")]
     assert len(sizes) == 2 and all(width == 1000 and 700 <= height < 800 for width, height in sizes)
+
+
+@pytest.fixture(scope="module")
+def digits_export(tmp_path_factory):
+    """What benchmarks/predict.py exports, once for its tests."""
+    for package in ("sklearn", "openvino", "paddle2onnx"):
+        pytest.importorskip(package)
+    import paddle_inline
+
+    folder = tmp_path_factory.mktemp("predict") / "export"
+    create = paddle_inline.create_model
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paddle_inline, "create_model", lambda name: create(name, depth=1))
+        load("predict", patch).export("inline_deit_digits", "openvino", folder)
+    return folder
+
+
+@pytest.fixture
+def small_predictions(digits_export, monkeypatch, tmp_path):
+    """benchmarks/predict.py, and a function: what it says of five pictures in batches of two, its code and report."""
+    module = load("predict", monkeypatch)
+    monkeypatch.setattr(sys.modules["common"], "RESULTS", tmp_path)
+    monkeypatch.setattr(module, "export", lambda name, engine, folder: shutil.copytree(digits_export, folder))
+    small = ["--model", "inline_deit_digits", "--images", "5", "--batch-size", "2", "--rounds", "2"]
+    return module, lambda: (module.main(small), json.loads((tmp_path / "predict.json").read_text()))
+
+
+def test_predictions_in_turn_and_overlapped_are_timed_and_compared(small_predictions, monkeypatch, capsys):
+    _, run = small_predictions
+    code, facts = run()
+    forms = ["in turn", "in turn, threads", "overlapped", "overlapped, streams"]
+    assert code == 0 and facts["could_not_run"] == [] and [row["form"] for row in facts["rows"]] == forms
+    for row in facts["rows"]:
+        assert row["images"] == 4  # whole batches
+        assert row["images_per_second"] == pytest.approx(4 / row["seconds"]["median"])
+    seconds = {row["form"]: row["seconds"]["median"] for row in facts["rows"]}
+    ratios = load("check", monkeypatch).ratios(facts)
+    assert len(ratios) == 3
+    assert ratios["predict: overlapped over in turn, inline_deit_digits, openvino, 4, 2"] == (
+        seconds["in turn"] / seconds["overlapped"]
+    )
+    assert capsys.readouterr().out.splitlines()[1].startswith("in turn ")
+
+
+def test_predictions_that_differ_are_named_and_not_timed(small_predictions, monkeypatch, capsys):
+    module, run = small_predictions
+    right, streams = module.classify, module.Streams.likeliest
+    swapped = lambda *given, **more: [*right(*given, **more)][::-1]  # noqa: E731
+    fewer = lambda self, images, topk: streams(self, images, topk)[1:]  # noqa: E731
+    monkeypatch.setattr(module, "classify", swapped)
+    monkeypatch.setattr(module.Streams, "likeliest", fewer)
+    code, facts = run()
+    assert code == 1 and [row["form"] for row in facts["rows"]] == ["in turn", "in turn, threads"]
+    first, second = facts["could_not_run"]
+    assert first.startswith("overlapped: ValueError: picture 0 is Prediction(")
+    assert second == "overlapped, streams: ValueError: 2 answers to 4 pictures"
+
+
+def test_predictions_without_openvino_are_left_out_loudly(small_predictions, monkeypatch, capsys):
+    _, run = small_predictions
+    monkeypatch.setattr("paddle_inline.inference.backends.openvino_core", lambda: __import__("no_openvino"))
+    code, facts = run()
+    assert code == 1 and facts["rows"] == []
+    assert facts["could_not_run"] == [
+        "inline_deit_digits by openvino: MissingPackageError: OpenVINO is not installed: pip install openvino"
+    ]
+    assert "!!! COULD NOT RUN inline_deit_digits by openvino" in capsys.readouterr().err
 
 
 def test_the_peer_s_pipeline_runs_beside_any_build_of_torchvision(monkeypatch, tmp_path):
