@@ -25,6 +25,7 @@ SUBJECTS = {  # benchmark: the column of what is compared, and the one that othe
     "training": ("framework", "paddle"),
     "loader": ("pipeline", "paddle_inline"),
     "attention_forms": ("form", "inline"),
+    "predict": ("form", "overlapped"),
 }
 # What else is compared with what. Other pairs are of one precision: a faster bfloat16 is no loss of float32.
 PAIRS = {

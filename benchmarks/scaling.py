@@ -14,12 +14,13 @@ hidden = 1 - (overlapped - alone) / exchange: 1, the exchange costs nothing; 0, 
 that. Bytes are those of the loopback device over the exchanges of a round, by all ranks, where Linux counts them. A
 checkpoint of the same model is timed too: weights, two moments and the average, written, summed and flushed to disk.
 
-    python benchmarks/scaling.py --plan inline_deit_base --gpu-speed 390 --gpu-batch 128 --core-speed 250
+    python benchmarks/scaling.py --plan inline_deit_tiny --gpu-speed 4483 --gpu-batch 256
 
 computes instead what 8, 64 and 512 GPUs need of images, loader cores, network and disk (docs/scaling.md), from images a
-second of one GPU and of one loader core.
+second of one GPU, which has to be given, and of one loader core.
 
 On one machine ranks share its cores, so `alone` gets slower with their number: times of one row are to be compared.
+(Above 300 lines: a rank's steps, the job around them and the arithmetic of the plan, which use the same names.)
 """
 
 from __future__ import annotations
@@ -37,11 +38,15 @@ import numpy as np
 from common import could_not_run, positive, print_table, report
 
 from paddle_inline.utils.cores import available_cores
+from paddle_inline.utils.errors import UserError
 
 WORKER = "INLINE_SCALING_WORKER"  # where a rank of a job writes what it measured
 GPUS = (8, 64, 512)
 EPOCHS, IMAGENET = 300, 1_281_167
 BACKWARD = 2 / 3  # of a step: twice the multiply-adds of the forward pass
+# As measured on two cores of an Intel Xeon: images a second and core of the whole ImageNet recipe on JPEGs of 500 x 375
+# (docs/benchmarks.md, "Training, loading, converting"), bytes a second of a checkpoint (docs/figures/scaling.json).
+CORE_SPEED, DISK_SPEED = 316.0, 2.6e8
 KINDS = ("alone", "overlapped", "afterwards", "exchange")
 
 
@@ -231,7 +236,11 @@ def needs(
 
 
 def print_plan(arguments: argparse.Namespace) -> None:
-    """Print what training a model on 8, 64 and 512 GPUs needs."""
+    """Print what training a model on 8, 64 and 512 GPUs needs.
+
+    Raises:
+        UserError: there is no such model.
+    """
     import paddle_inline
     from paddle_inline.layers.basic import meta_init
 
@@ -240,11 +249,14 @@ def print_plan(arguments: argparse.Namespace) -> None:
     parameters = sum(parameter.size for parameter in model.parameters())
     rest = arguments.gpu_speed, arguments.gpu_batch, arguments.core_speed, arguments.disk_speed
     rows = [needs(parameters, gpus, *rest) for gpus in GPUS]
-    print(f"{arguments.plan}: {parameters / 1e6:.1f} M parameters")
+    print(
+        f"{arguments.plan}: {parameters / 1e6:.1f} M parameters; {arguments.gpu_speed:g} images/s of a GPU in batches "
+        f"of {arguments.gpu_batch}, {arguments.core_speed:g} of a loader core, {arguments.disk_speed:g} bytes/s of disk"
+    )
     print_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -258,20 +270,33 @@ def main() -> int:
     )
     parser.add_argument("--plan", metavar="MODEL", help="compute what many GPUs need, and measure nothing")
     parser.add_argument(
-        "--gpu-speed", type=positive(float), default=390.0, help="images a second of one GPU in training"
+        "--gpu-speed", type=positive(float), help="images a second of one GPU in training; --plan needs it"
     )
     parser.add_argument("--gpu-batch", type=positive(int), default=128, help="images of one GPU in a step")
     parser.add_argument(
-        "--core-speed", type=positive(float), default=100.0, help="images a second of one loader core"
+        "--core-speed",
+        type=positive(float),
+        default=CORE_SPEED,
+        help="images a second of one loader core; default: %(default)g, a Xeon's (docs/benchmarks.md)",
     )
     parser.add_argument(
-        "--disk-speed", type=positive(float), default=3e8, help="bytes a second of a checkpoint"
+        "--disk-speed",
+        type=positive(float),
+        default=DISK_SPEED,
+        help="bytes a second of a checkpoint; default: %(default)g (docs/figures/scaling.json)",
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.plan:
-        if not arguments.gpu_speed:
-            parser.error("--plan needs --gpu-speed: images a second of one GPU in training")
-        print_plan(arguments)
+        if arguments.gpu_speed is None:
+            parser.error(
+                "--plan needs --gpu-speed: images a second of one GPU in training "
+                "(python benchmarks/gpu.py --parts training measures them)"
+            )
+        try:
+            print_plan(arguments)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
         return 0
     if WORKER in os.environ:
         worker(arguments)
@@ -283,14 +308,18 @@ def main() -> int:
                 rows.append(row_of(name, ranks, measure(name, ranks, arguments)))
             except RuntimeError as error:
                 missing.append(could_not_run(f"{name} on {ranks} ranks", error))
-    checkpoints = [checkpoint_seconds(name, arguments.rounds) for name in arguments.checkpoints]
+    for name in arguments.checkpoints:
+        try:
+            checkpoints.append(checkpoint_seconds(name, arguments.rounds))
+        except UserError as error:
+            missing.append(could_not_run(f"the checkpoint of {name}", error))
     columns = ["model", "ranks", *(f"{kind}_s" for kind in KINDS), "hidden", "bytes", "expected_bytes"]
     print_table(columns, [[row.get(column, "") for column in columns] for row in rows])
     columns = ["model", "checkpoint_s", "checkpoint_bytes", "bytes_per_s"]
     print_table(columns, [[row[column] for column in columns] for row in checkpoints])
-    report("scaling", sys.argv[1:], rows, missing, checkpoints=checkpoints)
+    report("scaling", argv, rows, missing, checkpoints=checkpoints)
     return 1 if missing else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

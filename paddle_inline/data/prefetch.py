@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +10,7 @@ from typing import Any
 
 import paddle
 
+from ..utils.errors import UserError
 from .loaders import Loader
 
 UNFINISHED = 16  # batches whose copies the device has not come to; then the host waits for the oldest
@@ -27,11 +29,18 @@ class Prefetch:
         ahead: batches that are moved before they are asked for, at least 1.
         device: `gpu:0`, ...; `cpu`.
 
+    Raises:
+        UserError: `ahead` is no whole number from 1.
+
     Attributes:
         bad: how many images could not be read, in the batches handed out so far.
     """
 
     def __init__(self, loader: Loader, ahead: int = 2, device: str = "cpu") -> None:
+        if not isinstance(ahead, (int, numbers.Integral)) or ahead < 1:
+            raise UserError(
+                f"ahead is {ahead!r}; give a whole number from 1, or take the loader without Prefetch"
+            )
         self.loader, self.ahead, self.device = loader, ahead, device
         self.samples, self.batches = loader.samples, loader.batches
         self.handed_out = 0

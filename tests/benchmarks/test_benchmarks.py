@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +170,73 @@ def test_the_loader_s_photographs_and_our_pipeline(monkeypatch, tmp_path):
     assert len(sizes) == 2 and all(width == 1000 and 700 <= height < 800 for width, height in sizes)
 
 
+@pytest.fixture(scope="module")
+def digits_export(tmp_path_factory):
+    """What benchmarks/predict.py exports, once for its tests."""
+    for package in ("sklearn", "openvino", "paddle2onnx"):
+        pytest.importorskip(package)
+    import paddle_inline
+
+    folder = tmp_path_factory.mktemp("predict") / "export"
+    create = paddle_inline.create_model
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paddle_inline, "create_model", lambda name: create(name, depth=1))
+        load("predict", patch).export("inline_deit_digits", "openvino", folder)
+    return folder
+
+
+@pytest.fixture
+def small_predictions(digits_export, monkeypatch, tmp_path):
+    """benchmarks/predict.py, and a function: what it says of five pictures in batches of two, its code and report."""
+    module = load("predict", monkeypatch)
+    monkeypatch.setattr(sys.modules["common"], "RESULTS", tmp_path)
+    monkeypatch.setattr(module, "export", lambda name, engine, folder: shutil.copytree(digits_export, folder))
+    small = ["--model", "inline_deit_digits", "--images", "5", "--batch-size", "2", "--rounds", "2"]
+    return module, lambda: (module.main(small), json.loads((tmp_path / "predict.json").read_text()))
+
+
+def test_predictions_in_turn_and_overlapped_are_timed_and_compared(small_predictions, monkeypatch, capsys):
+    _, run = small_predictions
+    code, facts = run()
+    forms = ["in turn", "in turn, threads", "overlapped", "overlapped, streams"]
+    assert code == 0 and facts["could_not_run"] == [] and [row["form"] for row in facts["rows"]] == forms
+    for row in facts["rows"]:
+        assert row["images"] == 4  # whole batches
+        assert row["images_per_second"] == pytest.approx(4 / row["seconds"]["median"])
+    seconds = {row["form"]: row["seconds"]["median"] for row in facts["rows"]}
+    ratios = load("check", monkeypatch).ratios(facts)
+    assert len(ratios) == 3
+    assert ratios["predict: overlapped over in turn, inline_deit_digits, openvino, 4, 2"] == (
+        seconds["in turn"] / seconds["overlapped"]
+    )
+    assert capsys.readouterr().out.splitlines()[1].startswith("in turn ")
+
+
+def test_predictions_that_differ_are_named_and_not_timed(small_predictions, monkeypatch, capsys):
+    module, run = small_predictions
+    right, streams = module.classify, module.Streams.likeliest
+    swapped = lambda *given, **more: [*right(*given, **more)][::-1]  # noqa: E731
+    fewer = lambda self, images, topk: streams(self, images, topk)[1:]  # noqa: E731
+    monkeypatch.setattr(module, "classify", swapped)
+    monkeypatch.setattr(module.Streams, "likeliest", fewer)
+    code, facts = run()
+    assert code == 1 and [row["form"] for row in facts["rows"]] == ["in turn", "in turn, threads"]
+    first, second = facts["could_not_run"]
+    assert first.startswith("overlapped: ValueError: picture 0 is Prediction(")
+    assert second == "overlapped, streams: ValueError: 2 answers to 4 pictures"
+
+
+def test_predictions_without_openvino_are_left_out_loudly(small_predictions, monkeypatch, capsys):
+    _, run = small_predictions
+    monkeypatch.setattr("paddle_inline.inference.backends.openvino_core", lambda: __import__("no_openvino"))
+    code, facts = run()
+    assert code == 1 and facts["rows"] == []
+    assert facts["could_not_run"] == [
+        "inline_deit_digits by openvino: MissingPackageError: OpenVINO is not installed: pip install openvino"
+    ]
+    assert "!!! COULD NOT RUN inline_deit_digits by openvino" in capsys.readouterr().err
+
+
 def test_the_peer_s_pipeline_runs_beside_any_build_of_torchvision(monkeypatch, tmp_path):
     for name in ("sklearn", "torch", "torchvision", "timm"):
         pytest.importorskip(name)
@@ -305,6 +373,43 @@ def test_what_many_gpus_need(monkeypatch):
     assert needs["sent"] == 2 * 7 / 8 * 4 * 25_000_000
     assert needs["gigabits"] == pytest.approx(8 * 0.175 / (0.128 * 2 / 3))  # 175 MB behind 85 ms
     assert needs["checkpoint_s"] == 1 and needs["hours"] == pytest.approx(13.345, abs=1e-3)
+
+
+def test_a_plan_takes_the_speed_of_the_gpu_that_is_given(monkeypatch, capsys):
+    scaling = load("scaling", monkeypatch)
+    assert scaling.main(["--plan", "inline_deit_tiny", "--gpu-speed", "4483", "--gpu-batch", "256"]) == 0
+    title, head, *rows = capsys.readouterr().out.splitlines()
+    assert title == (
+        "inline_deit_tiny: 6.5 M parameters; 4483 images/s of a GPU in batches of 256, 316 of a loader core, "
+        "2.6e+08 bytes/s of disk"
+    )
+    eight = dict(zip(head.split(), map(float, rows[0].split())))
+    assert len(rows) == 3 and eight["gpus"] == 8
+    assert (eight["cores"], eight["gigabits"]) == (14.19, 9.529)  # docs/scaling.md: 14.2, 114 in all, 9.5
+
+
+def test_a_plan_without_a_speed_or_of_no_model_is_refused(monkeypatch, capsys):
+    scaling = load("scaling", monkeypatch)
+    with pytest.raises(SystemExit, match="2"):
+        scaling.main(["--plan", "inline_deit_tiny"])
+    assert "error: --plan needs --gpu-speed: images a second of one GPU" in capsys.readouterr().err
+    assert scaling.main(["--plan", "inline_deit_tny", "--gpu-speed", "1"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(
+        "error: unknown model 'inline_deit_tny'; did you mean 'inline_deit_tiny'? Known: "
+    )
+    assert said.out == "" and said.err.count("\n") == 1
+
+
+def test_a_checkpoint_of_no_model_is_named_and_the_rest_is_kept(monkeypatch, tmp_path, capsys):
+    scaling = load("scaling", monkeypatch)
+    monkeypatch.setattr(scaling.sys.modules["common"], "RESULTS", tmp_path)
+    seconds = {kind: [1.0] for kind in scaling.KINDS}
+    monkeypatch.setattr(scaling, "measure", lambda *given: {"parameters": 1, "seconds": seconds, "bytes": []})
+    assert scaling.main(["--ranks", "1", "--checkpoints", "no_such_model"]) == 1
+    facts = json.loads((tmp_path / "scaling.json").read_text())
+    assert len(facts["rows"]) == 1 and facts["checkpoints"] == []
+    assert facts["could_not_run"][0].startswith("the checkpoint of no_such_model: UserError: unknown model")
 
 
 def test_how_much_of_an_exchange_is_hidden(monkeypatch):

@@ -1,11 +1,14 @@
 """Batches moved ahead of time: the same, in the same order, with their errors and counts at their turn."""
 
+import re
+
 import numpy as np
 import paddle
 import pytest
 
 from paddle_inline.data.loaders import Loader, Samples
 from paddle_inline.data.prefetch import Prefetch
+from paddle_inline.utils.errors import UserError
 
 
 class Source:
@@ -45,6 +48,14 @@ def test_the_same_batches_in_the_same_order(ahead):
             np.testing.assert_array_equal(one.numpy(), other.numpy())
     again = Prefetch(loader(), ahead)
     assert firsts(again) == firsts(again) == [0, 2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize("ahead", [0, -1, 1.5, "2", None])
+def test_fewer_than_one_batch_ahead_is_refused(ahead):
+    with pytest.raises(
+        UserError, match=rf"ahead is {re.escape(repr(ahead))}; give a whole number from 1, or take"
+    ):
+        Prefetch(loader(), ahead)
 
 
 def test_so_many_batches_are_read_ahead_and_no_more():
