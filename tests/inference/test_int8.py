@@ -27,7 +27,7 @@ from paddle_inline.inference.int8 import (  # noqa: E402
     write_int8,
 )
 from paddle_inline.inference.openvino_graph import openvino_core, simplify  # noqa: E402
-from paddle_inline.utils.errors import MissingPackageError, UserError  # noqa: E402
+from paddle_inline.utils.errors import FileAccessError, MissingPackageError, UserError  # noqa: E402
 from tests.inference.test_export import run_here  # noqa: E402
 
 MISSING = "paddle2onnx needs Paddle 3" if paddle.__version__.startswith("2.") else ""
@@ -361,6 +361,32 @@ def test_pictures_made_for_another_model_are_refused(tmp_path, monkeypatch, part
     with pytest.raises(
         UserError, match=r"made as images of \[3, 32, 32\], inline_deit_digits takes \[1, 32, 32\]"
     ):
+        export_model(model, tmp_path / "out", int8=Calibration(**parts), log=lambda line: None)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("part", "number"), [("training", 31), ("held_out", 35), (None, 0)])
+def test_a_picture_that_cannot_be_read_is_found_before_the_long_work(tmp_path, monkeypatch, part, number):
+    class Begun(Exception):
+        pass
+
+    def begin(*given):
+        raise Begun
+
+    def read(index):
+        if index == number:
+            raise FileAccessError(f"{index}.png cannot be read as an image")
+        return image(index)
+
+    monkeypatch.setattr(export, "check_packages", lambda: None)
+    monkeypatch.setattr(export, "onnx_writer", lambda: "paddle2onnx")
+    monkeypatch.setattr(export, "write_files", begin)
+    parts = {"training": pictures(0, 32), "held_out": pictures(100, 36)}
+    if part is not None:
+        parts[part] = Pictures(read, parts[part].count, None, "p")
+    model = create_model("inline_deit_digits", depth=1)
+    expected = (FileAccessError, rf"^{number}\.png cannot be read") if part else (Begun, None)
+    with pytest.raises(expected[0], match=expected[1]):
         export_model(model, tmp_path / "out", int8=Calibration(**parts), log=lambda line: None)
     assert not (tmp_path / "out").exists()
 
