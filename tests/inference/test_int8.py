@@ -12,6 +12,7 @@ import pytest
 paddle = pytest.importorskip("paddle")
 
 from paddle_inline import Predictor, create_model  # noqa: E402
+from paddle_inline.cli.main import main  # noqa: E402
 from paddle_inline.inference import backends, export, int8, onnx_export, predictor  # noqa: E402
 from paddle_inline.inference.backends import EagerEngine  # noqa: E402
 from paddle_inline.inference.calibration import Calibration, Pictures  # noqa: E402
@@ -163,6 +164,23 @@ def test_a_predictor_answers_in_int8(exported):
     assert (answers.argmax(-1) == full.argmax(-1)).sum() == row["agree"]
     assert np.abs(answers - full).max() > 0
     np.testing.assert_allclose(answers, full, rtol=0, atol=1.5 * row["error"] * max(1, np.abs(full).max()))
+
+
+@needs_nncf
+def test_an_int8_program_is_timed_beside_the_others(exported, tmp_path, capsys):
+    words = ["bench", "--export", str(exported[0]), "--batch-size", "2", "--rounds", "1"]
+    words += ["--engines", "openvino-int8", "openvino", "--json", str(tmp_path / "o.json")]
+    assert main(words) == 0
+    found = json.loads((tmp_path / "o.json").read_text())
+    assert [row["engine"] for row in found["rows"]] == ["openvino-int8", "openvino"] and not found["failed"]
+    assert all(row["seconds"]["median"] > 0 for row in found["rows"])
+    (tmp_path / "x").mkdir()
+    for path in exported[0].iterdir():
+        if path.name != "model-int8.bin":
+            (tmp_path / "x" / path.name).write_bytes(path.read_bytes())
+    capsys.readouterr()
+    assert main(["bench", "--export", str(tmp_path / "x"), *words[3:]]) == 1
+    assert "COULD NOT RUN openvino-int8: " in capsys.readouterr().err
 
 
 @needs_nncf
@@ -325,7 +343,11 @@ CARD = {"files": {"int8": "a.xml", "int8_weights": "a.bin"}, "int8": {"rest": "b
     [
         (CARD, "onnx", "engine onnx does not run int8"),
         (CARD, "paddle", "engine paddle does not run int8"),
-        ({"files": {"onnx": "a"}}, "auto", "holds no int8 program: export the model with --int8 --calibrate"),
+        (
+            {"files": {"onnx": "a"}},
+            "auto",
+            "DIR holds no int8 program: `.* --output DIR --dynamic-batch --int8",
+        ),
         ({**CARD, "int8": None}, "auto", "holds no int8 program"),
         ({**CARD, "int8": {"rest": "int4"}}, "auto", "lacks the precision of the rest"),
     ],
