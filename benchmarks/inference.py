@@ -242,9 +242,7 @@ def main(argv: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument(
-        "--engines", nargs="+", default=DEFAULT, choices=ENGINES + INT8 + ANY_BATCH + TORCH + PEERS
-    )
+    parser.add_argument("--engines", nargs="+", default=DEFAULT, choices=ENGINES + ANY_BATCH + TORCH + PEERS)
     parser.add_argument("--batch-size", type=positive(int), nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=positive(int), default=15)
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")

@@ -26,6 +26,7 @@ from ..inference.backends import (
 )
 from ..inference.card import read_card
 from ..inference.export import write_files
+from ..inference.int8 import int8_engine
 from ..utils.errors import UserError
 from ..utils.timing import REST, benchmark_interleaved, machine
 from .output import SIZE_HELP, size_of, stdout_to_null, write_text
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     import paddle
 
 ENGINES: tuple[str, ...] = ("eager", "compiled", "compiled-bf16", "paddle", "paddle-plain", "paddle-bf16")
-ENGINES += ("openvino", "openvino-bf16", "onnx")
+ENGINES += ("openvino", "openvino-bf16", "openvino-int8", "onnx")
 ON_ONNX = {"openvino", "openvino-bf16", "onnx"}  # those that read an ONNX file
 
 
@@ -45,12 +46,14 @@ def open_engine(
     model: paddle.nn.Layer | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    rest: str = "fp32",
 ) -> Engine:
     """Open the engine called `name` in ENGINES: the model itself, or the exported files in a folder.
 
     Args:
         files: {kind: file name} in `folder`, as in the card.
         model: for the engines that run it, "eager" and "compiled".
+        rest: of "openvino-int8": the precision of what is not in int8, as in the card.
     """
     precision = "bf16" if name.endswith("-bf16") else "fp32"
     if name == "eager":
@@ -59,6 +62,8 @@ def open_engine(
         return CompiledEngine(model, precision)
     if name == "onnx":
         return OnnxEngine(folder / files["onnx"], threads)
+    if name == "openvino-int8":
+        return OpenVinoEngine(folder / files["int8"], threads, rest)
     if name.startswith("openvino"):
         return OpenVinoEngine(folder / files["onnx"], threads, precision)
     program, params = folder / files["program"], folder / files["params"]
@@ -84,7 +89,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", help="cpu, gpu or gpu:N; default: cpu")
     add("--threads", type=int, metavar="N", help="CPU threads; default: all that this process may use")
     add("--json", metavar="FILE", help="write the results as JSON")
-    parser.epilog = f"Engines: {', '.join(ENGINES)}; default: paddle paddle-plain."
+    parser.epilog = (
+        f"Engines: {', '.join(ENGINES)}; default: paddle paddle-plain. openvino-int8 is the program of an export that "
+        "was made with --int8, and goes with --export."
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -93,12 +101,16 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("bench needs either --model NAME or --export DIR")
     if arguments.export and {"eager", "compiled", "compiled-bf16"} & set(arguments.engines):
         raise UserError("an export has no model to run eagerly or to compile: use --model")
+    if arguments.model and "openvino-int8" in arguments.engines:
+        raise UserError(
+            "openvino-int8 runs what `export --int8` wrote: give its folder, --export DIR, in place of --model"
+        )
     if min(arguments.rounds, *arguments.batch_size, arguments.threads or 1) < 1:
         raise UserError("--rounds, --batch-size and --threads start at 1")
     check_device(arguments.device)
     check_gpu(arguments.device)
     with tempfile.TemporaryDirectory() as temporary:
-        model = None
+        model, rest = None, "fp32"
         if arguments.export:
             folder, card = Path(arguments.export), read_card(arguments.export)
             name, files, (batch, *shape) = card["model"], card["files"], card["input"]["shape"]
@@ -106,6 +118,9 @@ def run(arguments: argparse.Namespace) -> int:
                 raise UserError(f"{folder} is for batches of {batch}: export with --dynamic-batch")
             if files["onnx"] is None and ON_ONNX & set(arguments.engines):
                 raise UserError(f"{folder} holds no ONNX file: export the model with --onnx")
+            if "openvino-int8" in arguments.engines:
+                int8_engine(card, "openvino", folder)
+                rest = card["int8"]["rest"]
         else:
             from ..models import create_model
 
@@ -121,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
             for engine in arguments.engines:
                 try:
                     engines[engine] = open_engine(
-                        engine, folder, files, model, arguments.device, arguments.threads
+                        engine, folder, files, model, arguments.device, arguments.threads, rest
                     )
                 except UserError as error:
                     failed[engine] = str(error)

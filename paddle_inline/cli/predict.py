@@ -66,8 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default="fp32",
         choices=(AUTO, *PRECISIONS, INT8),
-        help="auto: bf16 where it is fast and was found to keep the classes; int8: of an export made with --int8; "
-        "default: fp32",
+        help="auto: bf16 where it is fast and was found to keep the classes; bf16: float32, with a note, where the "
+        "CPU does not multiply it; int8: of an export made with --int8; default: fp32",
     )
     add("--engine", default="auto", choices=ENGINES, help="default: the fastest that is installed")
     add(
@@ -109,11 +109,11 @@ def run(arguments: argparse.Namespace) -> int:
             "model": predictor.card["model"],
             "engine": engine_name(predictor),
             "device": arguments.device,
+            "precision": predictor.options["precision"],
         }
-        print(f"{facts['model']} by {facts['engine']} on {arguments.device}", file=sys.stderr)
-        if predictor.why_precision:
-            chosen = predictor.options["precision"]
-            print(f"note: precision {chosen}: {predictor.why_precision}", file=sys.stderr)
+        print("{model} by {engine} on {device} in {precision}".format(**facts), file=sys.stderr)
+        if arguments.precision == AUTO:  # otherwise the Predictor has warned of what it did not take
+            print(f"note: precision {facts['precision']}: {predictor.why_precision}", file=sys.stderr)
         # a few images at once go through all of this, so that memory does not grow with their number
         sizes = arguments.topk, arguments.batch_size
         answers = classify(predictor, paths, *sizes, unreadable, thumbnails=page_file is not None)

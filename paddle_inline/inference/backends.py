@@ -9,7 +9,9 @@ may be called by two threads at once: Paddle's and OpenVINO's keep their inputs 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ Engine = Callable[[np.ndarray], np.ndarray]
 PRECISIONS = ("fp32", "bf16")
 INT8 = "int8"  # of an export that holds a program in it (`int8.py`), in OpenVINO
 AUTO = "auto"  # bfloat16 where the processor multiplies it and an export was found to keep its classes in it
+NO_BFLOAT16 = "this processor has no bfloat16 multiplication: what is asked for in bf16 runs in float32"
 # Passes of Paddle 3.3 for oneDNN that break programs which are right without them.
 BROKEN_PASSES = (
     # moves a reshape into the transpose before it and loses its shape: CSwin does not load, nor does anything
@@ -51,7 +54,8 @@ class PaddleEngine:
         params: `.pdiparams`.
         device: "cpu", "gpu" or "gpu:1".
         threads: CPU threads; None: the cores this process may use.
-        precision: "fp32", or "bf16" for oneDNN's bfloat16 kernels (CPU) or Paddle's mixed ones (GPU).
+        precision: "fp32", or "bf16" for oneDNN's bfloat16 kernels (CPU) or Paddle's mixed ones (GPU). A CPU without
+            AVX-512 runs float32 for it, with a warning.
         onednn: whether oneDNN's kernels and fusions are used on a CPU.
 
     Raises:
@@ -107,6 +111,8 @@ def _use_onednn(config: Any, onednn: bool, precision: str) -> None:
     config.enable_mkldnn()
     config.set_mkldnn_cache_capacity(ONEDNN_SHAPES)
     if precision == "bf16":
+        if lacks_bfloat16("paddle"):
+            warnings.warn(NO_BFLOAT16, stacklevel=3)
         config.enable_mkldnn_bfloat16()
     for name in BROKEN_PASSES:
         config.delete_pass(name)
@@ -151,7 +157,7 @@ class OpenVinoEngine:
         program: `.onnx`.
         threads: CPU threads; None: the cores this process may use.
         precision: "fp32", or "bf16" for matrix products and what follows them in bfloat16, on processors that
-            have such instructions.
+            have such instructions; on others it is float32 all the same, with a warning.
         batches: how many batch sizes get a program of their own; each holds the weights once more.
 
     Raises:
@@ -169,6 +175,8 @@ class OpenVinoEngine:
             self.core = openvino_core()
         except ImportError:
             raise MissingPackageError("OpenVINO is not installed: pip install openvino") from None
+        if precision == "bf16" and not multiplies_bfloat16():
+            warnings.warn(NO_BFLOAT16, stacklevel=2)
         self.options = {
             "INFERENCE_NUM_THREADS": threads or available_cores(),
             "PERFORMANCE_HINT": "LATENCY",  # all threads on one request
@@ -210,13 +218,28 @@ def multiplies_bfloat16() -> bool:
 
 def multiplies_int8(flags: str | Path = "/proc/cpuinfo") -> bool:
     """Return whether this processor has instructions for sums of int8 products; where that is not known, True."""
+    words = _words(flags)
+    return not words or bool({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"} & words)
+
+
+def lacks_bfloat16(engine: str, flags: str | Path = "/proc/cpuinfo") -> bool:
+    """Return whether engine "openvino" or "paddle", told bf16 on the CPU, runs float32 here; not known: False.
+
+    Paddle takes oneDNN's bfloat16 where there is AVX-512, which imitates it where it cannot multiply it.
+    """
+    if engine == "openvino":
+        return find_spec("openvino") is not None and not multiplies_bfloat16()
+    words = _words(flags)
+    return bool(words) and not {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= words
+
+
+def _words(flags: str | Path) -> set[str]:
+    """Return the words of a file such as /proc/cpuinfo, none where it does not say what a processor has."""
     try:
         words = set(Path(flags).read_text().split())
     except OSError:
-        return True
-    return not {"flags", "Features"} & words or bool(
-        {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"} & words
-    )
+        return set()
+    return words if {"flags", "Features"} & words else set()
 
 
 class EagerEngine:

@@ -21,7 +21,7 @@ from ..data.pictures import describe, picture_mode, read_rgb
 from ..data.sources import Source, open_source
 from ..data.split import Split, has_part
 from ..utils.cores import available_cores
-from ..utils.errors import FileAccessError, MissingFileError, UserError, short
+from ..utils.errors import FileAccessError, MissingFileError, UserError, counted, short
 from ..utils.paths import expand
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ def calibration_of(
             f"{where} has {len(held_out.classes)} classes, the model {num_classes}: give pictures of its classes, or "
             "one folder of pictures without folders in it, for which classes are compared with float32's instead"
         )
+    _check_enough(where, len(training), len(held_out))
     return Calibration(
         _drawn(training, prepare, CALIBRATION, f"training pictures of {where}", labelled=False),
         _drawn(held_out, prepare, MOST_HELD_OUT, f"held-out pictures of {where}", labelled=True),
@@ -180,13 +181,11 @@ def _drawn(
         number = int(drawn[index])
         return prepare(_image(lambda: source[number][0], lambda: source.name(number)))
 
-    return _enough(
-        Pictures(
-            read,
-            len(drawn),
-            [labels[number] for number in drawn] if labelled else None,
-            what,
-        )
+    return Pictures(
+        read,
+        len(drawn),
+        [labels[number] for number in drawn] if labelled else None,
+        what,
     )
 
 
@@ -202,7 +201,9 @@ def _unlabelled(
     for note in notes:
         log(note)
     order = np.random.RandomState(SEED).permutation(len(paths))
-    half = min(len(paths) - round(SHARE * len(paths)), CALIBRATION)
+    others = round(SHARE * len(paths))
+    _check_enough(root, len(paths) - others, others)
+    half = min(len(paths) - others, CALIBRATION)
     parts = []
     for what, chosen in (("pictures", order[:half]), ("others", order[half : half + MOST_HELD_OUT])):
         files = [paths[number] for number in np.sort(chosen)]
@@ -210,7 +211,7 @@ def _unlabelled(
         def read(index: int, files: list[Path] = files) -> np.ndarray:
             return prepare(_image(lambda: read_rgb(files[index], mode), lambda: str(files[index])))
 
-        parts.append(_enough(Pictures(read, len(files), None, f"{what} of {root}")))
+        parts.append(Pictures(read, len(files), None, f"{what} of {root}"))
     return Calibration(parts[0], parts[1], max_drop)
 
 
@@ -225,10 +226,10 @@ def _image(read: Callable[[], Image.Image], name: Callable[[], str]) -> Image.Im
         ) from None
 
 
-def _enough(pictures: Pictures) -> Pictures:
-    if pictures.count < LEAST:
+def _check_enough(where: str | Path, training: int, held_out: int) -> None:
+    """Refuse too few pictures to calibrate on or to be measured on: UserError with all that were found."""
+    if min(training, held_out) < LEAST:
         raise UserError(
-            f"{pictures.count} {pictures.source}: int8 takes {LEAST} at least to calibrate on, and as many "
-            "others to be measured on"
+            f"{counted(training + held_out, 'picture')} found in {where}, {training} to calibrate on and {held_out} to "
+            f"be measured on: int8 needs {2 * LEAST} at least, {LEAST} for each; add some"
         )
-    return pictures

@@ -33,7 +33,7 @@ from .card import (
     read_card,
 )
 from .checks import TOLERANCE, ExportError, check_engines, try_bfloat16
-from .int8 import check_packages, write_int8
+from .int8 import BATCH, check_packages, write_int8
 from .onnx_export import onnx_writer, write_onnx, write_onnx_by_torch
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def export_model(
 
     Raises:
         ExportError: a program differs from the model by more than TOLERANCE; no file is left.
-        UserError: arguments do not fit the model, int8 costs more accuracy than it may, or the folder cannot be
-            written.
+        UserError: arguments do not fit the model, a picture for int8 cannot be read, int8 costs more accuracy than it
+            may, or the folder cannot be written.
         MissingPackageError: ONNX was asked for, and onnxruntime is missing, or both paddle2onnx and PyTorch are; int8
             was, and NNCF or OpenVINO is missing.
     """
@@ -167,15 +167,20 @@ def _earlier(directory: Path) -> list[str]:
 
 
 def _check_pictures(model: paddle.nn.Layer, int8: Calibration) -> None:
-    """Refuse pictures that are made for another model: UserError with both shapes."""
+    """Read all pictures once, before the long work: UserError for those made for another model, with both shapes.
+
+    Raises:
+        FileAccessError: of `Pictures.read`, one cannot be read.
+    """
     takes = (model.spec.in_chans, *model.img_size)
     for part in (int8.training, int8.held_out):
-        made = part.read(0).shape
-        if made != takes:
-            raise UserError(
-                f"{part.source} are made as images of {list(made)}, {model.name} takes {list(takes)}: give "
-                "calibration_of the transform of this model (`card.evaluation_of`)"
-            )
+        for images in part.batches(BATCH):
+            made = images.shape[1:]
+            if made != takes:
+                raise UserError(
+                    f"{part.source} are made as images of {list(made)}, {model.name} takes {list(takes)}: give "
+                    "calibration_of the transform of this model (`card.evaluation_of`)"
+                )
 
 
 def write_files(

@@ -6,6 +6,8 @@ accuracy as many layers and takes no time; the attention's products and centring
 convolutions, normalisations and sums.
 
 B batch, C channels, K classes.
+
+(A few lines above 300: what makes a program, what judges it, and who may run it.)
 """
 
 from __future__ import annotations
@@ -291,7 +293,10 @@ def int8_engine(card: Mapping[str, Any], engine: str, source: str | Path) -> str
         raise UserError(f"engine {engine} does not run int8; use openvino, or another precision")
     files, found = card["files"], card.get("int8")
     if not (files.get("int8") and files.get("int8_weights") and isinstance(found, Mapping)):
-        raise UserError(f"{source} holds no int8 program: export the model with --int8 --calibrate PICTURES")
+        raise UserError(
+            f"{source} holds no int8 program: `python -m paddle_inline export --weights FILE --output {source} "
+            "--dynamic-batch --int8 --calibrate PICTURES` writes one"
+        )
     if found.get("rest") not in PRECISIONS:
         raise UserError(f"{source}: int8 of its card lacks the precision of the rest: export the model again")
     if not multiplies_int8():

@@ -27,6 +27,7 @@ from ..utils.paths import expand
 from .backends import (
     AUTO,
     INT8,
+    NO_BFLOAT16,
     PRECISIONS,
     EagerEngine,
     Engine,
@@ -34,6 +35,7 @@ from .backends import (
     OpenVinoEngine,
     PaddleEngine,
     check_device,
+    lacks_bfloat16,
     multiplies_bfloat16,
 )
 from .card import check_file, evaluation_of, read_card
@@ -81,7 +83,8 @@ class Predictor:
         threads: CPU threads; None: the cores this process may use.
         precision: "fp32"; "bf16", not with ONNX Runtime; "int8", of an export that was made with `--int8`, in
             OpenVINO; or "auto": bf16 in OpenVINO, where the processor multiplies it and the export was found to keep
-            its classes in it, else fp32. `options["precision"]` is what was taken, `why_precision` says why.
+            its classes in it, else fp32. Where a CPU does not multiply bfloat16, "bf16" is fp32, with a warning.
+            `options["precision"]` is what was taken; `why_precision` says why, of "auto" and of such a "bf16".
         engine: "paddle"; "openvino" or "onnx" (ONNX Runtime), on a CPU and for a folder that holds an ONNX
             file; "auto": the fastest that can be had (`choose_engine`).
         onednn: None: as the export found it to work.
@@ -136,6 +139,10 @@ class Predictor:
             if precision == AUTO:
                 precision, self.why_precision = choose_precision(self.card, engine)
                 self.options["precision"] = precision
+            elif precision == "bf16" and engine != "onnx" and device == "cpu" and lacks_bfloat16(engine):
+                precision, self.why_precision = "fp32", NO_BFLOAT16
+                self.options["precision"] = precision
+                warnings.warn(NO_BFLOAT16, stacklevel=2)
             if engine == "onnx" and precision != "fp32":
                 raise UserError(f"engine onnx runs float32; use paddle or openvino for {precision}")
         else:

@@ -20,6 +20,8 @@ from paddle_inline import create_model, save_pretrained
 from paddle_inline.cli import predict
 from paddle_inline.cli.main import main
 from paddle_inline.cli.output import stdout_to_null
+from paddle_inline.inference import backends, predictor
+from paddle_inline.inference.backends import NO_BFLOAT16
 from paddle_inline.inference.export import export_model
 from paddle_inline.utils.errors import UserError
 from paddle_inline.utils.streams import escaped, readable
@@ -56,7 +58,7 @@ def test_the_command_writes_table_json_and_page(exported, photos, tmp_path, caps
     code = call(photos, bad, "--export", exported, "--topk", 2, "--json", out, "--html", html)
     output = capsys.readouterr()
     assert code == 1 and "bad.png cannot be read" in output.err
-    assert output.err.startswith("inline_deit_digits by Paddle Inference on cpu\n")
+    assert output.err.startswith("inline_deit_digits by Paddle Inference on cpu in fp32\n")
     assert "a.png" in output.out and "ReduceMean" not in output.out
     answers = json.loads(out.read_text())
     assert answers["unreadable"] == [str(bad)]
@@ -233,10 +235,50 @@ def test_json_of_no_readable_image_is_whole(exported, tmp_path, capsys):
     (tmp_path / "a.png").write_text("no image")
     out, html = tmp_path / "o.json", tmp_path / "o.html"
     assert call(tmp_path / "a.png", "--export", exported, "--json", out, "--html", html) == 1
-    facts = {"model": "inline_deit_digits", "engine": "Paddle Inference", "device": "cpu"}
+    facts = {
+        "model": "inline_deit_digits",
+        "engine": "Paddle Inference",
+        "device": "cpu",
+        "precision": "fp32",
+    }
     assert json.loads(out.read_text()) == {**facts, "images": [], "unreadable": [str(tmp_path / "a.png")]}
     assert "could not be read: a.png" in html.read_text()
     capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("asked", "native", "taken", "notes"),
+    [
+        ("fp32", False, "fp32", []),
+        ("bf16", False, "fp32", [f"note: {NO_BFLOAT16}"]),
+        ("bf16", True, "bf16", []),
+        ("auto", False, "fp32", ["note: precision fp32: this processor does not multiply bf16"]),
+        (
+            "auto",
+            True,
+            "bf16",
+            ["note: precision bf16: the export's classes in bf16 were those in fp32 for 16 of 16 images"],
+        ),
+    ],
+)
+def test_the_precision_that_is_taken_is_said_in_text_and_json(
+    exported, photos, tmp_path, monkeypatch, capsys, asked, native, taken, notes
+):
+    shutil.copytree(exported, tmp_path / "e")
+    card = json.loads((exported / "card.json").read_text())
+    card["files"]["onnx"], card["bf16"] = "model.onnx", {"images": 16, "agree": 16}
+    (tmp_path / "e" / "card.json").write_text(json.dumps(card))
+    monkeypatch.setattr(predictor, "multiplies_bfloat16", lambda: native)
+    monkeypatch.setattr(backends, "multiplies_bfloat16", lambda: native)
+    monkeypatch.setattr(backends, "find_spec", lambda name: name)
+    monkeypatch.setattr(predict.Predictor, "logits", lambda self, images: np.zeros((len(images), 10)))
+    words = ["--export", tmp_path / "e", "--engine", "openvino", "--precision", asked, "--json", "-"]
+    assert main([str(word) for word in ("predict", photos, *words)]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out)["precision"] == taken
+    lines = output.err.splitlines()
+    assert f"inline_deit_digits by OpenVINO on cpu in {taken}" in lines
+    assert [line for line in lines if line.startswith("note:")] == notes and len(lines) == 1 + len(notes)
 
 
 def test_json_looks_as_python_writes_it(exported, photos, tmp_path):
@@ -282,7 +324,7 @@ def test_standard_output_is_json_alone(exported, photos):
     """Paddle's kernels print at their first run, which the program keeps out of its own output."""
     command = [sys.executable, "-m", "paddle_inline", "predict", str(photos), "--export", str(exported)]
     done = subprocess.run([*command, "--json", "-"], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "inline_deit_digits by Paddle Inference on cpu\n")
+    assert (done.returncode, done.stderr) == (0, "inline_deit_digits by Paddle Inference on cpu in fp32\n")
     assert len(json.loads(done.stdout)["images"]) == 3
 
 

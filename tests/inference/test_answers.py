@@ -295,6 +295,7 @@ def test_the_options_of_a_predictor_reach_its_engine(export, monkeypatch, option
 
     monkeypatch.setattr(module, name, engine)
     monkeypatch.setattr("paddle_inline.inference.backends.check_gpu", lambda device: None)
+    monkeypatch.setattr(module, "lacks_bfloat16", lambda engine: False)
     with pytest.raises(Made) as made:
         Predictor(export, **options)(solid(0))
     assert made.value.args == expected

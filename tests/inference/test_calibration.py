@@ -101,14 +101,20 @@ def test_classes_are_matched_by_name(tmp_path):
         of(tmp_path, classes=["a", "c"])
 
 
+FEW = "calibrate on and {} to be measured on: int8 needs 64 at least, 32 for each; add some"
+
+
 @pytest.mark.parametrize(
     ("make", "more", "message"),
     [
         (lambda root: None, {}, "no folder .* to calibrate on: give a folder of pictures, or digits"),
         (lambda root: root.mkdir(), {}, "no image"),
         (lambda root: tree(root, "ab", count=40), {"num_classes": 10}, "has 2 classes, the model 10: give"),
-        (lambda root: tree(root, "ab", count=15), {}, "^30 training pictures of .*: int8 takes 32 at least"),
-        (lambda root: plain(root, 63), {}, "^31 pictures of .*: int8 takes 32 at least"),
+        (lambda root: plain(root, 1), {}, f"^1 picture found in .*p, 1 to {FEW.format(0)}"),
+        (lambda root: plain(root, 10), {}, f"^10 pictures found in .*p, 5 to {FEW.format(5)}"),
+        (lambda root: plain(root, 63), {}, f"^63 pictures found in .*p, 31 to {FEW.format(32)}"),
+        (lambda root: tree(root, "ab", count=15), {}, f"^60 pictures found in .*p, 30 to {FEW.format(30)}"),
+        (lambda root: plain(root / "a", 40), {"num_classes": 1}, f"^40 .*p, 20 to {FEW.format(20)}"),
         (lambda root: plain(root, 64), {"max_drop": -0.1}, r"--max-drop\) is -0.1: give points .* 0 to 100"),
         (lambda root: plain(root, 64), {"max_drop": float("nan")}, "is nan"),
         (lambda root: plain(root, 64), {"max_drop": "1"}, "is '1': give points"),

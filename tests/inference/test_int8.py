@@ -12,6 +12,7 @@ import pytest
 paddle = pytest.importorskip("paddle")
 
 from paddle_inline import Predictor, create_model  # noqa: E402
+from paddle_inline.cli.main import main  # noqa: E402
 from paddle_inline.inference import backends, export, int8, onnx_export, predictor  # noqa: E402
 from paddle_inline.inference.backends import EagerEngine  # noqa: E402
 from paddle_inline.inference.calibration import Calibration, Pictures  # noqa: E402
@@ -27,7 +28,7 @@ from paddle_inline.inference.int8 import (  # noqa: E402
     write_int8,
 )
 from paddle_inline.inference.openvino_graph import openvino_core, simplify  # noqa: E402
-from paddle_inline.utils.errors import MissingPackageError, UserError  # noqa: E402
+from paddle_inline.utils.errors import FileAccessError, MissingPackageError, UserError  # noqa: E402
 from tests.inference.test_export import run_here  # noqa: E402
 
 MISSING = "paddle2onnx needs Paddle 3" if paddle.__version__.startswith("2.") else ""
@@ -163,6 +164,23 @@ def test_a_predictor_answers_in_int8(exported):
     assert (answers.argmax(-1) == full.argmax(-1)).sum() == row["agree"]
     assert np.abs(answers - full).max() > 0
     np.testing.assert_allclose(answers, full, rtol=0, atol=1.5 * row["error"] * max(1, np.abs(full).max()))
+
+
+@needs_nncf
+def test_an_int8_program_is_timed_beside_the_others(exported, tmp_path, capsys):
+    words = ["bench", "--export", str(exported[0]), "--batch-size", "2", "--rounds", "1"]
+    words += ["--engines", "openvino-int8", "openvino", "--json", str(tmp_path / "o.json")]
+    assert main(words) == 0
+    found = json.loads((tmp_path / "o.json").read_text())
+    assert [row["engine"] for row in found["rows"]] == ["openvino-int8", "openvino"] and not found["failed"]
+    assert all(row["seconds"]["median"] > 0 for row in found["rows"])
+    (tmp_path / "x").mkdir()
+    for path in exported[0].iterdir():
+        if path.name != "model-int8.bin":
+            (tmp_path / "x" / path.name).write_bytes(path.read_bytes())
+    capsys.readouterr()
+    assert main(["bench", "--export", str(tmp_path / "x"), *words[3:]]) == 1
+    assert "COULD NOT RUN openvino-int8: " in capsys.readouterr().err
 
 
 @needs_nncf
@@ -325,7 +343,11 @@ CARD = {"files": {"int8": "a.xml", "int8_weights": "a.bin"}, "int8": {"rest": "b
     [
         (CARD, "onnx", "engine onnx does not run int8"),
         (CARD, "paddle", "engine paddle does not run int8"),
-        ({"files": {"onnx": "a"}}, "auto", "holds no int8 program: export the model with --int8 --calibrate"),
+        (
+            {"files": {"onnx": "a"}},
+            "auto",
+            "DIR holds no int8 program: `.* --output DIR --dynamic-batch --int8",
+        ),
         ({**CARD, "int8": None}, "auto", "holds no int8 program"),
         ({**CARD, "int8": {"rest": "int4"}}, "auto", "lacks the precision of the rest"),
     ],
@@ -361,6 +383,32 @@ def test_pictures_made_for_another_model_are_refused(tmp_path, monkeypatch, part
     with pytest.raises(
         UserError, match=r"made as images of \[3, 32, 32\], inline_deit_digits takes \[1, 32, 32\]"
     ):
+        export_model(model, tmp_path / "out", int8=Calibration(**parts), log=lambda line: None)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("part", "number"), [("training", 31), ("held_out", 35), (None, 0)])
+def test_a_picture_that_cannot_be_read_is_found_before_the_long_work(tmp_path, monkeypatch, part, number):
+    class Begun(Exception):
+        pass
+
+    def begin(*given):
+        raise Begun
+
+    def read(index):
+        if index == number:
+            raise FileAccessError(f"{index}.png cannot be read as an image")
+        return image(index)
+
+    monkeypatch.setattr(export, "check_packages", lambda: None)
+    monkeypatch.setattr(export, "onnx_writer", lambda: "paddle2onnx")
+    monkeypatch.setattr(export, "write_files", begin)
+    parts = {"training": pictures(0, 32), "held_out": pictures(100, 36)}
+    if part is not None:
+        parts[part] = Pictures(read, parts[part].count, None, "p")
+    model = create_model("inline_deit_digits", depth=1)
+    expected = (FileAccessError, rf"^{number}\.png cannot be read") if part else (Begun, None)
+    with pytest.raises(expected[0], match=expected[1]):
         export_model(model, tmp_path / "out", int8=Calibration(**parts), log=lambda line: None)
     assert not (tmp_path / "out").exists()
 

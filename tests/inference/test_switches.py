@@ -6,6 +6,7 @@ Whether a result in bfloat16 differs depends on the processor; what an engine is
 import contextlib
 import json
 import sys
+import warnings
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -161,6 +162,7 @@ def openvino(monkeypatch):
             return SimpleNamespace(create_infer_request=lambda: SimpleNamespace(infer=infer))
 
     monkeypatch.setattr(backends, "openvino_core", Core)
+    monkeypatch.setattr(backends, "multiplies_bfloat16", lambda: True)
     return compiled
 
 
@@ -172,6 +174,73 @@ def test_openvino_has_so_many_threads_and_this_precision(programs, openvino, pre
     assert (shape, device) == ([2, 3, 8, 8], "CPU")
     assert options["INFERENCE_NUM_THREADS"] == (threads or available_cores())
     assert options["INFERENCE_PRECISION_HINT"] == hint
+
+
+@contextlib.contextmanager
+def warns(expected):
+    """Check that what is done inside warns so often that bfloat16 is float32 here, and of nothing else."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    assert [str(one.message) for one in caught] == [backends.NO_BFLOAT16] * expected
+
+
+@pytest.mark.parametrize(
+    ("precision", "native", "said"), [("bf16", False, 1), ("bf16", True, 0), ("fp32", False, 0)]
+)
+def test_openvino_says_where_bfloat16_is_float32(programs, openvino, monkeypatch, precision, native, said):
+    monkeypatch.setattr(backends, "multiplies_bfloat16", lambda: native)
+    with warns(said):
+        OpenVinoEngine(programs / "model.onnx", precision=precision)
+
+
+@pytest.mark.parametrize(
+    ("precision", "lacks", "said"), [("bf16", True, 1), ("bf16", False, 0), ("fp32", True, 0)]
+)
+def test_paddle_says_where_bfloat16_is_float32(monkeypatch, precision, lacks, said):
+    monkeypatch.setattr(backends, "lacks_bfloat16", lambda engine: lacks and engine == "paddle")
+    with warns(said):
+        backends._use_onednn(Calls([]), True, precision)
+
+
+@pytest.mark.parametrize(
+    ("text", "lacks"),
+    [
+        ("flags : avx2", True),
+        ("flags : avx512f avx512bw avx512dq", True),
+        ("flags : avx512f avx512bw avx512dq avx512vl", False),  # which imitates it at least
+        ("Features : asimd", True),
+        ("something else", False),  # not known
+    ],
+)
+def test_a_processor_without_bfloat16(tmp_path, monkeypatch, text, lacks):
+    (tmp_path / "cpuinfo").write_text(text)
+    assert backends.lacks_bfloat16("paddle", tmp_path / "cpuinfo") is lacks
+    assert backends.lacks_bfloat16("paddle", tmp_path / "absent") is False
+    for installed, native in ((True, False), (True, True), (False, False)):
+        monkeypatch.setattr(backends, "find_spec", lambda name, found=installed: found or None)
+        monkeypatch.setattr(backends, "multiplies_bfloat16", lambda found=native: found)
+        assert backends.lacks_bfloat16("openvino") is (installed and not native)
+
+
+@pytest.mark.parametrize(
+    ("options", "native", "precision"),
+    [
+        (dict(engine="openvino", precision="bf16"), False, "fp32"),
+        (dict(engine="openvino", precision="bf16"), True, "bf16"),
+        (dict(engine="paddle", precision="bf16"), False, "fp32"),
+        (dict(engine="paddle", precision="bf16", device="gpu"), False, "bf16"),
+        (dict(engine="openvino", precision="fp32"), False, "fp32"),
+    ],
+)
+def test_a_predictor_says_where_bfloat16_is_float32(written, monkeypatch, options, native, precision):
+    written(onnx=True)
+    monkeypatch.setattr(predictor, "lacks_bfloat16", lambda engine: not native)
+    changed = options["precision"] != precision
+    with warns(int(changed)):
+        found = predictor.Predictor(written.folder, **options)
+    assert found.options["precision"] == precision
+    assert found.why_precision == (backends.NO_BFLOAT16 if changed else None)
 
 
 @pytest.mark.parametrize("own", [0, 1, 3])
