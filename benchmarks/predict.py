@@ -5,13 +5,12 @@
 JPEG files of about 500 x 375 pixels, as benchmarks/loader.py makes them, to the five likeliest classes of an exported
 model with random weights; in turn, round after round:
 
-    in turn              one batch is read, the engine runs it, the next one is read: `Predictor(...)(paths)`
-    in turn, threads     the same, with a thread a core to read a batch
-    overlapped           as `predict` does: a thread a core reads two batches ahead while the engine runs
-    overlapped, streams  the same, and OpenVINO runs two batches at once, each on a part of the threads
+    in turn                 one batch is read, the engine runs it, the next one is read: `Predictor(...)(paths)`
+    in turn, threads        the same, with a thread a core to read a batch
+    overlapped, one stream  a thread a core reads two batches ahead while the engine runs
+    overlapped              as `predict` does: the same, and OpenVINO runs a batch a core, four at most, at once
 
-The last is for OpenVINO alone and is not in the product: it shows whether streams would pay. All have to give the same
-answers before they are timed.
+All have to give the same answers before they are timed.
 """
 
 from __future__ import annotations
@@ -22,44 +21,20 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any
 
 import numpy as np
 from common import could_not_run, positive, print_table, report
 from loader import write_jpegs
 
 from paddle_inline.cli.output import stdout_to_null
-from paddle_inline.cli.predict import classify, in_order
+from paddle_inline.cli.predict import MOST_STREAMS, classify
 from paddle_inline.data.pictures import read_image
-from paddle_inline.inference.backends import OpenVinoEngine
 from paddle_inline.inference.predictor import ENGINES, Prediction, Predictor
 from paddle_inline.utils.cores import available_cores
 from paddle_inline.utils.timing import benchmark_interleaved
 
-TOPK, STREAMS = 5, 2
+TOPK = 5
 Answers = list[Sequence[Prediction]]
-
-
-class Streams(Predictor):
-    """A Predictor of batches of one size, which as many threads as there are streams may call at once."""
-
-    def __init__(self, folder: Path, threads: int | None, shape: Sequence[int]) -> None:
-        super().__init__(folder, engine="openvino", threads=threads)
-        engine = OpenVinoEngine(folder / self.card["files"]["onnx"], threads)
-        engine.options |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": STREAMS}
-        engine(np.zeros(shape, np.float32))
-        compiled = engine.requests[shape[0]].get_compiled_model()
-        self.free: SimpleQueue[Any] = SimpleQueue()
-        for _ in range(STREAMS):
-            self.free.put(compiled.create_infer_request())
-
-    def run(self, images: np.ndarray) -> np.ndarray:
-        request = self.free.get()
-        try:
-            return request.infer({0: images}, share_inputs=True)[0].copy()
-        finally:
-            self.free.put(request)
 
 
 def export(name: str, engine: str, folder: Path) -> None:
@@ -93,22 +68,20 @@ def ways(
             batches = (np.stack(list(pool.map(read, part))) for part in parts)
             return [row for images in batches for row in predictor.likeliest(images, TOPK)]
 
-    def overlapped() -> Answers:
+    def overlapped(predictor: Predictor) -> Answers:
         found = classify(predictor, paths, TOPK, batch, [], thumbnails=False)
         return [row for _, _, row in found]
 
-    runs = {"in turn": in_turn, "in turn, threads": by_threads, "overlapped": overlapped}
+    runs = {"in turn": in_turn, "in turn, threads": by_threads}
     if predictor.engine != "openvino":
-        return runs
-    streams = Streams(folder, threads, (batch, *predictor.card["input"]["shape"][1:]))
-
-    def in_streams() -> Answers:
-        images = in_order(read, paths, readers, ahead=2 * batch)
-        batches = (np.stack([next(images) for _ in part]) for part in parts)
-        found = in_order(lambda each: streams.likeliest(each, TOPK), batches, STREAMS, ahead=STREAMS + 1)
-        return [row for rows in found for row in rows]
-
-    return {**runs, "overlapped, streams": in_streams}
+        return {**runs, "overlapped": lambda: overlapped(predictor)}
+    streams = min(len(parts), readers, MOST_STREAMS)
+    several = Predictor(folder, engine=engine, threads=threads, streams=streams)
+    return {
+        **runs,
+        "overlapped, one stream": lambda: overlapped(predictor),
+        "overlapped": lambda: overlapped(several),
+    }
 
 
 def check(found: Answers, right: Answers) -> None:

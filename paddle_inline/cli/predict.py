@@ -40,9 +40,11 @@ if TYPE_CHECKING:
     from ..inference.predictor import Prediction
 
     Answer = tuple[Path, Optional[Image.Image], Sequence[Prediction]]
+    Batch = tuple[list[tuple[Path, Optional[Image.Image]]], list[np.ndarray]]  # what was read, and the images
 
 T = TypeVar("T")
 R = TypeVar("R")
+MOST_STREAMS = 4  # batches in memory at once
 STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
@@ -104,6 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
         printer = Printer(goes_on=json_file is not None or page_file is not None)
         if arguments.device is None:
             arguments.device = default_device(arguments.engine, arguments.precision)
+        arguments.streams = streams_for(len(paths), arguments)
         predictor = open_predictor(arguments)
         facts = {
             "model": predictor.card["model"],
@@ -147,7 +150,8 @@ def classify(
 ) -> Iterator[Answer]:
     """Yield (path, thumbnail or None, likeliest classes) of each image that can be read, in their order.
 
-    While the engine is at one batch, a thread a core reads and transforms the images of the next two.
+    While the engine is at a batch, or at as many as it has streams, a thread a core reads and transforms the images
+    of the next two.
 
     Args:
         unreadable: takes the paths of the others.
@@ -162,8 +166,7 @@ def classify(
             return error
         return (thumbnail(image) if thumbnails else None), predictor.transform(image)
 
-    threads = predictor.options["threads"] or available_cores()
-    with contextlib.closing(in_order(prepare, paths, threads, ahead=2 * batch_size)) as prepared:
+    def batches(prepared: Iterable[Any]) -> Iterator[Batch]:
         for start in range(0, len(paths), batch_size):
             read: list[tuple[Path, Image.Image | None]] = []
             images: list[np.ndarray] = []
@@ -174,10 +177,31 @@ def classify(
                     continue
                 read.append((path, one[0]))
                 images.append(one[1])
-            with stdout_to_null():  # Paddle's kernels print at their first run
-                found = predictor.likeliest(np.stack(images), topk) if images else []
-            for (path, small), predictions in zip(read, found):
-                yield path, small, predictions
+            if images:
+                yield read, images
+
+    def answered(batch: Batch) -> list[Answer]:
+        read, images = batch
+        found = predictor.likeliest(np.stack(images), topk)
+        return [(path, small, predictions) for (path, small), predictions in zip(read, found)]
+
+    threads, streams = predictor.options["threads"] or available_cores(), predictor.streams
+    with contextlib.closing(in_order(prepare, paths, threads, ahead=2 * batch_size)) as prepared:
+        if streams == 1 or predictor.engine != "openvino":
+            for batch in batches(prepared):
+                with stdout_to_null():  # Paddle's kernels print at their first run
+                    answers = answered(batch)
+                yield from answers
+            return
+        with contextlib.closing(in_order(answered, batches(prepared), streams, ahead=streams + 1)) as done:
+            for answers in done:
+                yield from answers
+
+
+def streams_for(pictures: int, arguments: argparse.Namespace) -> int:
+    """Return how many batches are run at once, where the engine can: one a core, at most MOST_STREAMS."""
+    batches = -(-pictures // arguments.batch_size)
+    return max(1, min(batches, arguments.threads or available_cores(), MOST_STREAMS))
 
 
 def in_order(
@@ -265,7 +289,9 @@ def with_table(
 def open_predictor(arguments: argparse.Namespace) -> Predictor:
     """Return the Predictor that the options of `predict` describe."""
     classes = read_class_names(arguments.classes) if arguments.classes else None
-    options = {name: getattr(arguments, name) for name in ("device", "threads", "precision", "engine")}
+    options = {
+        name: getattr(arguments, name) for name in ("device", "threads", "precision", "engine", "streams")
+    }
     if arguments.export:
         if arguments.model or arguments.weights:
             raise UserError("--export and --model or --weights exclude each other")

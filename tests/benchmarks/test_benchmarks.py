@@ -198,7 +198,7 @@ def small_predictions(digits_export, monkeypatch, tmp_path):
 def test_predictions_in_turn_and_overlapped_are_timed_and_compared(small_predictions, monkeypatch, capsys):
     _, run = small_predictions
     code, facts = run()
-    forms = ["in turn", "in turn, threads", "overlapped", "overlapped, streams"]
+    forms = ["in turn", "in turn, threads", "overlapped, one stream", "overlapped"]
     assert code == 0 and facts["could_not_run"] == [] and [row["form"] for row in facts["rows"]] == forms
     for row in facts["rows"]:
         assert row["images"] == 4  # whole batches
@@ -214,16 +214,18 @@ def test_predictions_in_turn_and_overlapped_are_timed_and_compared(small_predict
 
 def test_predictions_that_differ_are_named_and_not_timed(small_predictions, monkeypatch, capsys):
     module, run = small_predictions
-    right, streams = module.classify, module.Streams.likeliest
-    swapped = lambda *given, **more: [*right(*given, **more)][::-1]  # noqa: E731
-    fewer = lambda self, images, topk: streams(self, images, topk)[1:]  # noqa: E731
-    monkeypatch.setattr(module, "classify", swapped)
-    monkeypatch.setattr(module.Streams, "likeliest", fewer)
+    right = module.classify
+
+    def wrong(predictor, *given, **more):
+        found = [*right(predictor, *given, **more)]
+        return found[::-1] if predictor.streams == 1 else found[2:]
+
+    monkeypatch.setattr(module, "classify", wrong)
     code, facts = run()
     assert code == 1 and [row["form"] for row in facts["rows"]] == ["in turn", "in turn, threads"]
     first, second = facts["could_not_run"]
-    assert first.startswith("overlapped: ValueError: picture 0 is Prediction(")
-    assert second == "overlapped, streams: ValueError: 2 answers to 4 pictures"
+    assert first.startswith("overlapped, one stream: ValueError: picture 0 is Prediction(")
+    assert second == "overlapped: ValueError: 2 answers to 4 pictures"
 
 
 def test_predictions_without_openvino_are_left_out_loudly(small_predictions, monkeypatch, capsys):

@@ -219,7 +219,7 @@ def test_the_command_s_options_reach_the_predictor(weights, tmp_path, monkeypatc
         call(tmp_path / "a.png", f"--{source}", weights, "--classes", tmp_path / "names.txt", *words)
     if source == "weights":
         assert seen.pop(0) == "gpu:1" and seen[0][0].name == "inline_deit_digits"
-    assert seen[0][1] == {**OPTIONS, "classes": tuple(map(str, range(10)))}
+    assert seen[0][1] == {**OPTIONS, "classes": tuple(map(str, range(10))), "streams": 1}  # of one picture
 
 
 class Stopped(Exception):
@@ -271,8 +271,12 @@ def export(tmp_path, model):
     ("options", "name", "expected"),
     [
         (dict(engine="onnx", threads=3), "OnnxEngine", ("model.onnx", 3)),
-        (dict(engine="openvino", threads=3), "OpenVinoEngine", ("model.onnx", 3, "fp32")),
-        (dict(engine="openvino", precision="bf16"), "OpenVinoEngine", ("model.onnx", None, "bf16")),
+        (dict(engine="openvino", threads=3), "OpenVinoEngine", ("model.onnx", 3, "fp32", dict(streams=1))),
+        (
+            dict(engine="openvino", precision="bf16", streams=2),
+            "OpenVinoEngine",
+            ("model.onnx", None, "bf16", dict(streams=2)),
+        ),
         (
             dict(engine="paddle", threads=3, precision="bf16", device="gpu:1"),
             "PaddleEngine",

@@ -1,0 +1,127 @@
+"""Several batches at once in OpenVINO: each picture has its own answer, in its place."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+openvino = pytest.importorskip("openvino")
+pytest.importorskip("paddle2onnx")
+paddle = pytest.importorskip("paddle")
+
+from paddle_inline import Predictor, create_model  # noqa: E402
+from paddle_inline.cli import predict  # noqa: E402
+from paddle_inline.inference import predictor as module  # noqa: E402
+from paddle_inline.inference.export import export_model  # noqa: E402
+from paddle_inline.utils.errors import UserError  # noqa: E402
+
+PICTURES, UNREADABLE = 13, (0, 5, 6, 7)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("streams") / "export"
+    paddle.seed(0)
+    export_model(
+        create_model("inline_deit_digits", depth=1), folder, batch=None, onnx=True, log=lambda line: None
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.RandomState(0)
+    paths = [folder / f"{number:02}.png" for number in range(PICTURES)]
+    for number, path in enumerate(paths):
+        if number in UNREADABLE:
+            path.write_text("no picture")
+        else:
+            Image.fromarray(rng.randint(0, 256, (40, 40, 3), np.uint8)).save(path)
+    return paths
+
+
+def test_threads_that_call_at_once_have_their_own_answers(exported):
+    images = np.random.RandomState(0).standard_normal((24, 3, 32, 32)).astype("float32")
+    expected = Predictor(exported, engine="openvino").logits(images)
+    parts = [images[start : start + 2] for start in range(0, 24, 2)]
+    engine = Predictor(exported, engine="openvino", streams=3)._start(parts[0])
+    meet = threading.Barrier(3, timeout=60)
+
+    def run(images):
+        meet.wait()  # nobody goes on before three are here
+        return engine(images)
+
+    with ThreadPoolExecutor(3) as pool:
+        found = np.concatenate(list(pool.map(run, parts)))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert engine.options["NUM_STREAMS"] == 3 and engine.options["PERFORMANCE_HINT"] == "THROUGHPUT"
+
+
+@pytest.mark.parametrize(("streams", "at_once"), [(1, 1), (2, 2)])
+def test_a_predictor_lets_as_many_run_as_it_has_streams(exported, monkeypatch, streams, at_once):
+    inside, most, lock = [0], [0], threading.Lock()
+
+    class Watched(module.OpenVinoEngine):
+        def __call__(self, images):
+            with lock:
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+            pause.wait(0.2)
+            try:
+                return super().__call__(images)
+            finally:
+                with lock:
+                    inside[0] -= 1
+
+    pause = threading.Event()
+    monkeypatch.setattr(module, "OpenVinoEngine", Watched)
+    predictor = Predictor(exported, engine="openvino", streams=streams)
+    images = np.zeros((1, 3, 32, 32), np.float32)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(predictor.run, [images] * 4))
+    assert most[0] == at_once
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 13])
+def test_the_command_s_answers_are_those_of_one_stream(exported, paths, batch_size):
+    def answers(streams):
+        predictor, unreadable = Predictor(exported, engine="openvino", streams=streams), []
+        found = [*predict.classify(predictor, paths, 3, batch_size, unreadable, thumbnails=True)]
+        return found, unreadable
+
+    (one, left_out), (several, too) = answers(1), answers(3)
+    assert left_out == too == [paths[number] for number in UNREADABLE]
+    assert [path for path, _, _ in several] == [path for path in paths if path not in left_out]
+    for (path, small, row), (other, thumbnail, expected) in zip(several, one):
+        assert path == other and small.tobytes() == thumbnail.tobytes()
+        assert [each.index for each in row] == [each.index for each in expected]
+        np.testing.assert_allclose(
+            [each.probability for each in row], [each.probability for each in expected], rtol=0, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    ("pictures", "batch_size", "threads", "cores", "streams"),
+    [
+        (1, 8, None, 2, 1),
+        (8, 8, None, 2, 1),
+        (9, 8, None, 2, 2),
+        (500, 8, None, 16, 4),
+        (500, 8, 1, 16, 1),
+        (0, 8, 3, 3, 1),
+    ],
+)
+def test_streams_are_one_a_core_for_as_many_batches_as_there_are(
+    monkeypatch, pictures, batch_size, threads, cores, streams
+):
+    monkeypatch.setattr(predict, "available_cores", lambda: cores)
+    assert predict.streams_for(pictures, SimpleNamespace(batch_size=batch_size, threads=threads)) == streams
+
+
+@pytest.mark.parametrize("streams", [0, -1, 1.5, "2", None])
+def test_a_number_of_streams_that_is_none_is_refused(exported, streams):
+    with pytest.raises(UserError, match="give a positive number, 1 for one batch at a time"):
+        Predictor(exported, streams=streams)
