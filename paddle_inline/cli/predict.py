@@ -1,4 +1,7 @@
-"""Classify images, files, folders or glob patterns, by the training's evaluation transform."""
+"""Classify images, files, folders or glob patterns, by the training's evaluation transform.
+
+(A few lines above 300: what is read, run and written, each as it comes.)
+"""
 
 from __future__ import annotations
 
