@@ -53,7 +53,7 @@ def ratios(facts: dict) -> dict[str, float]:
             for row in rows
         }
     key, subject = SUBJECTS.get(name, ("form", "InLine"))
-    skipped = {key} | MEASURED | OF_THE_RUN
+    skipped = {key} | MEASURED | OF_THE_RUN | ({"images"} if name == "predict" else set())
     groups: dict[str, dict[str, dict[str, float]]] = {}  # group, quantity, what is compared
     for row in facts["rows"]:
         group = ", ".join(f"{value}" for column, value in row.items() if column not in skipped)
@@ -143,8 +143,8 @@ def main(argv: list[str]) -> int:
         return 2
     if arguments.write:
         return write(arguments.baseline, baseline, now)
-    if not known:
-        print(f"no {arguments.baseline}: make one with --write", file=sys.stderr)
+    if not (known and baseline):
+        print(f"no ratios in {arguments.baseline}: make it with --write", file=sys.stderr)
         return 2
     return max(compare(where, baseline, found) for where, found in sorted(now.items()))
 
@@ -167,9 +167,7 @@ def compare(where: str, baseline: dict[str, dict[str, float]], now: dict[str, fl
     kept = baseline.get(where)
     if kept is None:
         kept = lowest(baseline)
-        print(
-            f"the baseline has no {where}: compared with the lowest of {', '.join(sorted(baseline)) or 'none'}"
-        )
+        print(f"the baseline has no {where}: compared with the lowest of {', '.join(sorted(baseline))}")
     down = regressions(kept, now)
     for what, before, value in down:
         print(f"FELL from {before:.2f} to {value:.2f}: {what}")

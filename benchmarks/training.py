@@ -187,7 +187,8 @@ def main(argv: list[str]) -> int:
                     run.close()
             for framework, seconds in measured.items():
                 row = {"framework": framework, "model": name, "batch": batch, "seconds": seconds}
-                rows.append({**row, "images_per_second": batch / seconds["median"]})
+                how = {"torch_keeps_memory": True} if keep else {}
+                rows.append({**row, **how, "images_per_second": batch / seconds["median"]})
                 x, y = lines.setdefault(f"{framework} {name}", ([], []))
                 x.append(batch)
                 y.append(batch / seconds["median"])

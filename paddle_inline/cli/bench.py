@@ -26,7 +26,7 @@ from ..inference.backends import (
 )
 from ..inference.card import read_card
 from ..inference.export import write_files
-from ..inference.int8 import int8_engine
+from ..inference.int8 import int8_engine, precision_of_rest
 from ..utils.errors import UserError
 from ..utils.timing import REST, benchmark_interleaved, machine
 from .output import SIZE_HELP, size_of, stdout_to_null, write_text
@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
                 raise UserError(f"{folder} holds no ONNX file: export the model with --onnx")
             if "openvino-int8" in arguments.engines:
                 int8_engine(card, "openvino", folder)
-                rest = card["int8"]["rest"]
+                rest = precision_of_rest(card)
         else:
             from ..models import create_model
 

@@ -16,7 +16,7 @@ import textwrap
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, TypeVar
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
-MOST_STREAMS = 4  # batches in memory at once
+MOST_STREAMS, LEAST_BATCHES = 4, 4  # batches that run at once; of each stream
 STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
@@ -153,8 +153,8 @@ def classify(
 ) -> Iterator[Answer]:
     """Yield (path, thumbnail or None, likeliest classes) of each image that can be read, in their order.
 
-    While the engine is at a batch, or at as many as it has streams, a thread a core reads and transforms the images
-    of the next two.
+    While the engine is at a batch, or at as many as it has streams, one more waits, and a thread a core reads and
+    transforms the images of the next two.
 
     Args:
         unreadable: takes the paths of the others.
@@ -202,23 +202,38 @@ def classify(
 
 
 def streams_for(pictures: int, arguments: argparse.Namespace) -> int:
-    """Return how many batches are run at once, where the engine can: one a core, at most MOST_STREAMS."""
-    batches = -(-pictures // arguments.batch_size)
-    return max(1, min(batches, arguments.threads or available_cores(), MOST_STREAMS))
+    """Return how many batches are run at once, where the engine can: as many as share the threads evenly, at most four.
+
+    Only where each stream gets several batches: the last ones leave cores idle.
+    """
+    batches, threads = -(-pictures // arguments.batch_size), arguments.threads or available_cores()
+    fit = (n for n in range(MOST_STREAMS, 1, -1) if threads % n == 0 and batches >= LEAST_BATCHES * n)
+    return next(fit, 1)
 
 
 def in_order(
     work: Callable[[T], R], items: Iterable[T], threads: int, ahead: int
 ) -> Generator[R, None, None]:
-    """Yield work(item) of each item, in order, done by threads that are at most `ahead` items further."""
-    rest = iter(items)
-    pool = ThreadPoolExecutor(threads)
+    """Yield work(item) of each item, in order, done by threads that are at most `ahead` items further.
+
+    What `items` or `work` raises is raised when all before it is yielded.
+    """
+    rest, waiting = iter(items), deque[Future[R]]()
+    pool, failed = ThreadPoolExecutor(threads), None
+    count = ahead
     try:
-        waiting = deque(pool.submit(work, item) for item in itertools.islice(rest, ahead))
-        while waiting:
-            done = waiting.popleft().result()
-            waiting.extend(pool.submit(work, item) for item in itertools.islice(rest, 1))
-            yield done
+        while True:
+            try:
+                if failed is None:
+                    waiting.extend(pool.submit(work, item) for item in itertools.islice(rest, count))
+            except Exception as error:
+                failed = error
+            if not waiting:
+                break
+            yield waiting.popleft().result()
+            count = 1
+        if failed is not None:
+            raise failed
     finally:
         pool.shutdown(cancel_futures=True)
 

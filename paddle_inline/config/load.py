@@ -29,9 +29,9 @@ from .schema import Config, ConfigError, check, known_settings
 
 __all__ = ["Config", "ConfigError", "differences", "load_config", "model_name", "to_dict", "to_yaml"]
 
-# section -> its settings that are paths, in which ~ is the home folder
 # What OmegaConf would take besides, it would take in silence: any number as true.
 SWITCH = {"bool": (bool, str), "Optional[bool]": (bool, str, type(None))}
+# section -> its settings that are paths, in which ~ is the home folder
 PATHS = {"": ("output",), "data": ("data_path",), "model": ("pretrained", "resume")}
 
 

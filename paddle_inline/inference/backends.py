@@ -1,18 +1,19 @@
 """What runs an exported program, behind one call: Paddle Inference, OpenVINO, ONNX Runtime; or the model.
 
 An engine takes images [B, C, H, W] float32 of numpy and gives logits [B, classes] float32 of numpy. No engine
-may be called by two threads at once: Paddle's and OpenVINO's keep their inputs and outputs between calls.
+may be called by two threads at once, for they keep their inputs and outputs between calls; OpenVINO's may, and runs as
+many calls at once as it has streams.
 
 (A few lines above 300: one class an engine, behind one call, with the reasons for what each is told.)
 """
 
 from __future__ import annotations
 
+import numbers
 import re
 import threading
 import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -167,7 +168,7 @@ class OpenVinoEngine:
     Raises:
         MissingPackageError: OpenVINO is not installed.
         MissingFileError: no such file.
-        UserError: a precision that does not exist.
+        UserError: a precision that does not exist, or no whole number of streams.
     """
 
     def __init__(
@@ -178,6 +179,7 @@ class OpenVinoEngine:
         batches: int = 4,
         streams: int = 1,
     ) -> None:
+        check_streams(streams)
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
         try:
@@ -248,9 +250,23 @@ def lacks_bfloat16(engine: str, flags: str | Path = "/proc/cpuinfo") -> bool:
     Paddle takes oneDNN's bfloat16 where there is AVX-512, which imitates it where it cannot multiply it.
     """
     if engine == "openvino":
-        return find_spec("openvino") is not None and not multiplies_bfloat16()
+        return _has_openvino() and not multiplies_bfloat16()
     words = _words(flags)
     return bool(words) and not {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= words
+
+
+def _has_openvino() -> bool:
+    try:
+        openvino_core()
+    except ImportError:
+        return False
+    return True
+
+
+def check_streams(streams: int) -> None:
+    """Refuse a number of streams that is none: UserError."""
+    if not isinstance(streams, numbers.Integral) or streams < 1:
+        raise UserError(f"streams is {streams!r}; give a whole number from 1, which is one batch at a time")
 
 
 def _words(flags: str | Path) -> set[str]:

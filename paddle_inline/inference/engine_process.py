@@ -83,6 +83,7 @@ def serve() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print
     predictor = pickle.load(sys.stdin.buffer)
+    predictor.streams = 1  # one batch comes at a time
     while True:
         try:
             images = pickle.load(sys.stdin.buffer)

@@ -103,6 +103,9 @@ def export_model(
     if int8 is not None:
         check_packages()
         check_max_drop(int8.max_drop)
+        log(
+            f"{counted(int8.training.count + int8.held_out.count, 'picture')} are read once, before the long work"
+        )
         _check_pictures(model, int8)
         onnx = True
     writer = onnx_writer() if onnx else None

@@ -302,3 +302,16 @@ def int8_engine(card: Mapping[str, Any], engine: str, source: str | Path) -> str
     if not multiplies_int8():
         warnings.warn("this processor has no instructions for int8: it may be slow here", stacklevel=3)
     return "openvino"
+
+
+def precision_of_rest(card: Mapping[str, Any]) -> str:
+    """Return the precision of what is not in int8: the card's; fp32, with a warning, where bf16 is not multiplied."""
+    rest = str(card["int8"]["rest"])
+    if rest == "bf16" and not multiplies_bfloat16():
+        warnings.warn(
+            "this processor has no bfloat16 multiplication: what is not in int8 runs in float32, where the card's "
+            "accuracy was measured in bf16",
+            stacklevel=3,
+        )
+        return "fp32"
+    return rest

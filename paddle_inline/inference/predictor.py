@@ -35,12 +35,13 @@ from .backends import (
     OpenVinoEngine,
     PaddleEngine,
     check_device,
+    check_streams,
     lacks_bfloat16,
     multiplies_bfloat16,
 )
 from .card import check_file, evaluation_of, read_card
 from .engine_process import EngineProcess, needed_after_fork
-from .int8 import int8_engine
+from .int8 import int8_engine, precision_of_rest
 from .pickled_model import PickledModel
 from .pictures import Picture, pictures
 
@@ -71,10 +72,10 @@ class Prediction:
 class Predictor:
     """Classifies images as the model that was trained does: the same transform, the same numbers.
 
-    Threads may share one: they take turns at the engine, and transform their images side by side. It can be pickled,
-    before its first call and after, and used in a forked process, where the engine runs in a process of its own if
-    Paddle, OpenVINO or ONNX Runtime was loaded before the fork. It leaves the process's streams, signals and
-    environment alone.
+    Threads may share one: they take turns at the engine, unless it has `streams`, and transform their images side by
+    side. It can be pickled, before its first call and after, and used in a forked process, where the engine runs in a
+    process of its own, one batch at a time, if Paddle, OpenVINO or ONNX Runtime was loaded before the fork. It leaves
+    the process's streams, signals and environment alone.
 
     Args:
         source: a folder of `python -m paddle_inline export`, or a model of `create_model`. The model's transform and
@@ -115,8 +116,7 @@ class Predictor:
             raise unknown("engine", engine, ENGINES)
         if threads is not None and (not isinstance(threads, numbers.Integral) or threads < 1):
             raise UserError(f"threads is {threads!r}; give a positive number, or None for all cores")
-        if not isinstance(streams, (int, numbers.Integral)) or streams < 1:
-            raise UserError(f"streams is {streams!r}; give a positive number, 1 for one batch at a time")
+        check_streams(streams)
         if precision not in (AUTO, *PRECISIONS, INT8):
             raise unknown("precision", precision, (AUTO, *PRECISIONS, INT8))
         check_device(device)
@@ -145,7 +145,7 @@ class Predictor:
             if precision == AUTO:
                 precision, self.why_precision = choose_precision(self.card, engine)
                 self.options["precision"] = precision
-            elif precision == "bf16" and engine != "onnx" and device == "cpu" and lacks_bfloat16(engine):
+            elif precision == "bf16" and self._may_run_bfloat16(device) and lacks_bfloat16(engine):
                 precision, self.why_precision = "fp32", NO_BFLOAT16
                 self.options["precision"] = precision
                 warnings.warn(NO_BFLOAT16, stacklevel=2)
@@ -182,10 +182,14 @@ class Predictor:
                 f"{counted(len(classes), 'class name')} for a model of {counted(self.card['num_classes'], 'class')}"
             )
 
+    def _may_run_bfloat16(self, device: str) -> bool:
+        """Whether the engine is one for a CPU that takes bfloat16: Paddle's does with oneDNN alone, and says so."""
+        return device == "cpu" and (self.engine == "openvino" or (self.engine == "paddle" and self.onednn))
+
     def _ready(self) -> None:
         """Be as before the first call, in this process."""
         self._engine: Engine | None = None  # made for the first images
-        self._lock = threading.Lock()  # engines serve one call at a time
+        self._lock = threading.Lock()  # engines serve one call at a time, but for OpenVINO with streams
         _ALIVE.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -315,7 +319,7 @@ class Predictor:
         if self.engine == "onnx":
             return OnnxEngine(files["onnx"], self.options["threads"])
         if int8:
-            rest = self.card["int8"]["rest"]
+            rest = precision_of_rest(self.card)
             return OpenVinoEngine(files["int8"], self.options["threads"], rest, streams=self.streams)
         if self.engine == "openvino":
             options = self.options["threads"], self.options["precision"]

@@ -57,7 +57,7 @@ nothing to train: give a file of settings, or pictures, for instance
 @contextlib.contextmanager
 def state_put_back() -> Iterator[None]:
     """Put back what a run changes for the whole process: generators of random numbers, the loader's signal handler,
-    how a GPU computes."""
+    TF32 and fused attention; what is tuned for a GPU stays."""
     tf32, fused = uses_tf32(), uses_fused_attention()
     draws, numpys = paddle.get_rng_state(), np.random.get_state()  # Paddle's loader draws from numpy's
     try:

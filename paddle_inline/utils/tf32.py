@@ -49,7 +49,8 @@ def describe_tf32() -> str:
     """Return a line for the log, with the environment variable that stands above the switches."""
     states = [f"{what} {value}" for what, value in uses_tf32().items()]
     override = os.environ.get("NVIDIA_TF32_OVERRIDE")
-    states += [] if override is None else [f"NVIDIA_TF32_OVERRIDE={override} decides for both"]
+    if override is not None:
+        states.append(f"NVIDIA_TF32_OVERRIDE={override}{' switches both off' if override == '0' else ''}")
     return f"TF32 for float32, where the GPU has it: {', '.join(states) or 'unknown'}"
 
 

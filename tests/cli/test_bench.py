@@ -7,6 +7,7 @@ import pytest
 
 from paddle_inline.cli import bench
 from paddle_inline.cli.main import main
+from paddle_inline.inference import int8
 from paddle_inline.utils.errors import MissingPackageError
 
 QUICK = ["bench", "--model", "inline_deit_digits", "--batch-size", "2", "--rounds", "1", "--engines"]
@@ -86,8 +87,10 @@ def export(tmp_path):
     return written
 
 
-@pytest.mark.parametrize("rest", ["fp32", "bf16"])
-def test_an_export_s_int8_program_runs_as_its_card_says(export, monkeypatch, capsys, rest):
+@pytest.mark.parametrize(
+    ("rest", "native", "taken"), [("fp32", True, "fp32"), ("bf16", True, "bf16"), ("bf16", False, "fp32")]
+)
+def test_an_export_s_int8_program_runs_as_its_card_says(export, monkeypatch, capsys, rest, native, taken):
     given = []
 
     def engine(*words):
@@ -95,12 +98,16 @@ def test_an_export_s_int8_program_runs_as_its_card_says(export, monkeypatch, cap
         return lambda images: images
 
     monkeypatch.setattr(bench, "OpenVinoEngine", engine)
+    monkeypatch.setattr(int8, "multiplies_bfloat16", lambda: native)
+    monkeypatch.setattr(int8, "multiplies_int8", lambda: True)
     files = {"int8": "model-int8.xml", "int8_weights": "model-int8.bin"}
     folder = export(files=files, int8={"rest": rest})
     words = ["--batch-size", "2", "--rounds", "1", "--threads", "3", "--engines", "openvino-int8", "openvino"]
     assert main(["bench", "--export", str(folder), *words]) == 0
-    assert given == [(folder / "model-int8.xml", 3, rest), (folder / "model.onnx", 3, "fp32")]
-    lines = capsys.readouterr().out.splitlines()
+    assert given == [(folder / "model-int8.xml", 3, taken), (folder / "model.onnx", 3, "fp32")]
+    printed = capsys.readouterr()
+    assert ("what is not in int8 runs in float32" in printed.err) is (rest != taken)
+    lines = printed.out.splitlines()
     assert [line.split()[0] for line in lines] == ["engine", "openvino-int8", "openvino"]
 
 

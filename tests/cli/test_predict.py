@@ -270,7 +270,7 @@ def test_the_precision_that_is_taken_is_said_in_text_and_json(
     (tmp_path / "e" / "card.json").write_text(json.dumps(card))
     monkeypatch.setattr(predictor, "multiplies_bfloat16", lambda: native)
     monkeypatch.setattr(backends, "multiplies_bfloat16", lambda: native)
-    monkeypatch.setattr(backends, "find_spec", lambda name: name)
+    monkeypatch.setattr(backends, "_has_openvino", lambda: True)
     monkeypatch.setattr(predict.Predictor, "logits", lambda self, images: np.zeros((len(images), 10)))
     words = ["--export", tmp_path / "e", "--engine", "openvino", "--precision", asked, "--json", "-"]
     assert main([str(word) for word in ("predict", photos, *words)]) == 0

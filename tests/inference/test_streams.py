@@ -14,7 +14,7 @@ paddle = pytest.importorskip("paddle")
 
 from paddle_inline import Predictor, create_model  # noqa: E402
 from paddle_inline.cli import predict  # noqa: E402
-from paddle_inline.inference import predictor as module  # noqa: E402
+from paddle_inline.inference.backends import OpenVinoEngine  # noqa: E402
 from paddle_inline.inference.export import export_model  # noqa: E402
 from paddle_inline.utils.errors import UserError  # noqa: E402
 
@@ -60,35 +60,57 @@ def test_threads_that_call_at_once_have_their_own_answers(exported):
     assert engine.options["NUM_STREAMS"] == 3 and engine.options["PERFORMANCE_HINT"] == "THROUGHPUT"
 
 
-@pytest.mark.parametrize(("streams", "at_once"), [(1, 1), (2, 2)])
-def test_a_predictor_lets_as_many_run_as_it_has_streams(exported, monkeypatch, streams, at_once):
-    inside, most, lock = [0], [0], threading.Lock()
+@pytest.mark.parametrize("streams", [1, 2])
+def test_as_many_run_at_once_as_there_are_streams(exported, monkeypatch, streams):
+    inside, most, lock, meet = [0], [0], threading.Lock(), threading.Barrier(streams, timeout=60)
+    predictor = Predictor(exported, engine="openvino", streams=streams)
+    images = np.zeros((1, 3, 32, 32), np.float32)
+    right = predictor.run(images)
 
-    class Watched(module.OpenVinoEngine):
-        def __call__(self, images):
+    class Request:
+        def infer(self, *given, **more):
             with lock:
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
-            pause.wait(0.2)
-            try:
-                return super().__call__(images)
-            finally:
-                with lock:
-                    inside[0] -= 1
+            meet.wait()  # until as many are inside as there may be
+            with lock:
+                inside[0] -= 1
+            return [right]
 
-    pause = threading.Event()
-    monkeypatch.setattr(module, "OpenVinoEngine", Watched)
-    predictor = Predictor(exported, engine="openvino", streams=streams)
+    free = predictor._engine.requests[1]
+    assert free.qsize() == streams
+    for _ in range(streams):
+        free.get()
+        free.put(Request())
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(predictor.run, [images] * 8))) == 8
+    assert most[0] == streams and free.qsize() == streams
+
+
+def test_an_engine_that_raises_can_be_called_again(exported):
+    predictor = Predictor(exported, engine="openvino", streams=2)
     images = np.zeros((1, 3, 32, 32), np.float32)
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(predictor.run, [images] * 4))
-    assert most[0] == at_once
+    expected = predictor.run(images)
+    for _ in range(3):
+        with pytest.raises(Exception, match=r"(?i)shape|size|dimension"):
+            predictor._engine(np.zeros((1, 4, 5, 6), np.float32))
+    np.testing.assert_allclose(predictor.run(images), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 13])
 def test_the_command_s_answers_are_those_of_one_stream(exported, paths, batch_size):
     def answers(streams):
         predictor, unreadable = Predictor(exported, engine="openvino", streams=streams), []
+        likeliest, later, first = predictor.likeliest, threading.Event(), [True]
+
+        def the_first_batch_comes_late(images, topk):
+            if streams > 1 and first and first.pop():
+                later.wait(5)  # for the second
+            found = likeliest(images, topk)
+            later.set()
+            return found
+
+        predictor.likeliest = the_first_batch_comes_late
         found = [*predict.classify(predictor, paths, 3, batch_size, unreadable, thumbnails=True)]
         return found, unreadable
 
@@ -108,20 +130,54 @@ def test_the_command_s_answers_are_those_of_one_stream(exported, paths, batch_si
     [
         (1, 8, None, 2, 1),
         (8, 8, None, 2, 1),
-        (9, 8, None, 2, 2),
+        (9, 8, None, 2, 1),
+        (57, 8, None, 2, 2),
         (500, 8, None, 16, 4),
         (500, 8, 1, 16, 1),
         (0, 8, 3, 3, 1),
     ],
 )
-def test_streams_are_one_a_core_for_as_many_batches_as_there_are(
-    monkeypatch, pictures, batch_size, threads, cores, streams
-):
+def test_few_batches_have_one_stream(monkeypatch, pictures, batch_size, threads, cores, streams):
     monkeypatch.setattr(predict, "available_cores", lambda: cores)
     assert predict.streams_for(pictures, SimpleNamespace(batch_size=batch_size, threads=threads)) == streams
 
 
 @pytest.mark.parametrize("streams", [0, -1, 1.5, "2", None])
-def test_a_number_of_streams_that_is_none_is_refused(exported, streams):
-    with pytest.raises(UserError, match="give a positive number, 1 for one batch at a time"):
+def test_what_is_no_positive_number_of_streams_is_refused(exported, streams):
+    with pytest.raises(UserError, match="give a whole number from 1, which is one batch at a time"):
         Predictor(exported, streams=streams)
+    with pytest.raises(UserError, match="give a whole number from 1"):
+        OpenVinoEngine(exported / "model.onnx", streams=streams)
+
+
+def test_streams_share_the_threads_evenly(monkeypatch):
+    def of(threads):
+        return predict.streams_for(10_000, SimpleNamespace(batch_size=8, threads=threads))
+
+    assert [of(threads) for threads in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12)] == [1, 2, 3, 4, 1, 3, 1, 4, 2, 4]
+
+
+def test_what_the_source_raises_comes_after_all_that_was_before_it():
+    def items():
+        yield from range(4)
+        raise KeyError("the fifth")
+
+    for ahead in (1, 3, 9):
+        found = []
+        with pytest.raises(KeyError, match="the fifth"):
+            for one in predict.in_order(lambda item: item * 10, items(), 2, ahead):
+                found.append(one)
+        assert found == [0, 10, 20, 30]
+
+
+def test_an_answer_does_not_wait_for_the_next_picture_to_be_read():
+    read = []
+
+    def items():
+        for item in range(9):
+            read.append(item)
+            yield item
+
+    answers = predict.in_order(lambda item: item, items(), 2, ahead=3)
+    assert next(answers) == 0 and read == [0, 1, 2]
+    assert list(answers) == list(range(1, 9))

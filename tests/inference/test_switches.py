@@ -218,7 +218,7 @@ def test_a_processor_without_bfloat16(tmp_path, monkeypatch, text, lacks):
     assert backends.lacks_bfloat16("paddle", tmp_path / "cpuinfo") is lacks
     assert backends.lacks_bfloat16("paddle", tmp_path / "absent") is False
     for installed, native in ((True, False), (True, True), (False, False)):
-        monkeypatch.setattr(backends, "find_spec", lambda name, found=installed: found or None)
+        monkeypatch.setattr(backends, "_has_openvino", lambda found=installed: found)
         monkeypatch.setattr(backends, "multiplies_bfloat16", lambda found=native: found)
         assert backends.lacks_bfloat16("openvino") is (installed and not native)
 
@@ -230,6 +230,7 @@ def test_a_processor_without_bfloat16(tmp_path, monkeypatch, text, lacks):
         (dict(engine="openvino", precision="bf16"), True, "bf16"),
         (dict(engine="paddle", precision="bf16"), False, "fp32"),
         (dict(engine="paddle", precision="bf16", device="gpu"), False, "bf16"),
+        (dict(engine="paddle", precision="bf16", onednn=False), False, "bf16"),  # which the engine refuses
         (dict(engine="openvino", precision="fp32"), False, "fp32"),
     ],
 )

@@ -51,4 +51,6 @@ def test_a_run_sets_it_and_says_so(monkeypatch, setting, products, convolutions)
     line = build_gpu.prepare_gpu(GpuConfig(autotune=False, tf32=setting))[-1]
     assert line.endswith(f": products {products}, convolutions {convolutions}")
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
-    assert describe_tf32().endswith(f"{convolutions}, NVIDIA_TF32_OVERRIDE=0 decides for both")
+    assert describe_tf32().endswith(f"{convolutions}, NVIDIA_TF32_OVERRIDE=0 switches both off")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    assert describe_tf32().endswith(f"{convolutions}, NVIDIA_TF32_OVERRIDE=1")
