@@ -8,7 +8,7 @@ model with random weights; in turn, round after round:
     in turn                 one batch is read, the engine runs it, the next one is read: `Predictor(...)(paths)`
     in turn, threads        the same, with a thread a core to read a batch
     overlapped, one stream  a thread a core reads two batches ahead while the engine runs
-    overlapped              as `predict` does: the same, and OpenVINO runs a batch a core, four at most, at once
+    overlapped              as `predict` does: the same, and OpenVINO runs several batches at once, if there are many
 
 All have to give the same answers before they are timed.
 """
@@ -27,7 +27,7 @@ from common import could_not_run, positive, print_table, report
 from loader import write_jpegs
 
 from paddle_inline.cli.output import stdout_to_null
-from paddle_inline.cli.predict import MOST_STREAMS, classify
+from paddle_inline.cli.predict import classify, streams_for
 from paddle_inline.data.pictures import read_image
 from paddle_inline.inference.predictor import ENGINES, Prediction, Predictor
 from paddle_inline.utils.cores import available_cores
@@ -75,7 +75,7 @@ def ways(
     runs = {"in turn": in_turn, "in turn, threads": by_threads}
     if predictor.engine != "openvino":
         return {**runs, "overlapped": lambda: overlapped(predictor)}
-    streams = min(len(parts), readers, MOST_STREAMS)
+    streams = streams_for(len(paths), batch, threads)
     several = Predictor(folder, engine=engine, threads=threads, streams=streams)
     return {
         **runs,

@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
         printer = Printer(goes_on=json_file is not None or page_file is not None)
         if arguments.device is None:
             arguments.device = default_device(arguments.engine, arguments.precision)
-        arguments.streams = streams_for(len(paths), arguments)
+        arguments.streams = streams_for(len(paths), arguments.batch_size, arguments.threads)
         predictor = open_predictor(arguments)
         facts = {
             "model": predictor.card["model"],
@@ -201,12 +201,12 @@ def classify(
                 yield from answers
 
 
-def streams_for(pictures: int, arguments: argparse.Namespace) -> int:
+def streams_for(pictures: int, batch_size: int, threads: int | None) -> int:
     """Return how many batches are run at once, where the engine can: as many as share the threads evenly, at most four.
 
     Only where each stream gets several batches: the last ones leave cores idle.
     """
-    batches, threads = -(-pictures // arguments.batch_size), arguments.threads or available_cores()
+    batches, threads = -(-pictures // batch_size), threads or available_cores()
     fit = (n for n in range(MOST_STREAMS, 1, -1) if threads % n == 0 and batches >= LEAST_BATCHES * n)
     return next(fit, 1)
 

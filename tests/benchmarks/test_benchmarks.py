@@ -189,6 +189,7 @@ def digits_export(tmp_path_factory):
 def small_predictions(digits_export, monkeypatch, tmp_path):
     """benchmarks/predict.py, and a function: what it says of five pictures in batches of two, its code and report."""
     module = load("predict", monkeypatch)
+    monkeypatch.setattr("paddle_inline.cli.predict.LEAST_BATCHES", 1)  # two batches are two streams
     monkeypatch.setattr(sys.modules["common"], "RESULTS", tmp_path)
     monkeypatch.setattr(module, "export", lambda name, engine, folder: shutil.copytree(digits_export, folder))
     small = ["--model", "inline_deit_digits", "--images", "5", "--batch-size", "2", "--rounds", "2"]

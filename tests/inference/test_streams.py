@@ -2,7 +2,6 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -139,7 +138,7 @@ def test_the_command_s_answers_are_those_of_one_stream(exported, paths, batch_si
 )
 def test_few_batches_have_one_stream(monkeypatch, pictures, batch_size, threads, cores, streams):
     monkeypatch.setattr(predict, "available_cores", lambda: cores)
-    assert predict.streams_for(pictures, SimpleNamespace(batch_size=batch_size, threads=threads)) == streams
+    assert predict.streams_for(pictures, batch_size, threads) == streams
 
 
 @pytest.mark.parametrize("streams", [0, -1, 1.5, "2", None])
@@ -152,7 +151,7 @@ def test_what_is_no_positive_number_of_streams_is_refused(exported, streams):
 
 def test_streams_share_the_threads_evenly(monkeypatch):
     def of(threads):
-        return predict.streams_for(10_000, SimpleNamespace(batch_size=8, threads=threads))
+        return predict.streams_for(10_000, 8, threads)
 
     assert [of(threads) for threads in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12)] == [1, 2, 3, 4, 1, 3, 1, 4, 2, 4]
 
